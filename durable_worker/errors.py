@@ -1,0 +1,251 @@
+"""Every error the library raises, under one base.
+
+Errors are split by who has to act: the author of a step (`FatalError`), the author of a workflow
+(`StepFailedError`, `NondeterminismError`), whoever set the worker up (`RegistrationError`,
+`PayloadError`), and whoever runs the infrastructure (`TransportError`, `StoreError`).
+"""
+
+from collections.abc import Sequence
+
+
+class DurableError(Exception):
+    """Base of all errors raised by durable_worker. `str(error)` is a full sentence."""
+
+    code: str | None = None
+    """Stable identifier that travels as `code` of a failure on the wire; None: the class name does."""
+
+
+class FatalError(DurableError):
+    """Raise it in a step to fail that step for good: no retry policy applies.
+
+    `code` and `details` (any JSON value) reach the workflow as they are.
+    """
+
+    def __init__(self, message: str, *, code: str | None = None, details: object = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.details = details
+
+
+class RegistrationError(DurableError):
+    """A step or workflow cannot be registered, or a reference to one cannot be resolved."""
+
+    code = "registration"
+
+
+class PayloadError(DurableError):
+    """A value does not fit its annotation, or cannot be written as JSON."""
+
+    code = "payload"
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"{what}: {reason}")
+        self.what = what
+        self.reason = reason
+
+
+class FailureError(DurableError):
+    """Something that a workflow body waited for has failed; carries the failure from the wire.
+
+    Attributes: `name` of the step or workflow, `seq` of the operation, `message`, `code`, `details`
+    (decoded JSON, None if absent), `retryable` (False: the failing side ruled a retry out).
+    """
+
+    noun = "operation"
+
+    def __init__(
+        self,
+        name: str,
+        message: str,
+        *,
+        seq: int,
+        code: str | None = None,
+        details: object = None,
+        retryable: bool | None = None,
+        remote_stack: str | None = None,
+    ) -> None:
+        suffix = f" [{code}]" if code else ""
+        super().__init__(f"{self.noun} {name!r} failed{suffix}: {message}")
+        self.name = name
+        self.seq = seq
+        self.message = message
+        self.code = code
+        self.details = details
+        self.retryable = retryable
+        self.remote_stack = remote_stack
+
+
+class StepFailedError(FailureError):
+    """A step has failed after the last attempt that its retry policy allows."""
+
+    noun = "step"
+
+
+class ChildFailedError(FailureError):
+    """A child workflow ended in another state than `completed`."""
+
+    noun = "child workflow"
+
+
+class StepCancelledError(DurableError):
+    """Raised by `StepContext.raise_if_cancelled` once the run was cancelled."""
+
+    code = "cancelled"
+
+
+class NondeterminismError(DurableError):
+    """Today's code asks for something else than what the run's history holds."""
+
+    code = "nondeterminism"
+
+    def __init__(self, *, seq: int, recorded: str, asked: str, location: str) -> None:
+        super().__init__(
+            f"the workflow no longer matches its history at seq {seq}: history holds {recorded}, "
+            f"the code asks for {asked} ({location}). Let the run finish on the code that started it, "
+            f"or register the changed body under a new version."
+        )
+        self.seq = seq
+        self.recorded = recorded
+        self.asked = asked
+        self.location = location
+
+
+class WorkflowStuckError(DurableError):
+    """A workflow body waits for something that no step, timer, signal or child can bring about."""
+
+    code = "stuck"
+
+
+class NeverAwaitedError(DurableError):
+    """A workflow body called a context operation without awaiting it."""
+
+    code = "never-awaited"
+
+
+class UnsupportedInWorkflowError(DurableError):
+    """A workflow body used something that cannot be replayed (sockets, threads, executors)."""
+
+    code = "unsupported-in-workflow"
+
+
+class ProtocolError(DurableError):
+    """A message cannot be understood; `reason` names the field and what was expected."""
+
+    code = "malformed"
+
+    def __init__(self, message_type: str, reason: str) -> None:
+        super().__init__(f"not a valid {message_type} message: {reason}")
+        self.message_type = message_type
+        self.reason = reason
+
+
+class TransportError(DurableError):
+    """Base of what goes wrong between this process and the broker."""
+
+    code = "transport"
+
+
+class ConnectionLostError(TransportError):
+    """The broker connection is gone or closed; whether the last publish arrived is unknown."""
+
+    code = "connection-lost"
+
+
+class BrokerRefusedError(TransportError):
+    """The broker answered and refused: bad credentials, unknown vhost, missing permission.
+
+    Retrying cannot help until somebody changes the configuration.
+    """
+
+    code = "broker-refused"
+
+
+class UnroutableError(TransportError):
+    """A message was published to a queue that does not exist; the broker returned it."""
+
+    code = "unroutable"
+
+    def __init__(self, queue: str) -> None:
+        super().__init__(
+            f"queue {queue!r} does not exist, the broker returned the message. Is the receiving side "
+            f"on the same prefix, namespace and virtual host?"
+        )
+        self.queue = queue
+
+
+class PublishRejectedError(TransportError):
+    """The broker refused to take a message (queue full or publish negatively acknowledged)."""
+
+    code = "publish-rejected"
+
+
+class PayloadTooLargeError(TransportError):
+    """A message is larger than the configured limit; it was not sent."""
+
+    code = "payload-too-large"
+
+    def __init__(self, *, size: int, limit: int, queue: str) -> None:
+        super().__init__(
+            f"the message for {queue!r} has {size:,} bytes, the limit is {limit:,}. Pass a reference "
+            f"to the data instead of the data, or raise the limit on the worker and the broker."
+        )
+        self.size = size
+        self.limit = limit
+        self.queue = queue
+
+
+class StoreError(DurableError):
+    """The database cannot be opened, read or written."""
+
+    code = "store"
+
+
+class StoreFullError(StoreError):
+    """The disk that holds the database is full; nothing was written."""
+
+    code = "store-full"
+
+
+class LeaseLostError(StoreError):
+    """Another operator has taken over this database; this one must stop writing."""
+
+    code = "lease-lost"
+
+
+class RunNotFoundError(DurableError):
+    """No run has this id in this namespace."""
+
+    code = "run-not-found"
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"there is no run {run_id!r}; `durable-worker runs` lists what exists")
+        self.run_id = run_id
+
+
+class RequestRefusedError(DurableError):
+    """The operator answered a request with an error."""
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class NoOperatorError(DurableError):
+    """No operator answered in time."""
+
+    code = "no-operator"
+
+
+class UsageError(DurableError):
+    """A command line or a configuration value is wrong; the process exits with code 2."""
+
+    code = "usage"
+
+
+class InvalidModuleError(UsageError):
+    """`module:attribute` does not lead to a `Worker`."""
+
+    def __init__(self, target: str, reason: str, candidates: Sequence[str] = ()) -> None:
+        hint = f" Found instead: {', '.join(candidates)}." if candidates else ""
+        super().__init__(f"cannot load {target!r}: {reason}{hint}")
+        self.target = target

@@ -1,0 +1,1 @@
+"""The wire: messages, names, handshake, bytes to structs. Specification: protocol/README.md."""

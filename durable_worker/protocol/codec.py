@@ -1,0 +1,137 @@
+"""Bytes to structs and back, with an error that names the field."""
+
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from durable_worker.errors import ProtocolError
+from durable_worker.protocol.commands import WorkflowDecision
+from durable_worker.protocol.control import AnyControl, Heartbeat
+from durable_worker.protocol.descriptor import Who, WorkerAnnouncement, WorkerBeat
+from durable_worker.protocol.results import StepResult, WorkflowStepEvent
+from durable_worker.protocol.runs import RunReply, RunRequest, StartRun, TenantEvent
+from durable_worker.protocol.tasks import StepTask, WorkflowTask
+
+M = TypeVar("M")
+
+
+class MessageType(StrEnum):
+    """The AMQP `type` property of every message."""
+
+    STEP_TASK = "step-task"
+    STEP_RESULT = "step-result"
+    WORKFLOW_TASK = "workflow-task"
+    WORKFLOW_DECISION = "workflow-decision"
+    STEP_EVENT = "step-event"
+    START_RUN = "start-run"
+    RUN_REQUEST = "run-request"
+    RUN_REPLY = "run-reply"
+    TENANT_EVENT = "tenant-event"
+    CONTROL = "control"
+    HEARTBEAT = "heartbeat"
+    WORKER_BEAT = "worker-beat"
+    WORKER_DESCRIPTOR = "worker-descriptor"
+    WHO = "who"
+
+
+class MessageCodec(Generic[M]):
+    """Reads one type of message."""
+
+    def __init__(self, message_type: MessageType, struct: type[M]) -> None:
+        self.message_type = message_type
+        self._decoder = msgspec.json.Decoder(struct)
+
+    def decode(self, body: bytes) -> M:
+        """Raises `ProtocolError` that names the offending field."""
+        try:
+            return self._decoder.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise ProtocolError(self.message_type, str(error)) from error
+
+
+STEP_TASK = MessageCodec(MessageType.STEP_TASK, StepTask)
+STEP_RESULT = MessageCodec(MessageType.STEP_RESULT, StepResult)
+WORKFLOW_TASK = MessageCodec(MessageType.WORKFLOW_TASK, WorkflowTask)
+WORKFLOW_DECISION = MessageCodec(MessageType.WORKFLOW_DECISION, WorkflowDecision)
+STEP_EVENT = MessageCodec(MessageType.STEP_EVENT, WorkflowStepEvent)
+START_RUN = MessageCodec(MessageType.START_RUN, StartRun)
+RUN_REQUEST = MessageCodec(MessageType.RUN_REQUEST, RunRequest)
+RUN_REPLY = MessageCodec(MessageType.RUN_REPLY, RunReply)
+TENANT_EVENT = MessageCodec(MessageType.TENANT_EVENT, TenantEvent)
+CONTROL: MessageCodec[AnyControl] = MessageCodec(MessageType.CONTROL, AnyControl)  # type: ignore[arg-type]
+HEARTBEAT = MessageCodec(MessageType.HEARTBEAT, Heartbeat)
+WORKER_BEAT = MessageCodec(MessageType.WORKER_BEAT, WorkerBeat)
+WORKER_DESCRIPTOR = MessageCodec(MessageType.WORKER_DESCRIPTOR, WorkerAnnouncement)
+WHO = MessageCodec(MessageType.WHO, Who)
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(message: Struct) -> bytes:
+    return _encoder.encode(message)
+
+
+class _TaskShape(Struct):
+    workflow: Raw | UnsetType = UNSET
+    history: Raw | UnsetType = UNSET
+
+
+_shape_decoder = msgspec.json.Decoder(_TaskShape)
+
+
+def decode_task(body: bytes, *, message_type: str | None = None) -> StepTask | WorkflowTask:
+    """Read what lies on a task queue. Raises `ProtocolError`.
+
+    `message_type` is the `type` property; without it the shape decides: a string `workflow` and a
+    list `history` make a `WorkflowTask`, anything else is a `StepTask`.
+    """
+    match message_type:
+        case MessageType.WORKFLOW_TASK:
+            return WORKFLOW_TASK.decode(body)
+        case MessageType.STEP_TASK:
+            return STEP_TASK.decode(body)
+        case _:
+            return WORKFLOW_TASK.decode(body) if _looks_like_turn(body) else STEP_TASK.decode(body)
+
+
+def _looks_like_turn(body: bytes) -> bool:
+    try:
+        shape = _shape_decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return _starts(shape.workflow, b'"') and _starts(shape.history, b"[")
+
+
+def _starts(value: Raw | UnsetType, first: bytes) -> bool:
+    return not isinstance(value, UnsetType) and bytes(value).lstrip().startswith(first)
+
+
+class Addressee(Struct, frozen=True, kw_only=True):
+    """Whom a message that cannot be understood as a whole would have concerned."""
+
+    run_id: str
+    seq: int | None = None
+    step_id: str | None = None
+    task_id: str | None = None
+
+
+def addressee_of(body: bytes) -> Addressee | None:
+    """What a malformed task, result or decision still names; None if it names no step or turn."""
+    try:
+        fields = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if not isinstance(fields, dict):
+        return None
+    run_id, seq = fields.get("runId"), fields.get("seq")
+    step_id, task_id = fields.get("stepId"), fields.get("taskId")
+    if not isinstance(run_id, str) or not run_id:
+        return None
+    if isinstance(task_id, str) and task_id:
+        return Addressee(run_id=run_id, task_id=task_id)
+    if isinstance(seq, int) and not isinstance(seq, bool) and seq >= 0:
+        named = step_id if isinstance(step_id, str) and step_id else f"{run_id}:{seq}"
+        return Addressee(run_id=run_id, seq=seq, step_id=named)
+    return None

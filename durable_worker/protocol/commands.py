@@ -1,0 +1,84 @@
+"""What a workflow body asks for, and the decision that carries it to the operator."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import UNSET, Meta
+
+from durable_worker.protocol.base import Attempt, Message, Millis, Name, Payload, Seq
+from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.results import StepEvent
+
+
+class RetryOptions(Message, frozen=True, kw_only=True):
+    """Retry policy of one call. Sent only to an operator that states `call-retry`.
+
+    The wait before attempt n+1 is `min(max_ms, initial_ms * factor ** (n - 1))`, spread evenly by
+    `jitter` (a fraction of itself) to either side. `non_retryable` holds failure codes.
+    """
+
+    attempts: Attempt
+    initial_ms: Millis = 1_000
+    factor: Annotated[float, Meta(ge=1)] = 2.0
+    max_ms: Millis = 60_000
+    jitter: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    non_retryable: list[str] | None = None
+
+
+class Command(Message, frozen=True, kw_only=True, tag_field="kind"):
+    seq: Seq
+
+
+class ScheduleStep(Command, frozen=True, kw_only=True, tag="call"):
+    """Run the step `name`. `group` is a partition (`default`: none), never a routing token."""
+
+    name: Name
+    group: str
+    input: Payload = UNSET
+    parallel_group: str | None = None
+    retry: RetryOptions | None = None
+
+
+class RecordStep(Command, frozen=True, kw_only=True, tag="recordStep"):
+    """Something that already happened inside the turn: persist it under `seq`."""
+
+    name: Name
+    output: Payload = UNSET
+    error: Failure | None = None
+    started_at: Millis | None = None
+    finished_at: Millis | None = None
+    events: list[StepEvent] | None = None
+    parallel_group: str | None = None
+
+
+class StartTimer(Command, frozen=True, kw_only=True, tag="sleep"):
+    ms: Millis
+
+
+class WaitSignal(Command, frozen=True, kw_only=True, tag="waitSignal"):
+    signal: Name
+
+
+class StartChild(Command, frozen=True, kw_only=True, tag="startChild"):
+    workflow: Name
+    input: Payload = UNSET
+    parallel_group: str | None = None
+
+
+AnyCommand = ScheduleStep | RecordStep | StartTimer | WaitSignal | StartChild
+
+
+class DecisionStatus(StrEnum):
+    CONTINUE = "continue"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class WorkflowDecision(Message, frozen=True, kw_only=True):
+    task_id: Name
+    run_id: Name
+    status: DecisionStatus
+    commands: list[AnyCommand]
+    output: Payload = UNSET
+    error: Failure | None = None

@@ -1,0 +1,73 @@
+"""Broadcasts: heartbeats, cancellation, live events."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import UNSET, Meta, field
+
+from durable_worker.protocol.base import Message, Name, Payload, Seq
+from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.results import StepEvent
+
+
+class Heartbeat(Message, frozen=True, kw_only=True):
+    """Keeps a running step alive (`step_id` set) or a running turn (`step_id` absent)."""
+
+    run_id: Name
+    seq: Seq
+    step_id: str | None = None
+    group: str
+
+
+class EngineEventType(StrEnum):
+    RUN_STARTED = "run.started"
+    RUN_COMPLETED = "run.completed"
+    RUN_FAILED = "run.failed"
+    RUN_SUSPENDED = "run.suspended"
+    RUN_BLOCKED = "run.blocked"
+    STEP_STARTED = "step.started"
+    STEP_COMPLETED = "step.completed"
+    STEP_FAILED = "step.failed"
+    STEP_PROGRESS = "step.progress"
+
+
+class EngineEvent(Message, frozen=True, kw_only=True):
+    """Something that happened to a run. `at`: epoch milliseconds, or an ISO date from an operator."""
+
+    type: EngineEventType
+    run_id: Name
+    workflow: str | None = None
+    namespace: str | None = None
+    seq: Seq | None = None
+    name: str | None = None
+    kind: str | None = None
+    output: Payload = UNSET
+    error: Failure | None = None
+    duration_ms: float | None = None
+    queue_ms: float | None = None
+    event: StepEvent | None = None
+    requires: list[str] | None = None
+    diagnostics: Payload = UNSET
+    at: Annotated[int, Meta(ge=0)] | str
+
+
+class ControlMessage(Message, frozen=True, kw_only=True, tag_field="kind"):
+    """`sender` is the instance it came from; a receiver drops what it sent itself."""
+
+
+class CancelRun(ControlMessage, frozen=True, kw_only=True, tag="cancel"):
+    run_id: Name
+    sender: str | None = field(default=None, name="from")
+
+
+class EventHappened(ControlMessage, frozen=True, kw_only=True, tag="event"):
+    event: EngineEvent
+    sender: str | None = field(default=None, name="from")
+
+
+class RunEnqueued(ControlMessage, frozen=True, kw_only=True, tag="enqueued"):
+    run_id: Name
+    sender: str | None = field(default=None, name="from")
+
+
+AnyControl = CancelRun | EventHappened | RunEnqueued

@@ -1,0 +1,13 @@
+from msgspec import UNSET
+
+from durable_worker.protocol.base import Message, Payload
+
+
+class Failure(Message, frozen=True, kw_only=True):
+    """Why a step, child or run failed. Only `retryable=False` rules retries out."""
+
+    message: str
+    code: str | None = None
+    retryable: bool | None = None
+    stack: str | None = None
+    details: Payload = UNSET

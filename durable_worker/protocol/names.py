@@ -1,0 +1,88 @@
+"""Names on the wire: queues, exchanges, routing tokens, ids (protocol/README.md, "Names")."""
+
+from dataclasses import dataclass
+
+DEFAULT_PREFIX = "durable"
+DEFAULT_NAMESPACE = "default"
+DEFAULT_PARTITION = "default"
+
+
+def is_default(value: str | None) -> bool:
+    """Unset, empty and `default` mean the same for a namespace and for a partition."""
+    return value is None or value in ("", "default")
+
+
+def routing_token(name: str, partition: str | None = None) -> str:
+    """The `group` of a task: handler name with `:` as `-`, then `@partition` unless default."""
+    token = name.replace(":", "-")
+    return token if is_default(partition) else f"{token}@{partition}"
+
+
+def step_id(run_id: str, seq: int) -> str:
+    return f"{run_id}:{seq}"
+
+
+def child_run_id(run_id: str, seq: int) -> str:
+    return f"{run_id}.child.{seq}"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Every queue and exchange of one deployment, under its effective prefix."""
+
+    prefix: str = DEFAULT_PREFIX
+    namespace: str | None = None
+
+    @property
+    def effective_prefix(self) -> str:
+        return self.prefix if is_default(self.namespace) else f"{self.prefix}-{self.namespace}"
+
+    def _named(self, suffix: str) -> str:
+        return f"{self.effective_prefix}-{suffix}"
+
+    def tasks(self, token: str) -> str:
+        return self._named(f"tasks-{token}")
+
+    @property
+    def results(self) -> str:
+        return self._named("results")
+
+    @property
+    def decisions(self) -> str:
+        return self._named("decisions")
+
+    @property
+    def step_events(self) -> str:
+        return self._named("step-events")
+
+    @property
+    def start_run(self) -> str:
+        return self._named("start-run")
+
+    @property
+    def run_request(self) -> str:
+        return self._named("run-request")
+
+    @property
+    def dead(self) -> str:
+        return self._named("dead")
+
+    @property
+    def control(self) -> str:
+        return self._named("control")
+
+    @property
+    def heartbeat(self) -> str:
+        return self._named("heartbeat")
+
+    @property
+    def run_reply(self) -> str:
+        return self._named("run-reply")
+
+    @property
+    def workers(self) -> str:
+        return self._named("workers")
+
+    @property
+    def tenant_events(self) -> str:
+        return self._named("tenant-events")

@@ -1,0 +1,100 @@
+"""What the worker and the operator need from a broker."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from durable_worker.protocol.base import PROTOCOL_VERSION
+
+DEFAULT_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+"""RabbitMQ's own default limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A message as the broker carries it: the body is the DTO and nothing else.
+
+    `protocol` is the major version of the header `durable-protocol` (None: a peer that states
+    none), `headers` are all other text headers.
+    """
+
+    type: str | None
+    body: bytes
+    message_id: str | None = None
+    protocol: int | None = PROTOCOL_VERSION
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Delivery(Protocol):
+    """One message taken from a work queue. Exactly one of `ack` and `release` ends it.
+
+    Both are harmless on a delivery whose connection is gone: the broker has taken it back already.
+    """
+
+    @property
+    def queue(self) -> str: ...
+    @property
+    def envelope(self) -> Envelope: ...
+    @property
+    def delivery_count(self) -> int:
+        """How often the broker has delivered this message before (0: the first time)."""
+        ...
+
+    async def ack(self) -> None: ...
+    async def release(self) -> None:
+        """Put the message back to its queue. The broker counts this against its delivery limit."""
+        ...
+
+
+class Subscription(Protocol):
+    """A running consumer (work queues or broadcasts); survives reconnects."""
+
+    async def stop(self) -> None:
+        """Take nothing more. Deliveries already handed out can still be acked or released."""
+        ...
+
+
+class Transport(Protocol):
+    """A broker connection under supervision; use it as an async context manager.
+
+    Entering returns once it runs, connected or not: while the broker is away it retries with
+    jittered backoff, and `send` waits. Handlers are plain functions, called on the event loop; they
+    must not block and must not raise.
+    """
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether a message that was sent survives the death of every process of ours."""
+        ...
+
+    async def send(self, queue: str, envelope: Envelope) -> None:
+        """Publish to a work queue; returns when the broker has taken responsibility for it.
+
+        Raises `UnroutableError`, `PublishRejectedError`, `PayloadTooLargeError`, and
+        `ConnectionLostError` if the connection went away before the confirm (it may have arrived).
+        """
+        ...
+
+    async def broadcast(self, exchange: str, envelope: Envelope, *, topic: str = "") -> None:
+        """Publish to everybody who listens now. At most once: lost while the broker is away."""
+        ...
+
+    async def declare(self, queues: Sequence[str]) -> None:
+        """Make sure that these work queues exist, now and after every reconnect."""
+        ...
+
+    async def consume(
+        self, queues: Sequence[str], handler: Callable[[Delivery], None], *, prefetch: int
+    ) -> Subscription:
+        """Take messages from work queues (declared as needed), at most `prefetch` unacked each."""
+        ...
+
+    async def listen(
+        self, exchange: str, handler: Callable[[Envelope], None], *, topic: str = "#"
+    ) -> Subscription:
+        """Receive broadcasts that are sent from now on."""
+        ...
+
+    async def wait_connected(self) -> None:
+        """Return when connected. Raises `BrokerRefusedError` if the broker refuses this client."""
+        ...
