@@ -222,6 +222,35 @@ class RunNotFoundError(DurableError):
         self.run_id = run_id
 
 
+class RunFailedError(DurableError):
+    """A run ended in another state than `completed`.
+
+    Attributes: `run_id`, `workflow`, `status` (`failed`, `cancelled` or `dead`), `message`, `code`,
+    `details` (decoded JSON, None if absent).
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        workflow: str,
+        *,
+        status: str,
+        message: str | None = None,
+        code: str | None = None,
+        details: object = None,
+    ) -> None:
+        suffix = f" [{code}]" if code else ""
+        reason = f": {message}" if message else ""
+        how = "was cancelled" if status == "cancelled" else f"ended as {status}"
+        super().__init__(f"run {run_id!r} ({workflow}) {how}{suffix}{reason}")
+        self.run_id = run_id
+        self.workflow = workflow
+        self.status = status
+        self.message = message
+        self.code = code
+        self.details = details
+
+
 class RequestRefusedError(DurableError):
     """The operator answered a request with an error."""
 

@@ -9,10 +9,15 @@ PROTOCOL_VERSION = 1
 Payload = Raw | UnsetType
 """A user's value: JSON that stays undecoded bytes. UNSET: the key is absent, which means null."""
 
+MAX_INTEGER = 2**53 - 1
+"""The largest integer that a peer whose only number is a double holds exactly."""
+
 Name = Annotated[str, Meta(min_length=1)]
-Seq = Annotated[int, Meta(ge=0)]
-Attempt = Annotated[int, Meta(ge=1)]
-Millis = Annotated[int, Meta(ge=0)]
+Integer = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+Count = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
+Seq = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
+Attempt = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
+Millis = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 """A duration or an instant (since the epoch) in milliseconds."""
 
 

@@ -1,7 +1,7 @@
 """Bytes to structs and back, with an error that names the field."""
 
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -120,10 +120,8 @@ class Addressee(Struct, frozen=True, kw_only=True):
 def addressee_of(body: bytes) -> Addressee | None:
     """What a malformed task, result or decision still names; None if it names no step or turn."""
     try:
-        fields = msgspec.json.decode(body)
+        fields = msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    if not isinstance(fields, dict):
         return None
     run_id, seq = fields.get("runId"), fields.get("seq")
     step_id, task_id = fields.get("stepId"), fields.get("taskId")

@@ -1,11 +1,10 @@
 """Broadcasts: heartbeats, cancellation, live events."""
 
 from enum import StrEnum
-from typing import Annotated
 
-from msgspec import UNSET, Meta, field
+from msgspec import UNSET, field
 
-from durable_worker.protocol.base import Message, Name, Payload, Seq
+from durable_worker.protocol.base import Message, Millis, Name, Payload, Seq
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.results import StepEvent
 
@@ -15,7 +14,7 @@ class Heartbeat(Message, frozen=True, kw_only=True):
 
     run_id: Name
     seq: Seq
-    step_id: str | None = None
+    step_id: Name | None = None
     group: str
 
 
@@ -32,7 +31,7 @@ class EngineEventType(StrEnum):
 
 
 class EngineEvent(Message, frozen=True, kw_only=True):
-    """Something that happened to a run. `at`: epoch milliseconds, or an ISO date from an operator."""
+    """Something that happened to a run. `at`: epoch milliseconds; from an operator an ISO date."""
 
     type: EngineEventType
     run_id: Name
@@ -48,7 +47,7 @@ class EngineEvent(Message, frozen=True, kw_only=True):
     event: StepEvent | None = None
     requires: list[str] | None = None
     diagnostics: Payload = UNSET
-    at: Annotated[int, Meta(ge=0)] | str
+    at: Millis | str
 
 
 class ControlMessage(Message, frozen=True, kw_only=True, tag_field="kind"):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from durable_worker.protocol.base import Message, Millis, Name
+from durable_worker.protocol.base import MAX_INTEGER, Count, Message, Millis, Name
 
 V1_CAPABILITIES = frozenset(
     [
@@ -37,11 +37,14 @@ class Sdk(Message, frozen=True, kw_only=True):
     version: str
 
 
+ProtocolVersion = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
+
+
 class ProtocolRange(Message, frozen=True, kw_only=True):
     """The version spoken by default, and the inclusive range that is understood."""
 
-    version: int
-    range: tuple[int, int]
+    version: ProtocolVersion
+    range: tuple[ProtocolVersion, ProtocolVersion]
 
 
 LEGACY_PROTOCOL = ProtocolRange(version=1, range=(1, 1))
@@ -78,9 +81,9 @@ class ConcurrencyMode(StrEnum):
 
 class Concurrency(Message, frozen=True, kw_only=True):
     mode: ConcurrencyMode
-    limit: int
-    min: int | None = None
-    max: int | None = None
+    limit: Count
+    min: Count | None = None
+    max: Count | None = None
 
 
 class AdjustReason(StrEnum):
@@ -93,8 +96,8 @@ class AdjustReason(StrEnum):
 
 class Adjustment(Message, frozen=True, kw_only=True):
     at: Millis
-    from_: int = msgspec.field(name="from")
-    to: int
+    from_: Count = msgspec.field(name="from")
+    to: Count
     reason: AdjustReason
 
 
@@ -103,9 +106,9 @@ class WorkerStatus(Message, frozen=True, kw_only=True):
 
     runtime: Runtime
     concurrency: Concurrency
-    in_flight: int
-    rss_bytes: int | None = None
-    rss_limit_bytes: int | None = None
+    in_flight: Count
+    rss_bytes: Count | None = None
+    rss_limit_bytes: Count | None = None
     rss_pct: float | None = None
     cpu_pct: float | None = None
     throughput_per_min: float | None = None
@@ -119,6 +122,9 @@ class Lifecycle(StrEnum):
     STOPPED = "stopped"
 
 
+DescriptorHash = Annotated[str, Meta(pattern="^[0-9a-f]{16}$", min_length=16, max_length=16)]
+
+
 class WorkerBeat(Message, frozen=True, kw_only=True):
     """Sent every 10 s; a peer is gone after 35 s. `groups` are the routing tokens it serves."""
 
@@ -127,7 +133,7 @@ class WorkerBeat(Message, frozen=True, kw_only=True):
     ts: Millis
     lifecycle: Lifecycle
     status: WorkerStatus | None = None
-    descriptor_hash: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")] | None = None
+    descriptor_hash: DescriptorHash | None = None
 
 
 class WorkerAnnouncement(Message, frozen=True, kw_only=True):

@@ -7,7 +7,6 @@ where Pydantic is already imported.
 
 import math
 import sys
-from collections.abc import Mapping
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
@@ -30,14 +29,15 @@ def _pydantic_base() -> type[Any] | None:
 def _encode_hook(value: Any) -> Any:
     base = _pydantic_base()
     if base is not None and isinstance(value, base):
-        return value.model_dump(mode="json")
+        return value.model_dump(mode="json", by_alias=True)
     raise TypeError(f"a value of type {type(value).__qualname__!r} cannot be written as JSON")
 
 
 def _decode_hook(wanted: type[Any], value: Any) -> Any:
     base = _pydantic_base()
-    if base is not None and isinstance(wanted, type) and issubclass(wanted, base):
-        return wanted.model_validate(value)
+    if base is not None and issubclass(wanted, base):
+        # As JSON, so that a strict model still takes a date or a UUID from its text.
+        return wanted.model_validate_json(msgspec.json.encode(value))
     raise TypeError(f"a {wanted!r} cannot be read from JSON")
 
 
@@ -71,11 +71,11 @@ def encode_payload(value: object, *, what: str) -> Payload:
 def _refuse_non_finite(value: Any, path: str) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise PayloadError(f"the number at `{path}`", f"{value} has no JSON form")
-    if isinstance(value, Mapping):
-        for key, item in value.items():
+    if isinstance(value, dict):
+        for key, item in cast("dict[Any, Any]", value).items():
             _refuse_non_finite(item, f"{path}.{key}")
     elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
+        for index, item in enumerate(cast("list[Any]", value)):
             _refuse_non_finite(item, f"{path}[{index}]")
 
 
@@ -92,8 +92,8 @@ class PayloadDecoder(Generic[T]):
     def __init__(self, wanted: type[T]) -> None:
         try:
             self._decoder = msgspec.json.Decoder(wanted, dec_hook=_decode_hook)
-        except TypeError as error:
-            raise PayloadError(f"the annotation {wanted!r}", str(error)) from error
+        except Exception as error:  # resolving a user's annotations may raise anything
+            raise PayloadError(f"the annotation {wanted!r}", _reason(error)) from error
 
     def decode(self, payload: Payload, *, what: str) -> T:
         """Raises `PayloadError` with the path and the expected type if the value does not fit."""

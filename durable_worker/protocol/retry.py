@@ -19,6 +19,8 @@ def delay_before_next(options: RetryOptions, *, attempt: int, key: str) -> int:
     The jitter depends on `key` and `attempt` alone, so that a replay computes the same delay while
     many runs that failed together spread out.
     """
+    if options.initial_ms == 0:
+        return 0
     try:
         base = min(float(options.max_ms), options.initial_ms * options.factor ** (attempt - 1))
     except OverflowError:

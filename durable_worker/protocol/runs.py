@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Raw
 
-from durable_worker.protocol.base import Message, Name, Payload, Seq
+from durable_worker.protocol.base import MAX_INTEGER, Count, Integer, Message, Name, Payload, Seq
 from durable_worker.protocol.control import EngineEvent
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.results import StepEvent
@@ -49,8 +49,8 @@ class RunQuery(Message, frozen=True, kw_only=True):
     statuses: list[RunStatus] | None = None
     tag: str | None = None
     namespace: str | None = None
-    limit: Annotated[int, Meta(ge=1)] | None = None
-    offset: Seq | None = None
+    limit: Annotated[int, Meta(ge=1, le=MAX_INTEGER)] | None = None
+    offset: Count | None = None
 
 
 class RequestBody(Message, frozen=True, kw_only=True, tag_field="kind"):
@@ -143,6 +143,10 @@ class RequestResult(Message, frozen=True, kw_only=True):
     data: Payload = UNSET
     error: RequestError | None = None
 
+    def __post_init__(self) -> None:
+        if not self.ok and self.error is None:
+            raise ValueError("a result that is not `ok` states its `error`")
+
 
 class RunReply(Message, frozen=True, kw_only=True):
     request_id: Name
@@ -168,8 +172,8 @@ class RunRecord(Message, frozen=True, kw_only=True):
     parent_run_id: str | None = None
     tags: list[str] | None = None
     search_attributes: dict[str, Any] | None = None
-    wake_at: int | None = None
-    recovery_attempts: int | None = None
+    wake_at: Integer | None = None
+    recovery_attempts: Count | None = None
     created_at: str
     updated_at: str
 
@@ -186,10 +190,10 @@ class TimelineEntry(Message, frozen=True, kw_only=True):
     input: Payload = UNSET
     output: Payload = UNSET
     error: Failure | None = None
-    attempts: Seq
+    attempts: Count
     worker_group: str | None = None
     events: list[StepEvent] | None = None
-    wake_at: int | None = None
+    wake_at: Integer | None = None
     parallel_group: str | None = None
     enqueued_at: str
     started_at: str | None = None

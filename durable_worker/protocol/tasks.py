@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from durable_worker.protocol.base import Attempt, Message, Name, Payload, Seq
+from durable_worker.protocol.base import Attempt, Integer, Message, Name, Payload, Seq
 from durable_worker.protocol.failure import Failure
 
 
@@ -22,7 +22,7 @@ class StepTask(Message, frozen=True, kw_only=True):
     traceparent: str | None = None
     context: dict[str, Any] | None = None
     transport: str | None = None
-    priority: int | None = None
+    priority: Integer | None = None
 
 
 class HistoryKind(StrEnum):
@@ -68,6 +68,6 @@ class WorkflowTask(Message, frozen=True, kw_only=True):
     group: str
     transport: str | None = None
     traceparent: str | None = None
-    priority: int | None = None
+    priority: Integer | None = None
     attempt: Attempt
     capabilities: list[str] | None = None

@@ -2,12 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from datetime import timedelta
+from types import TracebackType
+from typing import Protocol, Self
 
 from durable_worker.protocol.base import PROTOCOL_VERSION
 
 DEFAULT_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """RabbitMQ's own default limit."""
+
+DELIVERY_LIMIT = 10
+"""How often a work queue delivers a message again before it goes to the dead queue."""
+
+ERROR_HEADER = "durable-error"
+"""Why a message lies on the dead queue, one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,14 +23,16 @@ class Envelope:
     """A message as the broker carries it: the body is the DTO and nothing else.
 
     `protocol` is the major version of the header `durable-protocol` (None: a peer that states
-    none), `headers` are all other text headers.
+    none), `headers` are all other text headers. `expires` concerns broadcasts only: whoever has not
+    read the message by then never sees it.
     """
 
     type: str | None
     body: bytes
     message_id: str | None = None
     protocol: int | None = PROTOCOL_VERSION
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    expires: timedelta | None = None
 
 
 class Delivery(Protocol):
@@ -61,6 +71,15 @@ class Transport(Protocol):
     jittered backoff, and `send` waits. Handlers are plain functions, called on the event loop; they
     must not block and must not raise.
     """
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None: ...
 
     @property
     def is_durable(self) -> bool:

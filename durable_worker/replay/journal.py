@@ -1,0 +1,187 @@
+"""A run's history on one side, what the body asks for on the other; both numbered by seq."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from durable_worker.errors import DurableError, NeverAwaitedError, NondeterminismError
+from durable_worker.protocol.commands import RecordStep
+from durable_worker.protocol.tasks import HistoryEvent, HistoryKind, WorkflowTask
+from durable_worker.replay.operations import Location, Operation, describe, marker_of, same_payload
+
+_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
+
+
+_NAMED = (HistoryKind.CALL, HistoryKind.STEP)
+
+
+class TurnAbortedError(BaseException):
+    """Unwinds a body that must not go on; not an `Exception`, so that no `except` swallows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unstarted:
+    coroutines: tuple[Coroutine[Any, Any, Any], ...]
+    what: str
+    location: Location
+
+
+class Journal:
+    def __init__(self) -> None:
+        self.events: dict[int, HistoryEvent] = {}
+        self.last_seq = -1
+        self.told_seq = -1
+        self.next_seq = 0
+        self.recorded: list[RecordStep] = []
+        self.failure: DurableError | None = None
+        self.is_sealed = False
+        self._unstarted: dict[int, _Unstarted] = {}
+        self._tokens = 0
+
+    # History
+
+    def extend(self, events: Iterable[HistoryEvent]) -> None:
+        for event in events:
+            self.events[event.seq] = event
+            self.last_seq = max(self.last_seq, event.seq)
+
+    def is_extended_by(self, events: Iterable[HistoryEvent]) -> list[int] | None:
+        """The seqs that `events` add to what is known here; None if they do not hold all of it."""
+        known = self.events
+        added: list[int] = []
+        held = 0
+        for event in events:
+            mine = known.get(event.seq)
+            if mine is None:
+                added.append(event.seq)
+            elif mine.kind is event.kind and same_payload(mine.output, event.output):
+                held += 1
+            else:
+                return None
+        return added if held == len(known) else None
+
+    def marker(self) -> str | None:
+        return marker_of(self.events.get(self.next_seq))
+
+    # What the body asks for
+
+    def take_seq(self) -> int:
+        if self.is_sealed:
+            raise TurnAbortedError
+        seq = self.next_seq
+        self.next_seq = seq + 1
+        return seq
+
+    def expect(
+        self, seq: int, kind: HistoryKind, name: str | None, *, must_exist: bool = False
+    ) -> HistoryEvent | None:
+        """The event at `seq`, None if it has not come yet.
+
+        Aborts the turn if history holds another operation there, or, with `must_exist`, nothing
+        although it goes on after it.
+        """
+        event = self.events.get(seq)
+        if event is None:
+            if must_exist and seq < self.last_seq:
+                self.mismatch(seq, recorded="nothing", asked=describe(kind, name))
+            return None
+        if event.kind is not kind or (kind in _NAMED and event.name not in (None, name)):
+            self.mismatch(
+                seq, recorded=describe(event.kind, event.name), asked=describe(kind, name)
+            )
+        return event
+
+    def mismatch(
+        self, seq: int, *, recorded: str, asked: str, location: Location | None = None
+    ) -> NoReturn:
+        place = location or caller_location()
+        self.fail(
+            NondeterminismError(
+                seq=seq,
+                recorded=recorded,
+                asked=asked,
+                location=str(place) if place else "in library code",
+            )
+        )
+
+    def fail(self, error: DurableError) -> NoReturn:
+        if self.failure is None:
+            self.failure = error
+        self.is_sealed = True
+        raise TurnAbortedError
+
+    def unconsumed(self, waiting: Iterable[Operation], *, is_done: bool) -> None:
+        """Aborts the turn if history goes on after what the body has asked for."""
+        if self.last_seq < self.next_seq:
+            return
+        seq = min(s for s in self.events if s >= self.next_seq)
+        event = self.events[seq]
+        places = [op for op in waiting if op.location is not None]
+        if is_done:
+            asked, location = "nothing more: the body has ended", None
+        else:
+            described = ", ".join(op.describe() for op in places) or "nothing"
+            asked = f"nothing more: it waits for {described}"
+            location = places[0].location if places else None
+        self.mismatch(
+            seq, recorded=describe(event.kind, event.name), asked=asked, location=location
+        )
+
+    # Operations that were called and not awaited
+
+    def next_token(self) -> int:
+        self._tokens += 1
+        return self._tokens
+
+    def called(
+        self,
+        token: int,
+        coroutines: tuple[Coroutine[Any, Any, Any], ...],
+        what: str,
+        location: Location,
+    ) -> None:
+        self._unstarted[token] = _Unstarted(coroutines, what, location)
+
+    def started(self, token: int) -> None:
+        self._unstarted.pop(token, None)
+
+    def refuse_never_awaited(self) -> None:
+        if self._unstarted:
+            first = next(iter(self._unstarted.values()))
+            self.fail(
+                NeverAwaitedError(
+                    f"{first.what} was called at {first.location} but never awaited, so it did not "
+                    f"happen; write `await {first.what}`"
+                )
+            )
+
+    def close_unstarted(self) -> None:
+        for call in self._unstarted.values():
+            for coroutine in call.coroutines:
+                coroutine.close()
+        self._unstarted.clear()
+
+
+def caller_location() -> Location | None:
+    """The innermost line of user code on the stack."""
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith((_OURS, _ASYNCIO)):
+            return Location(file, frame.f_lineno)
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def same_run(left: WorkflowTask, right: WorkflowTask) -> bool:
+    return (
+        left.run_id == right.run_id
+        and left.workflow == right.workflow
+        and left.workflow_version == right.workflow_version
+        and left.capabilities == right.capabilities
+        and same_payload(left.input, right.input)
+    )

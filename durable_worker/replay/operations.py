@@ -1,0 +1,170 @@
+"""What a body has asked for and not got yet."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from durable_worker.protocol.base import Payload
+from durable_worker.protocol.commands import (
+    AnyCommand,
+    RecordStep,
+    StartTimer,
+)
+from durable_worker.protocol.payload import encode_payload
+from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
+from durable_worker.replay.definitions import StepDefinition
+from durable_worker.replay.loop import DurableTimer
+
+CALL_RETRY = "call-retry"
+"""Operator capability: it honours `retry` on a call and counts the attempts itself."""
+DURABLE_TIMERS = "durable-timers"
+"""Operator capability: repeating a timer keeps its first deadline."""
+
+DELIVERED = "durable:delivered"
+DEADLINES = "durable:deadlines"
+RESERVED = "durable:"
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(slots=True)
+class Operation:
+    """An operation at `seq`, to be resolved by the history event of that seq.
+
+    `name` is what history must hold there; None where history tells no name.
+    """
+
+    seq: int
+    kind: HistoryKind
+    name: str | None
+    location: Location | None
+    future: "asyncio.Future[HistoryEvent] | None" = None
+
+    def command(self, now_ms: int) -> AnyCommand | None:  # noqa: ARG002
+        """What to (re-)emit while this is outstanding."""
+        return None
+
+    def describe(self) -> str:
+        return describe(self.kind, self.name)
+
+
+@dataclass(slots=True)
+class Requested(Operation):
+    """A call, child or signal wait: its command never changes and is harmless to repeat."""
+
+    request: AnyCommand | None = None
+
+    def command(self, now_ms: int) -> AnyCommand | None:  # noqa: ARG002
+        return self.request
+
+
+@dataclass(slots=True)
+class Timer(Operation):
+    """`deadline_ms` is known once it was recorded; until then the whole duration is asked for."""
+
+    ms: int = 0
+    deadline_ms: int | None = None
+    handle: DurableTimer | None = None
+
+    def command(self, now_ms: int) -> AnyCommand | None:
+        remaining = self.ms if self.deadline_ms is None else max(0, self.deadline_ms - now_ms)
+        return StartTimer(seq=self.seq, ms=remaining)
+
+
+@dataclass(slots=True)
+class LocalStep(Operation):
+    """A step that runs in this worker during the turn, and is recorded."""
+
+    definition: StepDefinition | None = None
+    input: Payload = msgspec.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class RunLocally:
+    """The turn needs these steps to be run in the worker before it can go on."""
+
+    steps: tuple[LocalStep, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IdlePoint:
+    """An idle body to which only a part of what it waits for has been delivered, unrecorded.
+
+    `waiting` is what was outstanding when it became idle, `delivered` what it got since, in order.
+    """
+
+    waiting: frozenset[int]
+    delivered: tuple[int, ...] = ()
+
+
+def whole_milliseconds(seconds: float) -> int:
+    try:
+        return max(1, round(seconds * 1000))
+    except (OverflowError, ValueError) as error:
+        raise ValueError(f"a durable timer cannot wait for {seconds} seconds") from error
+
+
+def describe(kind: HistoryKind, name: str | None) -> str:
+    match kind:
+        case HistoryKind.CALL:
+            return f"step {name!r}"
+        case HistoryKind.STEP:
+            return f"recorded value {name!r}"
+        case HistoryKind.TIMER:
+            return "a timer"
+        case HistoryKind.SIGNAL:
+            return f"a wait for signal {name!r}" if name else "a wait for a signal"
+        case HistoryKind.CHILD:
+            return f"child workflow {name!r}" if name else "a child workflow"
+
+
+def marker_of(event: HistoryEvent | None) -> str | None:
+    if event is None or event.kind is not HistoryKind.STEP or event.name is None:
+        return None
+    return event.name if event.name in (DELIVERED, DEADLINES) else None
+
+
+def delivered_marker(seq: int, delivered: Sequence[int]) -> RecordStep:
+    return RecordStep(seq=seq, name=DELIVERED, output=_json(list(delivered)))
+
+
+def deadlines_marker(seq: int, deadlines: dict[int, int]) -> RecordStep:
+    return RecordStep(seq=seq, name=DEADLINES, output=_json(deadlines))
+
+
+def read_delivered(event: HistoryEvent) -> list[int]:
+    return msgspec.json.decode(_bytes(event), type=list[int])
+
+
+def read_deadlines(event: HistoryEvent) -> dict[int, int]:
+    return msgspec.json.decode(_bytes(event), type=dict[int, int])
+
+
+def _bytes(event: HistoryEvent) -> bytes:
+    return b"null" if isinstance(event.output, msgspec.UnsetType) else bytes(event.output)
+
+
+def _json(value: Any) -> Payload:
+    return encode_payload(value, what="a marker")
+
+
+def same_payload(left: Payload, right: Payload) -> bool:
+    """Equal as JSON values: a peer may have written the same value with other bytes."""
+    left_bytes = b"null" if isinstance(left, msgspec.UnsetType) else bytes(left)
+    right_bytes = b"null" if isinstance(right, msgspec.UnsetType) else bytes(right)
+    if left_bytes == right_bytes:
+        return True
+    try:
+        return bool(msgspec.json.decode(left_bytes) == msgspec.json.decode(right_bytes))
+    except msgspec.DecodeError:
+        return False

@@ -1,0 +1,101 @@
+"""Getting an answer to the operator, whatever the broker is doing."""
+
+import structlog
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+
+from durable_worker.errors import (
+    ConnectionLostError,
+    PayloadTooLargeError,
+    PublishRejectedError,
+    UnroutableError,
+)
+from durable_worker.protocol.codec import MessageType, encode
+from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
+from durable_worker.protocol.names import Names
+from durable_worker.protocol.results import ResultStatus, StepResult, WorkflowStepEvent
+from durable_worker.replay.failures import failure_of
+from durable_worker.transports.base import ERROR_HEADER, Envelope, Transport
+
+log = structlog.get_logger("durable_worker.worker")
+
+_PASSING = (ConnectionLostError, UnroutableError, PublishRejectedError)
+
+
+class Answers:
+    """Publishes results and decisions; returns once the broker has taken responsibility."""
+
+    def __init__(self, transport: Transport, names: Names) -> None:
+        self._transport = transport
+        self._names = names
+
+    def queues(self) -> list[str]:
+        names = self._names
+        return [names.results, names.decisions, names.step_events, names.dead]
+
+    async def result(self, result: StepResult, *, attempt: int) -> None:
+        message_id = f"{result.step_id}:{attempt}"
+        try:
+            envelope = Envelope(MessageType.STEP_RESULT, encode(result), message_id)
+            await self._send(self._names.results, envelope)
+        except PayloadTooLargeError as error:
+            failed = StepResult(
+                run_id=result.run_id,
+                seq=result.seq,
+                step_id=result.step_id,
+                status=ResultStatus.FAILED,
+                error=failure_of(error, retryable=False),
+                started_at=result.started_at,
+            )
+            envelope = Envelope(MessageType.STEP_RESULT, encode(failed), message_id)
+            await self._send(self._names.results, envelope)
+
+    async def decision(self, decision: WorkflowDecision) -> None:
+        message_id = decision.task_id
+        try:
+            envelope = Envelope(MessageType.WORKFLOW_DECISION, encode(decision), message_id)
+            await self._send(self._names.decisions, envelope)
+        except PayloadTooLargeError as error:
+            failed = WorkflowDecision(
+                task_id=decision.task_id,
+                run_id=decision.run_id,
+                status=DecisionStatus.FAILED,
+                commands=[],
+                error=failure_of(error, retryable=False),
+            )
+            envelope = Envelope(MessageType.WORKFLOW_DECISION, encode(failed), message_id)
+            await self._send(self._names.decisions, envelope)
+
+    async def step_event(self, event: WorkflowStepEvent) -> None:
+        envelope = Envelope(MessageType.STEP_EVENT, encode(event))
+        try:
+            await self._transport.send(self._names.step_events, envelope)
+        except (*_PASSING, PayloadTooLargeError) as error:
+            # Live information only: the recorded step rides on the decision.
+            log.debug("step_event_lost", run_id=event.run_id, seq=event.seq, reason=str(error))
+
+    async def dead(self, envelope: Envelope, reason: str) -> None:
+        headers = {**envelope.headers, ERROR_HEADER: reason}
+        body = Envelope(
+            envelope.type, envelope.body, envelope.message_id, envelope.protocol, headers
+        )
+        await self._send(self._names.dead, body)
+
+    async def _send(self, queue: str, envelope: Envelope) -> None:
+        async for attempt in AsyncRetrying(
+            wait=wait_random_exponential(multiplier=0.1, max=10),
+            retry=retry_if_exception_type(_PASSING),
+            reraise=True,
+        ):
+            with attempt:
+                try:
+                    await self._transport.send(queue, envelope)
+                except _PASSING as error:
+                    log.warning(
+                        "publish_retried",
+                        queue=queue,
+                        message_id=envelope.message_id,
+                        reason=str(error),
+                    )
+                    if isinstance(error, UnroutableError):
+                        await self._transport.declare([queue])
+                    raise

@@ -1,0 +1,55 @@
+"""Run one attempt of a step and turn whatever happens into a result."""
+
+import asyncio
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from anyio import CapacityLimiter
+
+from durable_worker.protocol.base import Payload
+from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.payload import encode_payload
+from durable_worker.replay.definitions import StepDefinition
+from durable_worker.replay.failures import failure_of
+from durable_worker.worker.step_context import StepContext, enter_step
+
+Returned = Payload | Failure
+
+
+async def invoke(
+    definition: StepDefinition, payload: Payload, context: StepContext, *, threads: CapacityLimiter
+) -> Returned:
+    """The encoded output of the step, or its failure.
+
+    Raises only `CancelledError`, and only if the calling task was cancelled.
+    """
+    enter_step(context)
+    try:
+        arguments = definition.arguments(payload, context)
+        if definition.is_async:
+            output = await definition.fn(*arguments)
+        else:
+            output = await _in_thread(definition, arguments, threads)
+        return encode_payload(output, what=f"the output of step {definition.name!r}")
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        return failure_of(error)
+    except (Exception, SystemExit) as error:
+        return failure_of(error, retryable=False if _is_ruled_out(definition, error) else None)
+
+
+async def _in_thread(
+    definition: StepDefinition, arguments: tuple[Any, ...], threads: CapacityLimiter
+) -> Any:
+    output = await anyio.to_thread.run_sync(
+        definition.fn, *arguments, limiter=threads, abandon_on_cancel=True
+    )
+    # A plain function may still hand out an awaitable (a partial, a callable object).
+    return await output if asyncio.iscoroutine(output) else output
+
+
+def _is_ruled_out(definition: StepDefinition, error: BaseException) -> bool:
+    return definition.retry is not None and definition.retry.rules_out(error)

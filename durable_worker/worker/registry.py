@@ -1,0 +1,112 @@
+"""What a worker serves: the steps and workflows that were registered on it."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from durable_worker.errors import RegistrationError
+from durable_worker.protocol.names import routing_token
+from durable_worker.replay.definitions import (
+    Retry,
+    StepDefinition,
+    WorkflowDefinition,
+    location_of,
+    retry_policy,
+)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Worker:
+    """A set of steps and workflows. Decorated functions stay plain functions.
+
+    Holds no connection and starts nothing: `durable-worker run module:worker` serves it.
+    """
+
+    def __init__(self) -> None:
+        self.steps: dict[str, StepDefinition] = {}
+        self.workflows: dict[tuple[str, str], WorkflowDefinition] = {}
+        self._steps_by_function: dict[Callable[..., Any], StepDefinition] = {}
+        self._workflows_by_function: dict[Callable[..., Any], WorkflowDefinition] = {}
+        self._places: dict[str, str] = {}
+
+    def step(self, name: str, *, retries: int | Retry | None = None) -> Callable[[F], F]:
+        """Register a function (`async def`, or `def`, which then runs in a thread) as a step.
+
+        It takes its input and/or a `StepContext`. `retries` says what to do when it raises: a
+        number of further attempts after the first, or a `Retry`; by default it is not tried again.
+
+        Raises `RegistrationError` for a name in use or a signature that does not fit.
+        """
+        _refuse_bare_decorator(name, "step")
+
+        def register(function: F) -> F:
+            definition = StepDefinition(name, function, retry=retry_policy(retries))
+            self._claim(name, function, f"step {name!r}")
+            self.steps[name] = definition
+            self._steps_by_function[function] = definition
+            return function
+
+        return register
+
+    def workflow(self, name: str, *, version: str = "1") -> Callable[[F], F]:
+        """Register an `async def` function as a workflow body.
+
+        It takes a `WorkflowContext` and, optionally, its input. Several versions of one name can
+        be registered; a run stays on the version that it started on.
+
+        Raises `RegistrationError` for a name and version in use or a signature that does not fit.
+        """
+        _refuse_bare_decorator(name, "workflow")
+
+        def register(function: F) -> F:
+            definition = WorkflowDefinition(name, function, version=version)
+            if not any(registered == name for registered, _ in self.workflows):
+                self._claim(name, function, f"workflow {name!r}")
+            elif (name, version) in self.workflows:
+                first = location_of(self.workflows[name, version].fn)
+                raise RegistrationError(
+                    f"workflow {name!r} version {version!r} is registered twice: {first} and "
+                    f"{location_of(function)}"
+                )
+            self.workflows[name, version] = definition
+            self._workflows_by_function[function] = definition
+            return function
+
+        return register
+
+    def step_of(self, fn: Callable[..., Any]) -> StepDefinition | None:
+        return self._steps_by_function.get(fn)
+
+    def workflow_of(self, fn: Callable[..., Any]) -> WorkflowDefinition | None:
+        return self._workflows_by_function.get(fn)
+
+    def check(self) -> None:
+        """Raises `RegistrationError` if nothing is registered or an annotation cannot be used."""
+        if not self.steps and not self.workflows:
+            raise RegistrationError(
+                "the worker serves nothing; register functions with @worker.step(...) or "
+                "@worker.workflow(...)"
+            )
+        for definition in [*self.steps.values(), *self.workflows.values()]:
+            definition.check()
+
+    def names(self) -> list[str]:
+        """Every registered name once, in order of registration."""
+        return list(dict.fromkeys([*self.steps, *(name for name, _ in self.workflows)]))
+
+    def _claim(self, name: str, function: Callable[..., Any], what: str) -> None:
+        if not name:
+            raise RegistrationError(f"{location_of(function)} needs a name that is not empty")
+        token = routing_token(name)
+        place = f"{what} ({location_of(function)})"
+        if token in self._places:
+            raise RegistrationError(
+                f"two registrations share the task queue {token!r}: {self._places[token]} and "
+                f"{place}; give one of them another name"
+            )
+        self._places[token] = place
+
+
+def _refuse_bare_decorator(name: object, noun: str) -> None:
+    if not isinstance(name, str):
+        raise RegistrationError(f'@worker.{noun} needs a name: write @worker.{noun}("some-name")')

@@ -1,0 +1,282 @@
+"""Serve a worker on a transport until told to stop, then drain."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from durable_worker.errors import BrokerRefusedError, ProtocolError
+from durable_worker.protocol import codec
+from durable_worker.protocol.base import PROTOCOL_VERSION
+from durable_worker.protocol.codec import Addressee
+from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
+from durable_worker.protocol.control import CancelRun, Heartbeat
+from durable_worker.protocol.descriptor import Lifecycle, WorkerDescriptor
+from durable_worker.protocol.names import Names
+from durable_worker.protocol.results import ResultStatus, StepResult
+from durable_worker.protocol.tasks import StepTask, WorkflowTask
+from durable_worker.replay.failures import failure_of
+from durable_worker.transports.base import Delivery, Envelope, Subscription, Transport
+from durable_worker.worker.answers import Answers
+from durable_worker.worker.live import LiveReports
+from durable_worker.worker.presence import BEAT_EVERY, Presence
+from durable_worker.worker.registry import Worker
+from durable_worker.worker.steps import StepRunner
+from durable_worker.worker.turns import TurnRunner
+
+log = structlog.get_logger("durable_worker.worker")
+
+LAST_WORDS = timedelta(seconds=5)
+"""How long answers that are ready may take to reach the broker once the worker has to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """`concurrency` bounds the steps that run at one time, `grace` how long a drain may take,
+    `kept_runs` how many suspended bodies stay in memory between turns."""
+
+    concurrency: int = 100
+    partition: str | None = None
+    grace: timedelta = timedelta(seconds=30)
+    kept_runs: int = 1_000
+
+
+class WorkerService:
+    """Use once: `serve` returns after `request_stop` and the drain."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        transport: Transport,
+        *,
+        names: Names,
+        options: WorkerOptions | None = None,
+    ) -> None:
+        worker.check()
+        self._options = options or WorkerOptions()
+        self._worker = worker
+        self._transport = transport
+        self._names = names
+        self._presence = Presence(
+            worker,
+            concurrency=self._options.concurrency,
+            partition=self._options.partition,
+            namespace=names.namespace,
+        )
+        self._answers = Answers(transport, names)
+        self._stop = anyio.Event()
+        self._hurry = anyio.Event()
+        self._idle = anyio.Event()
+        self._open = 0
+
+    @property
+    def tokens(self) -> list[str]:
+        return self._presence.tokens
+
+    @property
+    def descriptor(self) -> WorkerDescriptor:
+        return self._presence.descriptor
+
+    def request_stop(self, *, hurry: bool = False) -> None:
+        """Take nothing more and let running steps finish; with `hurry`, cancel them instead."""
+        self._stop.set()
+        if hurry:
+            self._hurry.set()
+
+    async def serve(self) -> None:
+        """Run until `request_stop`. Raises `BrokerRefusedError` if the broker refuses this worker.
+
+        Steps that are still running after the grace period are cancelled; their messages, and those
+        not started yet, go back to their queues.
+        """
+        self._live = LiveReports(
+            self._transport, self._names, instance_id=self._presence.instance_id
+        )
+        self._steps = StepRunner(
+            self._worker,
+            answers=self._answers,
+            live=self._live,
+            presence=self._presence,
+            concurrency=self._options.concurrency,
+        )
+        self._turns = TurnRunner(
+            self._worker,
+            run_locally=self._steps.run_local,
+            partition=self._options.partition,
+            kept=self._options.kept_runs,
+        )
+        if not await self._connected():
+            return
+        async with anyio.create_task_group() as background:
+            background.start_soon(self._live.run)
+            async with anyio.create_task_group() as work:
+                subscriptions = await self._subscribe(work)
+                background.start_soon(self._be_present)
+                await self._stop.wait()
+                for subscription in subscriptions:
+                    await subscription.stop()
+                await self._drain(work)
+            background.cancel_scope.cancel()
+        self._turns.close()
+
+    async def _connected(self) -> bool:
+        """Wait for the broker; False if told to stop before."""
+        refusal: BrokerRefusedError | None = None
+        async with anyio.create_task_group() as group:
+
+            async def give_up_on_stop() -> None:
+                await self._stop.wait()
+                group.cancel_scope.cancel()
+
+            group.start_soon(give_up_on_stop)
+            try:
+                await self._transport.wait_connected()
+            except BrokerRefusedError as error:
+                refusal = error
+            group.cancel_scope.cancel()
+        if refusal is not None:
+            raise refusal
+        return not self._stop.is_set()
+
+    async def _subscribe(self, work: TaskGroup) -> list[Subscription]:
+        def accept(delivery: Delivery) -> None:
+            self._open += 1
+            work.start_soon(self._handle, delivery)
+
+        queues = [self._names.tasks(token) for token in self._presence.tokens]
+        await self._transport.declare(self._answers.queues())
+        control = await self._transport.listen(self._names.control, self._on_control)
+        workers = await self._transport.listen(self._names.workers, self._on_workers)
+        tasks = await self._transport.consume(queues, accept, prefetch=self._options.concurrency)
+        return [tasks, workers, control]
+
+    async def _drain(self, work: TaskGroup) -> None:
+        log.info("draining", running=self._steps.in_flight)
+        await self._transport.broadcast(
+            self._names.workers, self._presence.beat(Lifecycle.DRAINING)
+        )
+        self._steps.give_back_waiting()
+        async with anyio.create_task_group() as waiting:
+
+            async def give_up() -> None:
+                with anyio.move_on_after(self._options.grace.total_seconds()):
+                    await self._hurry.wait()
+                self._steps.give_back_all()
+                await anyio.sleep(LAST_WORDS.total_seconds())
+                work.cancel_scope.cancel()
+                waiting.cancel_scope.cancel()
+
+            waiting.start_soon(give_up)
+            while self._open:
+                self._idle = anyio.Event()
+                await self._idle.wait()
+            waiting.cancel_scope.cancel()
+        await self._transport.broadcast(self._names.workers, self._presence.beat(Lifecycle.STOPPED))
+
+    # Deliveries
+
+    async def _handle(self, delivery: Delivery) -> None:
+        try:
+            await self._answer(delivery)
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._idle.set()
+
+    async def _answer(self, delivery: Delivery) -> None:
+        envelope = delivery.envelope
+        try:
+            if envelope.protocol not in (None, PROTOCOL_VERSION):
+                raise ProtocolError(
+                    envelope.type or "task",
+                    f"protocol {envelope.protocol} is not supported, this worker speaks "
+                    f"{PROTOCOL_VERSION}",
+                )
+            task = codec.decode_task(envelope.body, message_type=envelope.type)
+        except ProtocolError as error:
+            await self._refuse(delivery, error)
+            return
+        match task:
+            case StepTask():
+                await self._steps.handle(task, delivery)
+            case WorkflowTask():
+                await self._turn(task, delivery)
+
+    async def _turn(self, task: WorkflowTask, delivery: Delivery) -> None:
+        if self._stop.is_set():
+            await delivery.release()
+            return
+        self._live.started(task.task_id, Heartbeat(run_id=task.run_id, seq=0, group=task.group))
+        try:
+            decision = await self._turns.decide(task)
+        finally:
+            self._live.ended(task.task_id)
+        level = log.warning if decision.status is DecisionStatus.FAILED else log.debug
+        level(
+            "turn_decided",
+            run_id=task.run_id,
+            workflow=task.workflow,
+            status=decision.status.value,
+            commands=len(decision.commands),
+            **({"error": decision.error.message} if decision.error else {}),
+        )
+        await self._answers.decision(decision)
+        await delivery.ack()
+
+    async def _refuse(self, delivery: Delivery, error: ProtocolError) -> None:
+        log.error("message_refused", queue=delivery.queue, reason=str(error))
+        addressee = codec.addressee_of(delivery.envelope.body)
+        if addressee is not None:
+            await self._fail(addressee, error)
+        await self._answers.dead(delivery.envelope, str(error))
+        await delivery.ack()
+
+    async def _fail(self, addressee: Addressee, error: ProtocolError) -> None:
+        failure = failure_of(error, retryable=False)
+        if addressee.task_id is not None:
+            decision = WorkflowDecision(
+                task_id=addressee.task_id,
+                run_id=addressee.run_id,
+                status=DecisionStatus.FAILED,
+                commands=[],
+                error=failure,
+            )
+            await self._answers.decision(decision)
+        elif addressee.seq is not None and addressee.step_id is not None:
+            result = StepResult(
+                run_id=addressee.run_id,
+                seq=addressee.seq,
+                step_id=addressee.step_id,
+                status=ResultStatus.FAILED,
+                error=failure,
+            )
+            await self._answers.result(result, attempt=1)
+
+    # Broadcasts
+
+    def _on_control(self, envelope: Envelope) -> None:
+        try:
+            message = codec.CONTROL.decode(envelope.body)
+        except ProtocolError as error:
+            log.warning("control_message_ignored", reason=str(error))
+            return
+        if isinstance(message, CancelRun):
+            self._steps.cancel_run(message.run_id)
+
+    def _on_workers(self, envelope: Envelope) -> None:
+        if envelope.type == codec.MessageType.WHO:
+            self._announce.set()
+
+    async def _be_present(self) -> None:
+        while True:
+            self._announce = anyio.Event()
+            workers = self._names.workers
+            await self._transport.broadcast(workers, self._presence.announcement())
+            await self._transport.broadcast(workers, self._presence.beat(Lifecycle.UP))
+            while True:
+                with anyio.move_on_after(BEAT_EVERY.total_seconds()):
+                    await self._announce.wait()
+                    break
+                await self._transport.broadcast(workers, self._presence.beat(Lifecycle.UP))

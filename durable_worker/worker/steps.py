@@ -1,0 +1,284 @@
+"""Run steps: at most `concurrency` at a time, each (step, attempt) once per process."""
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import anyio
+import structlog
+from msgspec import UNSET
+
+from durable_worker.errors import RegistrationError
+from durable_worker.protocol.base import Millis, Payload
+from durable_worker.protocol.commands import RecordStep
+from durable_worker.protocol.control import Heartbeat
+from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.names import step_id
+from durable_worker.protocol.results import ResultStatus, StepPhase, StepResult, WorkflowStepEvent
+from durable_worker.protocol.retry import delay_before_next, may_retry
+from durable_worker.protocol.tasks import StepTask, WorkflowTask
+from durable_worker.replay.definitions import StepDefinition, names_of
+from durable_worker.replay.failures import failure_of
+from durable_worker.replay.operations import LocalStep
+from durable_worker.transports.base import Delivery
+from durable_worker.worker.answers import Answers
+from durable_worker.worker.invoke import invoke
+from durable_worker.worker.live import LiveReports
+from durable_worker.worker.presence import Presence
+from durable_worker.worker.registry import Worker
+from durable_worker.worker.step_context import StepContext
+
+log = structlog.get_logger("durable_worker.worker")
+
+REMEMBERED = 2_000
+"""Finished attempts whose results are kept, to answer a redelivery without running again."""
+
+Key = tuple[str, int]
+
+
+@dataclass(slots=True)
+class _Execution:
+    """One attempt in this process, and every delivery that asked for it."""
+
+    deliveries: list[Delivery]
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    has_started: bool = False
+
+
+class StepRunner:
+    def __init__(
+        self,
+        worker: Worker,
+        *,
+        answers: Answers,
+        live: LiveReports,
+        presence: Presence,
+        concurrency: int,
+    ) -> None:
+        self._worker = worker
+        self._answers = answers
+        self._live = live
+        self._presence = presence
+        self._slots = anyio.CapacityLimiter(concurrency)
+        self._threads = anyio.CapacityLimiter(concurrency)
+        self._executions: dict[Key, _Execution] = {}
+        self._contexts: dict[str, set[StepContext]] = {}
+        self._finished: OrderedDict[Key, StepResult] = OrderedDict()
+
+    async def handle(self, task: StepTask, delivery: Delivery) -> None:
+        """Run the step, publish its result, acknowledge. A cancelled run gives the message back."""
+        key = (task.step_id, task.attempt)
+        known = self._finished.get(key)
+        if known is not None:
+            await self._answers.result(known, attempt=task.attempt)
+            await delivery.ack()
+            return
+        running = self._executions.get(key)
+        if running is not None:
+            running.deliveries.append(delivery)
+            return
+        execution = self._executions[key] = _Execution([delivery])
+        try:
+            result = await self._run(task, execution)
+            if result is not None:
+                self._remember(key, result)
+                await self._answers.result(result, attempt=task.attempt)
+        finally:
+            del self._executions[key]
+        for each in execution.deliveries:
+            await (each.release() if result is None else each.ack())
+
+    async def run_local(self, task: WorkflowTask, operation: LocalStep) -> RecordStep:
+        """Run a local step, with its own retry policy, inside the turn that asked for it."""
+        definition = operation.definition
+        assert definition is not None
+        started_at = _now_ms()
+        event = WorkflowStepEvent(
+            run_id=task.run_id,
+            seq=operation.seq,
+            name=definition.name,
+            phase=StepPhase.RUNNING,
+            started_at=started_at,
+        )
+        await self._answers.step_event(event)
+        attempt = 1
+        while True:
+            local = _local_task(task, operation, definition, attempt)
+            context = self._context(local)
+            returned = await self._invoke(definition, local, context)
+            options = definition.retry.options() if definition.retry else None
+            if not isinstance(returned, Failure) or not may_retry(
+                options, returned, attempt=attempt
+            ):
+                break
+            assert options is not None
+            delay = delay_before_next(options, attempt=attempt, key=local.step_id)
+            await anyio.sleep(delay / 1000)
+            attempt += 1
+        return await self._record(event, returned, context)
+
+    async def _record(
+        self, started: WorkflowStepEvent, returned: Payload | Failure, context: StepContext
+    ) -> RecordStep:
+        output, error = _split(returned)
+        record = RecordStep(
+            seq=started.seq,
+            name=started.name,
+            started_at=started.started_at,
+            finished_at=_now_ms(),
+            events=context.final_events(),
+            output=output,
+            error=error,
+        )
+        phase = StepPhase.FAILED if isinstance(returned, Failure) else StepPhase.COMPLETED
+        await self._answers.step_event(
+            WorkflowStepEvent(
+                run_id=started.run_id,
+                seq=started.seq,
+                name=started.name,
+                phase=phase,
+                started_at=started.started_at,
+                finished_at=record.finished_at,
+                output=output,
+                error=error,
+            )
+        )
+        return record
+
+    def cancel_run(self, run_id: str) -> None:
+        """Tell the run's steps that are running here."""
+        for context in self._contexts.get(run_id, ()):
+            context.cancel()
+
+    def give_back_waiting(self) -> None:
+        """Hand messages whose step has not started yet back to their queues."""
+        for execution in self._executions.values():
+            if not execution.has_started:
+                execution.scope.cancel()
+
+    def give_back_all(self) -> None:
+        """Cancel what is running and hand its messages back."""
+        for execution in self._executions.values():
+            execution.scope.cancel()
+
+    @property
+    def in_flight(self) -> int:
+        return sum(execution.has_started for execution in self._executions.values())
+
+    # Inside
+
+    async def _run(self, task: StepTask, execution: _Execution) -> StepResult | None:
+        definition = self._worker.steps.get(task.name)
+        if definition is None:
+            return _result(task, _unknown_step(self._worker, task.name), started_at=_now_ms())
+        with execution.scope:
+            async with self._slots:
+                execution.has_started = True
+                self._presence.in_flight += 1
+                try:
+                    return await self._execute(definition, task)
+                finally:
+                    self._presence.in_flight -= 1
+        return None
+
+    async def _execute(self, definition: StepDefinition, task: StepTask) -> StepResult:
+        context = self._context(task)
+        started_at, started = _now_ms(), time.monotonic()
+        log.debug("step_started", run_id=task.run_id, step=task.name, attempt=task.attempt)
+        returned = await self._invoke(definition, task, context)
+        seconds = time.monotonic() - started
+        self._presence.finished(seconds)
+        result = _result(task, returned, started_at=started_at, context=context)
+        details = {"run_id": task.run_id, "step": task.name, "attempt": task.attempt}
+        if result.error is None:
+            log.info("step_completed", **details, seconds=round(seconds, 3))
+        else:
+            log.warning("step_failed", **details, error=result.error.message)
+        return result
+
+    async def _invoke(
+        self, definition: StepDefinition, task: StepTask, context: StepContext
+    ) -> Payload | Failure:
+        heartbeat = Heartbeat(
+            run_id=task.run_id, seq=task.seq, step_id=task.step_id, group=task.group
+        )
+        contexts = self._contexts.setdefault(task.run_id, set())
+        contexts.add(context)
+        self._live.started(context, heartbeat)
+        try:
+            return await invoke(definition, task.input, context, threads=self._threads)
+        finally:
+            self._live.ended(context)
+            contexts.discard(context)
+            if not contexts:
+                self._contexts.pop(task.run_id, None)
+
+    def _context(self, task: StepTask) -> StepContext:
+        return StepContext(
+            run_id=task.run_id,
+            seq=task.seq,
+            name=task.name,
+            step_id=task.step_id,
+            attempt=task.attempt,
+            reporter=self._live,
+            traceparent=task.traceparent,
+            context=task.context,
+        )
+
+    def _remember(self, key: Key, result: StepResult) -> None:
+        self._finished[key] = result
+        if len(self._finished) > REMEMBERED:
+            self._finished.popitem(last=False)
+
+
+def _local_task(
+    task: WorkflowTask, operation: LocalStep, definition: StepDefinition, attempt: int
+) -> StepTask:
+    return StepTask(
+        run_id=task.run_id,
+        seq=operation.seq,
+        name=definition.name,
+        step_id=step_id(task.run_id, operation.seq),
+        group=task.group,
+        input=operation.input,
+        attempt=attempt,
+        traceparent=task.traceparent,
+    )
+
+
+def _result(
+    task: StepTask,
+    returned: Payload | Failure,
+    *,
+    started_at: Millis,
+    context: StepContext | None = None,
+) -> StepResult:
+    output, error = _split(returned)
+    return StepResult(
+        run_id=task.run_id,
+        seq=task.seq,
+        step_id=task.step_id,
+        status=(ResultStatus.FAILED if isinstance(returned, Failure) else ResultStatus.COMPLETED),
+        started_at=started_at,
+        events=context.final_events() if context else None,
+        output=output,
+        error=error,
+    )
+
+
+def _split(returned: Payload | Failure) -> tuple[Payload, Failure | None]:
+    return (UNSET, returned) if isinstance(returned, Failure) else (returned, None)
+
+
+def _unknown_step(worker: Worker, name: str) -> Failure:
+    return failure_of(
+        RegistrationError(
+            f"step {name!r} is not registered on this worker, which has "
+            f"{names_of(worker.steps.values())}"
+        ),
+        retryable=False,
+    )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,109 @@
+"""Run turns: keep the bodies of recent runs, replay the others, run local steps in between."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from durable_worker.errors import RegistrationError
+from durable_worker.protocol.commands import DecisionStatus, RecordStep, WorkflowDecision
+from durable_worker.protocol.tasks import WorkflowTask
+from durable_worker.replay.context import WorkflowContext
+from durable_worker.replay.definitions import names_of
+from durable_worker.replay.failures import failure_of
+from durable_worker.replay.operations import LocalStep, RunLocally
+from durable_worker.replay.turn import Replay
+from durable_worker.worker.registry import Worker
+
+LocalRunner = Callable[[WorkflowTask, LocalStep], Awaitable[RecordStep]]
+
+
+class TurnRunner:
+    """Answers workflow tasks with decisions.
+
+    `kept` bounds how many suspended bodies stay in memory (0: every turn replays from the top).
+    A kept body decides exactly what a replay from the top would (`Replay.can_continue`).
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        *,
+        run_locally: LocalRunner,
+        partition: str | None = None,
+        kept: int = 1_000,
+    ) -> None:
+        self._worker = worker
+        self._run_locally = run_locally
+        self._partition = partition
+        self._limit = kept
+        self._kept: OrderedDict[str, Replay] = OrderedDict()
+
+    async def decide(self, task: WorkflowTask) -> WorkflowDecision:
+        definition = self._worker.workflows.get((task.workflow, task.workflow_version))
+        if definition is None:
+            return self._refuse(task)
+        replay = self._kept.pop(task.run_id, None)
+        if replay is None or not replay.can_continue(task):
+            if replay is not None:
+                replay.dispose()
+            replay = Replay(definition, task, self._context)
+        is_reusable = False
+        try:
+            outcome = replay.begin(task, now_ms=time.time_ns() // 1_000_000)
+            while isinstance(outcome, RunLocally):
+                outcome = replay.go_on(await self._run_all(task, outcome.steps))
+            is_reusable = outcome.status is DecisionStatus.CONTINUE
+            return outcome
+        finally:
+            if is_reusable:
+                self._keep(task.run_id, replay)
+            else:
+                replay.dispose()
+
+    async def _run_all(
+        self, task: WorkflowTask, steps: tuple[LocalStep, ...]
+    ) -> dict[int, RecordStep]:
+        records: dict[int, RecordStep] = {}
+
+        async def run(step: LocalStep) -> None:
+            records[step.seq] = await self._run_locally(task, step)
+
+        async with anyio.create_task_group() as group:
+            for step in steps:
+                group.start_soon(run, step)
+        return records
+
+    def close(self) -> None:
+        while self._kept:
+            self._kept.popitem()[1].dispose()
+
+    def _keep(self, run_id: str, replay: Replay) -> None:
+        previous = self._kept.pop(run_id, None)
+        if previous is not None:
+            previous.dispose()
+        self._kept[run_id] = replay
+        while len(self._kept) > self._limit:
+            self._kept.popitem(last=False)[1].dispose()
+
+    def _context(self, replay: Replay, task: WorkflowTask) -> WorkflowContext:
+        return WorkflowContext(replay, task, self._worker, partition=self._partition)
+
+    def _refuse(self, task: WorkflowTask) -> WorkflowDecision:
+        known = names_of(self._worker.workflows.values())
+        versions = sorted(v for name, v in self._worker.workflows if name == task.workflow)
+        if versions:
+            what = (
+                f"version {task.workflow_version!r} of workflow {task.workflow!r} is not "
+                f"registered on this worker, only {', '.join(versions)}"
+            )
+        else:
+            what = f"workflow {task.workflow!r} is not registered on this worker, which has {known}"
+        return WorkflowDecision(
+            task_id=task.task_id,
+            run_id=task.run_id,
+            status=DecisionStatus.FAILED,
+            commands=[],
+            error=failure_of(RegistrationError(what), retryable=False),
+        )
