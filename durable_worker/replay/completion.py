@@ -15,9 +15,9 @@ from durable_worker.errors import UnsupportedInWorkflowError
 
 
 def _codes() -> tuple[frozenset[CodeType], frozenset[CodeType]]:
-    makers = [asyncio.ensure_future, getattr(asyncio.tasks, "_ensure_future", None)]
+    makers: list[Any] = [asyncio.ensure_future, getattr(asyncio.tasks, "_ensure_future", None)]
     iterator = getattr(asyncio.tasks, "_AsCompletedIterator", None)
-    users = [asyncio.as_completed, getattr(iterator, "__init__", None)]
+    users: list[Any] = [asyncio.as_completed, getattr(iterator, "__init__", None)]
     return (
         frozenset(maker.__code__ for maker in makers if maker is not None),
         frozenset(user.__code__ for user in users if hasattr(user, "__code__")),

@@ -1,6 +1,5 @@
 """What a workflow body works with."""
 
-import asyncio
 import sys
 import uuid as uuids
 from collections.abc import Awaitable, Callable, Coroutine
@@ -21,7 +20,13 @@ from durable_worker.replay.definitions import (
     retry_policy,
 )
 from durable_worker.replay.operations import Location
-from durable_worker.replay.performing import call_step, run_child, run_local_step, wait_signal
+from durable_worker.replay.performing import (
+    call_step,
+    run_child,
+    run_local_step,
+    sleep,
+    wait_signal,
+)
 from durable_worker.replay.turn import Replay
 
 I = TypeVar("I")  # noqa: E741
@@ -147,20 +152,22 @@ class WorkflowContext:
             definition = self._step_definition(step)
             name, decoder = definition.name, definition.output_decoder
             retry = retry or definition.retry
-        location = _caller()
-        return self._operation(
-            f"ctx.step({name!r}, ...)",
-            location,
-            call_step(
-                self._replay,
-                name,
-                input,
-                partition=partition or self._partition,
-                retry=retry,
-                decoder=decoder,
-                location=location,
-            ),
+        frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+        location = (frame.f_code, frame.f_lineno)
+        journal = self._journal
+        token = journal.next_token()
+        coroutine = call_step(
+            self._replay,
+            token,
+            name,
+            input,
+            partition=partition or self._partition,
+            retry=retry,
+            decoder=decoder,
+            location=location,
         )
+        journal.called(token, coroutine, "step", name, location)
+        return coroutine
 
     @overload
     def local_step(
@@ -183,25 +190,22 @@ class WorkflowContext:
         All local steps that run at one time end before the body sees the first result.
         """
         definition = self._step_definition(step)
-        location = _caller()
-        return self._operation(
-            f"ctx.local_step({definition.name!r}, ...)",
-            location,
-            run_local_step(self._replay, definition, input, location=location),
-        )
+        location, token = _caller(), self._journal.next_token()
+        coroutine = run_local_step(self._replay, token, definition, input, location=location)
+        self._journal.called(token, coroutine, "local_step", definition.name, location)
+        return coroutine
 
     # Time
 
     def sleep(self, duration: timedelta | float) -> Operation[None]:
         """Suspend the run for a duration (seconds if a number); the same as `asyncio.sleep`."""
-        location = _caller()
-        return self._operation("ctx.sleep(...)", location, asyncio.sleep(_seconds(duration)))
+        return self._sleep(_seconds(duration), _caller())
 
     def sleep_until(self, instant: datetime) -> Operation[None]:
         """Suspend the run until an aware datetime; returns at once if it has passed."""
         if instant.tzinfo is None:
             raise ValueError("ctx.sleep_until needs a datetime with a time zone")
-        return self.sleep(instant - self.now())
+        return self._sleep((instant - self.now()).total_seconds(), _caller())
 
     def now(self) -> datetime:
         """The time (UTC) at which the body got here first."""
@@ -230,15 +234,14 @@ class WorkflowContext:
         the run's or a business id into it. Raises `TimeoutError` once `timeout` (seconds if a
         number) is over; a signal that comes later goes to the body's next wait for the same name.
         """
-        location = _caller()
-        limit = None if timeout is None else timedelta(seconds=_seconds(timeout))
-        return self._operation(
-            f"ctx.wait_signal({name!r})",
-            location,
-            wait_signal(
-                self._replay, name, timeout=limit, decoder=decoder_for(returns), location=location
-            ),
+        location, token = _caller(), self._journal.next_token()
+        limit = None if timeout is None else _seconds(timeout)
+        decoder = decoder_for(returns)
+        coroutine = wait_signal(
+            self._replay, token, name, timeout=limit, decoder=decoder, location=location
         )
+        self._journal.called(token, coroutine, "wait_signal", name, location)
+        return coroutine
 
     @overload
     def child(
@@ -267,12 +270,10 @@ class WorkflowContext:
             if definition is None:
                 raise RegistrationError(_not_registered("workflow", workflow))
             name, decoder = definition.name, definition.output_decoder
-        location = _caller()
-        return self._operation(
-            f"ctx.child({name!r}, ...)",
-            location,
-            run_child(self._replay, name, input, decoder=decoder, location=location),
-        )
+        location, token = _caller(), self._journal.next_token()
+        coroutine = run_child(self._replay, token, name, input, decoder=decoder, location=location)
+        self._journal.called(token, coroutine, "child", name, location)
+        return coroutine
 
     # Values decided once
 
@@ -310,15 +311,11 @@ class WorkflowContext:
             raise RegistrationError(_not_registered("step", step))
         return definition
 
-    def _operation(self, what: str, location: Location, coroutine: Operation[T]) -> Operation[T]:
+    def _sleep(self, seconds: float, location: Location) -> Operation[None]:
         token = self._journal.next_token()
-        tracked = self._started(token, coroutine)
-        self._journal.called(token, (tracked, coroutine), what, location)
-        return tracked
-
-    async def _started(self, token: int, coroutine: Operation[T]) -> T:
-        self._journal.started(token)
-        return await coroutine
+        coroutine = sleep(self._replay, token, seconds)
+        self._journal.called(token, coroutine, "sleep", "", location)
+        return coroutine
 
 
 def _seconds(duration: timedelta | float) -> float:
@@ -327,7 +324,7 @@ def _seconds(duration: timedelta | float) -> float:
 
 def _caller() -> Location:
     frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
-    return Location(frame.f_code.co_filename, frame.f_lineno)
+    return (frame.f_code, frame.f_lineno)
 
 
 def _not_registered(noun: str, function: Callable[..., Any]) -> str:

@@ -4,13 +4,19 @@ import asyncio
 import os
 import sys
 from collections.abc import Coroutine, Iterable
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from durable_worker.errors import DurableError, NeverAwaitedError, NondeterminismError
 from durable_worker.protocol.commands import RecordStep
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind, WorkflowTask
-from durable_worker.replay.operations import Location, Operation, describe, marker_of, same_payload
+from durable_worker.replay.operations import (
+    Location,
+    Operation,
+    describe,
+    marker_of,
+    place_of,
+    same_payload,
+)
 
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
@@ -23,13 +29,6 @@ class TurnAbortedError(BaseException):
     """Unwinds a body that must not go on; not an `Exception`, so that no `except` swallows it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Unstarted:
-    coroutines: tuple[Coroutine[Any, Any, Any], ...]
-    what: str
-    location: Location
-
-
 class Journal:
     def __init__(self) -> None:
         self.events: dict[int, HistoryEvent] = {}
@@ -39,7 +38,7 @@ class Journal:
         self.recorded: list[RecordStep] = []
         self.failure: DurableError | None = None
         self.is_sealed = False
-        self._unstarted: dict[int, _Unstarted] = {}
+        self._unstarted: dict[int, tuple[Coroutine[Any, Any, Any], str, str, Location]] = {}
         self._tokens = 0
 
     # History
@@ -104,7 +103,7 @@ class Journal:
                 seq=seq,
                 recorded=recorded,
                 asked=asked,
-                location=str(place) if place else "in library code",
+                location=place_of(place) if place else "in library code",
             )
         )
 
@@ -140,29 +139,30 @@ class Journal:
     def called(
         self,
         token: int,
-        coroutines: tuple[Coroutine[Any, Any, Any], ...],
-        what: str,
+        coroutine: Coroutine[Any, Any, Any],
+        method: str,
+        name: str,
         location: Location,
     ) -> None:
-        self._unstarted[token] = _Unstarted(coroutines, what, location)
+        self._unstarted[token] = (coroutine, method, name, location)
 
     def started(self, token: int) -> None:
         self._unstarted.pop(token, None)
 
     def refuse_never_awaited(self) -> None:
         if self._unstarted:
-            first = next(iter(self._unstarted.values()))
+            _, method, name, location = next(iter(self._unstarted.values()))
+            what = f"ctx.{method}({name!r}, ...)" if name else f"ctx.{method}(...)"
             self.fail(
                 NeverAwaitedError(
-                    f"{first.what} was called at {first.location} but never awaited, so it did not "
-                    f"happen; write `await {first.what}`"
+                    f"{what} was called at {place_of(location)} but never awaited, so it did not "
+                    f"happen; write `await {what}`"
                 )
             )
 
     def close_unstarted(self) -> None:
-        for call in self._unstarted.values():
-            for coroutine in call.coroutines:
-                coroutine.close()
+        for coroutine, *_ in self._unstarted.values():
+            coroutine.close()
         self._unstarted.clear()
 
 
@@ -172,7 +172,7 @@ def caller_location() -> Location | None:
     while frame is not None:
         file = frame.f_code.co_filename
         if not file.startswith((_OURS, _ASYNCIO)):
-            return Location(file, frame.f_lineno)
+            return (frame.f_code, frame.f_lineno)
         frame = frame.f_back  # type: ignore[assignment]
     return None
 

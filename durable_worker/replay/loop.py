@@ -110,7 +110,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self._ready: deque[Callback] = deque()
         self._now = 0.0
         self._count = 0
-        self._tasks: dict[int, NumberedTask] = {}
+        self._tasks: list[NumberedTask] = []
+        self._prune_at = 1_000
         self._async_generators: WeakSet[Any] = WeakSet()
         self._ordered: dict[Coroutine[Any, Any, Any], NumberedTask] = {}
         self._is_closed = False
@@ -173,11 +174,13 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     def dispose(self) -> None:
         """End what is left: cancel in creation order, then close coroutines that resist."""
-        for task in list(self._tasks.values()):
+        for task in self._tasks:
             task.cancel()
         self.run_until_idle()
-        for task in list(self._tasks.values()):
-            _close(task)
+        for task in self._tasks:
+            if not task.done():
+                _close(task)
+        self._tasks.clear()
         for generator in list(self._async_generators):
             _finish(generator.aclose())
         self._ready.clear()
@@ -201,7 +204,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.Handle:
         handle = Callback(callback, args, context)
         self._ready.append(handle)
-        return cast("asyncio.Handle", handle)
+        return handle  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
 
     def call_later(
         self,
@@ -254,12 +257,11 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None,
     ) -> NumberedTask:
         task = NumberedTask(coroutine, self, name, context)
-        self._tasks[task.number] = task
-        task.add_done_callback(self._forget, context=_EMPTY_CONTEXT)
+        self._tasks.append(task)
+        if len(self._tasks) >= self._prune_at:
+            self._tasks = [each for each in self._tasks if not each.done()]
+            self._prune_at = max(1_000, 2 * len(self._tasks))
         return task
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.pop(cast("NumberedTask", task).number, None)
 
     def get_debug(self) -> bool:
         return False
@@ -277,9 +279,6 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     def default_exception_handler(self, context: Mapping[str, Any]) -> None:
         self.call_exception_handler(context)
-
-
-_EMPTY_CONTEXT = contextvars.Context()
 
 
 def _close(task: NumberedTask) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any
 
 import msgspec
@@ -28,13 +29,13 @@ DEADLINES = "durable:deadlines"
 RESERVED = "durable:"
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
-    file: str
-    line: int
+Location = tuple[CodeType, int]
+"""Where user code asked for something: cheap to take, turned into text only for an error."""
 
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
+
+def place_of(location: Location) -> str:
+    code, line = location
+    return f"{code.co_filename}:{line}"
 
 
 @dataclass(slots=True)

@@ -348,27 +348,36 @@ class Replay:
 
     async def wait(self, operation: Operation) -> HistoryEvent:
         """Wait until history resolves `operation`; the event may hold a failure."""
-        journal = self.journal
-        seq = operation.seq
-        event = journal.expect(seq, operation.kind, operation.name)
-        if (
-            event is not None
-            and not self._outstanding
-            and self._point is None
-            and self.loop.is_idle
-            and journal.marker() is None
-        ):
-            # Nothing else can run and nothing else is awaited: this would be delivered next. The
-            # future that is saved would have had a number, and numbers decide the order of sets.
-            self.loop.next_number()
+        event = self.settled(operation.seq, operation.kind, operation.name)
+        if event is not None:
             return event
+        return await self.wait_unsettled(operation)
+
+    async def wait_unsettled(self, operation: Operation) -> HistoryEvent:
+        """`wait` for an operation that `settled` has just said no to."""
         operation.future = self.loop.create_future()
-        self._outstanding[seq] = operation
+        self._outstanding[operation.seq] = operation
         try:
             return await operation.future
         except BaseException:
             self._abandon(operation)
             raise
+
+    def settled(self, seq: int, kind: HistoryKind, name: str | None) -> HistoryEvent | None:
+        """The event of a new operation, if it would be the next thing to be delivered anyway."""
+        journal = self.journal
+        event = journal.expect(seq, kind, name)
+        if (
+            event is None
+            or self._outstanding
+            or self._point is not None
+            or not self.loop.is_idle
+            or journal.marker() is not None
+        ):
+            return None
+        # The future that is saved would have had a number, and numbers decide the order of sets.
+        self.loop.next_number()
+        return event
 
     def record(self, name: str, output: Any) -> HistoryEvent:
         """A value that is decided now, once: from history, or `output()` recorded."""
