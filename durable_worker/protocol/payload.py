@@ -7,7 +7,7 @@ where Pydantic is already imported.
 
 import math
 import sys
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeGuard, TypeVar, cast
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -71,12 +71,20 @@ def encode_payload(value: object, *, what: str) -> Payload:
 def _refuse_non_finite(value: Any, path: str) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise PayloadError(f"the number at `{path}`", f"{value} has no JSON form")
-    if isinstance(value, dict):
-        for key, item in cast("dict[Any, Any]", value).items():
+    if _is_object(value):
+        for key, item in value.items():
             _refuse_non_finite(item, f"{path}.{key}")
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(cast("list[Any]", value)):
+    elif _is_array(value):
+        for index, item in enumerate(value):
             _refuse_non_finite(item, f"{path}[{index}]")
+
+
+def _is_object(value: Any) -> TypeGuard[dict[Any, Any]]:
+    return isinstance(value, dict)
+
+
+def _is_array(value: Any) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    return isinstance(value, (list, tuple))
 
 
 def _reason(error: BaseException) -> str:

@@ -176,7 +176,7 @@ class Do:
 
 @dataclass(frozen=True)
 class Combine:
-    """Run parts together or after one another: sequence, gather, race, group, completed, timeout."""
+    """Parts in sequence, or together: gather, race, group, completed, timeout."""
 
     how: str
     parts: "tuple[Node, ...]"

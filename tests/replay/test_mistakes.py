@@ -143,7 +143,7 @@ def test_a_body_that_spins_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "MAX_CALLBACKS_WITHOUT_IDLE", 1_000)
 
     async def body(ctx: WorkflowContext) -> None:
-        while True:
+        while True:  # noqa: ASYNC110
             await asyncio.sleep(0)
 
     assert failure_of(decide(body))[0] == "stuck"
@@ -230,7 +230,6 @@ def test_tasks_that_the_body_leaves_running_do_not_keep_it_from_ending() -> None
     charge = next(seq for seq, c in operator.pending.items() if getattr(c, "name", "") == "charge")
     operator.resolve(charge)
     assert bytes(full_turn(worker, operator.task()).output) == b'"done"'
-
 
 
 def test_a_turn_inside_a_running_loop_leaves_that_loop_and_its_task_as_they_were() -> None:

@@ -1,0 +1,39 @@
+# Everything here needs only git, make, Python >= 3.11 and the package index.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test check clean
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+help:
+	@echo 'make demo    run the checkout example on the embedded operator'
+	@echo 'make test    run all tests (ARGS="-k name" narrows them)'
+	@echo 'make check   lint, types, import floors, protocol'
+	@echo 'make setup   only install into .venv'
+	@echo 'make clean   delete .venv and caches'
+
+setup: $(STAMP)
+	@echo "ready: .venv"
+
+$(STAMP): pyproject.toml .ci/setup.sh
+	@bash .ci/setup.sh
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/python examples/checkout/demo.py
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict durable_worker
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --pythonpath $(BIN)/python --project tests/typing
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/conformance/protocol
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

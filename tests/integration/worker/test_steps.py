@@ -1,0 +1,397 @@
+"""A served worker, seen from the operator's side of the wire."""
+
+import asyncio
+import sys
+import threading
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import anyio
+import pytest
+from msgspec import json
+
+from durable_worker import FatalError, Retry, StepContext, Worker, current_step
+from durable_worker.protocol import codec
+from durable_worker.protocol.codec import MessageType
+from durable_worker.protocol.control import EventHappened
+from durable_worker.protocol.descriptor import Lifecycle
+from durable_worker.protocol.names import Names
+from durable_worker.protocol.results import EventLevel, ResultStatus, SubProcessStatus
+from durable_worker.transports.base import ERROR_HEADER, Envelope
+from durable_worker.transports.memory import MemoryTransport
+from tests.integration.worker.desk import Desk, serving
+
+pytestmark = pytest.mark.anyio
+NAMES = Names()
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[MemoryTransport]:
+    async with MemoryTransport(names=NAMES) as opened:
+        yield opened
+
+
+async def eventually(condition: object) -> None:
+    assert callable(condition)
+    with anyio.fail_after(5):
+        while not condition():  # noqa: ASYNC110 - what is awaited has no event of its own
+            await anyio.sleep(0.005)
+
+
+async def test_a_step_is_run_and_its_output_sent_back(transport: MemoryTransport) -> None:
+    worker = Worker()
+
+    @worker.step("double")
+    async def double(n: int) -> int:
+        return 2 * n
+
+    async with serving(worker, transport, NAMES) as desk:
+        task = await desk.send_step("double", 21)
+        result = await desk.result()
+    assert (result.step_id, result.status, bytes(result.output)) == (
+        task.step_id,
+        ResultStatus.COMPLETED,
+        b"42",
+    )
+    assert result.started_at is not None
+
+
+async def test_a_plain_function_runs_in_a_thread_and_reaches_its_context(
+    transport: MemoryTransport,
+) -> None:
+    worker = Worker()
+
+    @worker.step("where")
+    def where() -> bool:
+        current_step().info("from a thread", answer=42)
+        return threading.current_thread() is threading.main_thread()
+
+    async with serving(worker, transport, NAMES) as desk:
+        await desk.send_step("where")
+        result = await desk.result()
+    assert bytes(result.output) == b"false"
+    assert result.events is not None
+    assert [(e.level, e.message, bytes(e.data)) for e in result.events] == [
+        (EventLevel.INFO, "from a thread", b'{"answer":42}')
+    ]
+
+
+class Declined(Exception):
+    code = "card-declined"
+
+
+async def failing(desk: Desk, name: str, value: object = None) -> tuple[str | None, bool | None]:
+    await desk.send_step(name, value)
+    result = await desk.result()
+    assert result.status is ResultStatus.FAILED
+    assert result.error is not None
+    return result.error.code, result.error.retryable
+
+
+async def test_every_way_to_fail_becomes_a_failed_result(transport: MemoryTransport) -> None:
+    worker = Worker()
+
+    @worker.step("declined")
+    async def declined() -> None:
+        raise Declined("no")
+
+    @worker.step("fatal")
+    async def fatal() -> None:
+        raise FatalError("never", code="broken")
+
+    @worker.step("ruled-out", retries=Retry(attempts=3, non_retryable=(LookupError,)))
+    async def ruled_out() -> None:
+        raise KeyError("x")
+
+    @worker.step("exits")
+    async def exits() -> None:
+        sys.exit(1)
+
+    @worker.step("not-json")
+    async def not_json() -> object:
+        return object()
+
+    @worker.step("nan")
+    async def nan() -> float:
+        return float("nan")
+
+    @worker.step("typed")
+    async def typed(n: int) -> None: ...
+
+    @worker.step("cancels-itself")
+    async def cancels_itself() -> None:
+        raise asyncio.CancelledError
+
+    async with serving(worker, transport, NAMES) as desk:
+        assert await failing(desk, "declined") == ("card-declined", None)
+        assert await failing(desk, "fatal") == ("broken", False)
+        assert await failing(desk, "ruled-out") == ("KeyError", False)
+        assert await failing(desk, "exits") == ("SystemExit", None)
+        assert await failing(desk, "not-json") == ("payload", False)
+        assert await failing(desk, "nan") == ("payload", False)
+        assert await failing(desk, "typed", "five") == ("payload", False)
+        assert await failing(desk, "cancels-itself") == ("CancelledError", None)
+
+
+async def test_sub_processes_report_phases_and_outcomes(transport: MemoryTransport) -> None:
+    worker = Worker()
+
+    @worker.step("import")
+    async def import_all(ctx: StepContext) -> None:
+        async with ctx.sub_process("fetch") as fetch:
+            fetch.phase("download", bytes=5)
+        async with ctx.sub_process("index") as index:
+            index.skip("nothing new")
+        with pytest.raises(ValueError, match="bad row"):
+            async with ctx.sub_process("load"):
+                raise ValueError("bad row")
+
+    async with serving(worker, transport, NAMES) as desk:
+        await desk.send_step("import")
+        result = await desk.result()
+        progress = [codec.CONTROL.decode(e.body) for e in desk.control]
+    assert result.events is not None
+    outcomes = [(e.name, e.phase, e.status) for e in result.events if e.status is not None]
+    assert outcomes == [
+        ("fetch", "download", SubProcessStatus.OK),
+        ("index", None, SubProcessStatus.SKIPPED),
+        ("load", None, SubProcessStatus.FAILED),
+    ]
+    live = [m.event.event for m in progress if isinstance(m, EventHappened)]
+    assert live == result.events
+
+
+async def test_a_redelivered_attempt_is_answered_again_without_running_again(
+    transport: MemoryTransport,
+) -> None:
+    worker = Worker()
+    runs: list[int] = []
+
+    @worker.step("once")
+    async def once(ctx: StepContext) -> int:
+        runs.append(ctx.attempt)
+        return len(runs)
+
+    async with serving(worker, transport, NAMES) as desk:
+        outputs: list[bytes] = []
+        for attempt in (1, 1, 2):
+            await desk.send_step("once", seq=7, attempt=attempt)
+            outputs.append(bytes((await desk.result()).output))
+    assert runs == [1, 2]
+    assert outputs == [b"1", b"1", b"2"]
+
+
+async def test_a_duplicate_of_a_running_attempt_waits_for_it(transport: MemoryTransport) -> None:
+    worker = Worker()
+    runs: list[int] = []
+    release = anyio.Event()
+
+    @worker.step("slow")
+    async def slow() -> None:
+        runs.append(1)
+        await release.wait()
+
+    async with serving(worker, transport, NAMES) as desk:
+        await desk.send_step("slow", seq=1)
+        await eventually(lambda: runs)
+        await desk.send_step("slow", seq=1)
+        await anyio.wait_all_tasks_blocked()
+        release.set()
+        await desk.result()
+        await anyio.wait_all_tasks_blocked()
+        depth = transport.depth(NAMES.tasks("slow"))
+    assert (runs, depth) == ([1], 0)
+
+
+async def test_concurrency_bounds_what_runs_at_one_time(transport: MemoryTransport) -> None:
+    worker = Worker()
+    running = 0
+    peak = 0
+
+    @worker.step("busy")
+    async def busy() -> None:
+        nonlocal running, peak
+        running += 1
+        peak = max(peak, running)
+        await anyio.sleep(0.01)
+        running -= 1
+
+    async with serving(worker, transport, NAMES, concurrency=3) as desk:
+        for _ in range(20):
+            await desk.send_step("busy")
+        for _ in range(20):
+            await desk.result()
+    assert peak == 3
+
+
+async def test_cancelling_the_run_reaches_its_running_step(transport: MemoryTransport) -> None:
+    worker = Worker()
+    started = anyio.Event()
+
+    @worker.step("patient")
+    async def patient(ctx: StepContext) -> None:
+        started.set()
+        while True:
+            ctx.raise_if_cancelled()
+            await anyio.sleep(0.005)
+
+    async with serving(worker, transport, NAMES) as desk:
+        await desk.send_step("patient", run_id="run-9")
+        await started.wait()
+        await desk.cancel("another-run")
+        await desk.cancel("run-9")
+        result = await desk.result()
+    assert result.error is not None
+    assert result.error.code == "cancelled"
+
+
+async def test_a_running_step_sends_heartbeats_with_its_step_id(
+    transport: MemoryTransport,
+) -> None:
+    worker = Worker()
+
+    @worker.step("beats")
+    async def beats(ctx: StepContext) -> None:
+        ctx.heartbeat({"page": 3})
+
+    async with serving(worker, transport, NAMES) as desk:
+        task = await desk.send_step("beats")
+        result = await desk.result()
+        await eventually(lambda: len(desk.heartbeats) >= 2)
+        beat = codec.HEARTBEAT.decode(desk.heartbeats[-1].body)
+    assert (beat.run_id, beat.seq, beat.step_id) == (task.run_id, task.seq, task.step_id)
+    assert result.events is not None
+    assert bytes(result.events[0].data) == b'{"details":{"page":3}}'
+
+
+@pytest.mark.parametrize(
+    ("body", "message_type", "protocol", "reason"),
+    [
+        (b"not json", None, 1, "not a valid step-task message"),
+        (b'{"runId":"r","seq":3,"name":"s"}', None, 1, "missing required field"),
+        (b'{"runId":"r","seq":3,"stepId":"r:3","name":"s","group":"s","attempt":1}', None, 9,
+         "protocol 9 is not supported"),
+    ],
+)  # fmt: skip
+async def test_a_message_that_cannot_be_understood_goes_to_the_dead_queue_with_the_reason(
+    transport: MemoryTransport,
+    body: bytes,
+    message_type: str | None,
+    protocol: int,
+    reason: str,
+) -> None:
+    worker = Worker()
+
+    @worker.step("s")
+    async def s() -> None: ...
+
+    async with serving(worker, transport, NAMES) as desk:
+        await desk.send("s", body, message_type, protocol=protocol)
+        dead = await desk.dead()
+        if b"runId" in body:
+            result = await desk.result()
+            assert (result.run_id, result.seq, result.status) == ("r", 3, ResultStatus.FAILED)
+            assert result.error is not None
+            assert reason in result.error.message
+        else:
+            assert desk.unread_results() == 0
+    assert dead.body == body
+    assert reason in dead.headers[ERROR_HEADER]
+
+
+async def test_a_turn_that_cannot_be_understood_is_answered_with_a_failed_decision(
+    transport: MemoryTransport,
+) -> None:
+    worker = Worker()
+
+    @worker.step("s")
+    async def s() -> None: ...
+
+    body = b'{"taskId":"t-1","runId":"r","workflow":"s","history":[{"seq":-1}]}'
+    async with serving(worker, transport, NAMES) as desk:
+        await desk.send("s", body, MessageType.WORKFLOW_TASK)
+        decision = await desk.decision()
+        await desk.dead()
+    assert (decision.task_id, decision.run_id) == ("t-1", "r")
+    assert decision.error is not None
+
+
+async def test_a_result_over_the_size_limit_fails_its_step_and_names_the_limit() -> None:
+    worker = Worker()
+
+    @worker.step("huge")
+    async def huge() -> str:
+        return "x" * 20_000
+
+    async with (
+        MemoryTransport(names=NAMES, max_message_bytes=10_000) as transport,
+        serving(worker, transport, NAMES) as desk,
+    ):
+        await desk.send_step("huge")
+        result = await desk.result()
+    assert result.error is not None
+    assert (result.error.code, result.error.retryable) == ("payload-too-large", False)
+    assert "limit is 10,000" in result.error.message
+
+
+async def test_a_drain_finishes_what_runs_and_gives_back_what_waits(
+    transport: MemoryTransport,
+) -> None:
+    worker = Worker()
+    started = anyio.Event()
+    release = anyio.Event()
+
+    @worker.step("slow")
+    async def slow() -> str:
+        started.set()
+        await release.wait()
+        return "done"
+
+    async with serving(worker, transport, NAMES, concurrency=1) as desk:
+        await desk.send_step("slow")
+        await started.wait()
+        await desk.send_step("slow")
+        await anyio.wait_all_tasks_blocked()
+        desk.service.request_stop()
+        await anyio.wait_all_tasks_blocked()
+        release.set()
+        result = await desk.result()
+    assert bytes(result.output) == b'"done"'
+    assert transport.depth(NAMES.tasks("slow")) == 1
+    beats = [codec.WORKER_BEAT.decode(e.body) for e in desk.workers if e.type == "worker-beat"]
+    assert beats[0].lifecycle is Lifecycle.UP
+    assert [b.lifecycle for b in beats[-2:]] == [Lifecycle.DRAINING, Lifecycle.STOPPED]
+
+
+async def test_a_hurried_stop_cancels_running_steps_and_gives_their_messages_back(
+    transport: MemoryTransport,
+) -> None:
+    worker = Worker()
+    started = anyio.Event()
+
+    @worker.step("endless")
+    async def endless() -> None:
+        started.set()
+        await anyio.sleep_forever()
+
+    async with serving(worker, transport, NAMES, grace=timedelta(hours=1)) as desk:
+        await desk.send_step("endless")
+        await started.wait()
+        desk.service.request_stop(hurry=True)
+    assert transport.depth(NAMES.tasks("endless")) == 1
+
+
+async def test_a_worker_announces_itself_and_answers_who(transport: MemoryTransport) -> None:
+    worker = Worker()
+
+    @worker.step("extraction:page")
+    async def page() -> None: ...
+
+    async with serving(worker, transport, NAMES) as desk:
+        await eventually(lambda: len(desk.workers) == 2)
+        first = codec.WORKER_DESCRIPTOR.decode(desk.workers[0].body)
+        await transport.broadcast(NAMES.workers, Envelope(MessageType.WHO, b'{"from":"op"}'))
+        await eventually(lambda: len(desk.workers) == 5)
+    assert first.groups == ["extraction-page"]
+    assert first.descriptor.steps == ["extraction:page"]
+    assert json.decode(desk.workers[1].body)["lifecycle"] == "up"
