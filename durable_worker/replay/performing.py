@@ -32,7 +32,7 @@ async def call_step(
     attempt = 1
     while True:
         seq = journal.take_seq()
-        event = replay.settled(seq, HistoryKind.CALL, name)
+        event = replay.waiting.settled(seq, HistoryKind.CALL, name)
         if event is None:
             request = None
             if seq not in journal.events:
@@ -40,7 +40,7 @@ async def call_step(
                 request = ScheduleStep(
                     seq=seq, name=name, group=partition, input=payload, retry=delegated
                 )
-            event = await replay.wait_unsettled(
+            event = await replay.waiting.wait_unsettled(
                 Requested(seq, HistoryKind.CALL, name, location, request=request)
             )
         if event.error is None:
@@ -68,7 +68,7 @@ async def run_local_step(
     operation = LocalStep(
         seq, HistoryKind.STEP, name, location, definition=definition, input=payload
     )
-    event = await replay.wait(operation)
+    event = await replay.waiting.wait(operation)
     if event.error is not None:
         raise error_of(event, name)
     return definition.output_decoder.decode(event.output, what=f"the output of local step {name!r}")
@@ -84,16 +84,16 @@ async def wait_signal(
     location: Location,
 ) -> Any:
     replay.journal.started(token)
-    operation = replay.lost_wait(name)
+    operation = replay.waiting.lost_wait(name)
     if operation is None:
         seq = replay.journal.take_seq()
         request = WaitSignal(seq=seq, signal=name)
         operation = Requested(seq, HistoryKind.SIGNAL, name, location, request=request)
     if timeout is None:
-        event = await replay.wait(operation)
+        event = await replay.waiting.wait(operation)
     else:
         async with asyncio.timeout(timeout):
-            event = await replay.wait(operation)
+            event = await replay.waiting.wait(operation)
     return decoder.decode(event.output, what=f"the payload of signal {name!r}")
 
 
@@ -110,7 +110,9 @@ async def run_child(
     payload = encode_payload(value, what=f"the input of child workflow {name!r}")
     seq = replay.journal.take_seq()
     request = StartChild(seq=seq, workflow=name, input=payload)
-    event = await replay.wait(Requested(seq, HistoryKind.CHILD, name, location, request=request))
+    event = await replay.waiting.wait(
+        Requested(seq, HistoryKind.CHILD, name, location, request=request)
+    )
     if event.error is not None:
         raise error_of(event, name)
     return decoder.decode(event.output, what=f"the output of child workflow {name!r}")

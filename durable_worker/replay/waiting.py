@@ -1,0 +1,248 @@
+"""What a body waits for, and what it is given when it is idle.
+
+A body rests at an *idle point*: nothing in it is ready, it waits for outstanding operations. What
+an idle point gets delivered, and in which order, must be the same on every replay although history
+does not tell in which order results came. The rule (protocol/README.md, "Markers"):
+
+- a marker at the next seq names exactly what was delivered there;
+- else, if all that the body waits for is resolved, it gets all of it, in ascending order of seq;
+- else this is the present. It gets what is there, in ascending order, and if the body then asks
+  for anything new, a marker that names what was delivered is recorded before that.
+
+Deliveries happen one at a time, and the body runs until it is idle in between.
+"""
+
+from collections.abc import Callable
+
+from durable_worker.protocol.commands import AnyCommand
+from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
+from durable_worker.replay.journal import Journal, TurnAbortedError, caller_location
+from durable_worker.replay.loop import DeterministicLoop, DurableTimer
+from durable_worker.replay.operations import (
+    DEADLINES,
+    DELIVERED,
+    IdlePoint,
+    LocalStep,
+    Location,
+    Operation,
+    Requested,
+    Timer,
+    deadlines_marker,
+    delivered_marker,
+    read_deadlines,
+    read_delivered,
+    whole_milliseconds,
+)
+
+
+class Waiting:
+    """The outstanding operations of one body. `is_done` tells whether the body has ended."""
+
+    def __init__(self, journal: Journal, is_done: Callable[[], bool]) -> None:
+        self.loop = DeterministicLoop(self)  # type: ignore[abstract]
+        self.outstanding: dict[int, Operation] = {}
+        self._journal = journal
+        self._is_done = is_done
+        self._abandoned: dict[int, Operation] = {}
+        self._lost_waits: dict[str, list[Requested]] = {}
+        self._point: IdlePoint | None = None
+
+    def run_until_idle(self) -> None:
+        self.loop.run_until_idle()
+        if self._journal.failure is not None:
+            raise TurnAbortedError
+
+    def delivers_in_order(self, added: list[int]) -> bool:
+        """Whether a replay that also has `added` would have delivered so far what was delivered.
+
+        It would deliver in ascending order what is still unrecorded at the present idle point.
+        """
+        if self._point is None or not self._point.delivered:
+            return True
+        latest = max(self._point.delivered)
+        return not any(seq < latest and seq in self._point.waiting for seq in added)
+
+    def commands(self, now_ms: int) -> list[AnyCommand]:
+        """What to ask for (again) of everything outstanding."""
+        asked = (operation.command(now_ms) for operation in self.outstanding.values())
+        return [command for command in asked if command is not None]
+
+    # Idle points
+
+    def follow_markers(self) -> bool:
+        """Do what a marker at the next seq says; False if there is none."""
+        match self._journal.marker():
+            case marker if marker == DELIVERED:
+                self._follow_marker()
+            case marker if marker == DEADLINES:
+                self._read_deadlines()
+            case _:
+                return False
+        return True
+
+    def _deliver(self, seq: int) -> None:
+        operation = self.outstanding.pop(seq)
+        event = self._journal.events[seq]
+        if isinstance(operation, Timer):
+            if operation.handle is not None:
+                self.loop.fire(operation.handle)
+        elif operation.future is not None and not operation.future.done():
+            operation.future.set_result(event)
+        self.run_until_idle()
+
+    def _follow_marker(self) -> None:
+        journal = self._journal
+        seq = journal.next_seq
+        event = journal.events[seq]
+        journal.next_seq = seq + 1
+        self._point = None
+        for delivered in read_delivered(event):
+            if delivered not in self.outstanding or delivered not in journal.events:
+                waiting = ", ".join(op.describe() for op in self.outstanding.values())
+                journal.mismatch(
+                    delivered,
+                    recorded=f"that the operation of seq {delivered} was delivered next",
+                    asked=f"other operations: it waits for {waiting or 'nothing'}",
+                    location=self._first_location(),
+                )
+            self._deliver(delivered)
+
+    def _read_deadlines(self) -> None:
+        journal = self._journal
+        event = journal.events[journal.next_seq]
+        journal.next_seq += 1
+        for seq, deadline in read_deadlines(event).items():
+            timer = self.outstanding.get(seq)
+            if not isinstance(timer, Timer):
+                journal.mismatch(
+                    seq,
+                    recorded="the deadline of a timer",
+                    asked="no timer there",
+                    location=self._first_location(),
+                )
+            timer.deadline_ms = deadline
+
+    def deliver_what_is_there(self) -> bool:
+        journal = self._journal
+        there = sorted(seq for seq in self.outstanding if seq in journal.events)
+        if not there:
+            return False
+        point = self._point or IdlePoint(frozenset(self.outstanding))
+        if all(seq in journal.events for seq in point.waiting):
+            self._point = None
+            for seq in there:
+                if seq in self.outstanding:
+                    self._deliver(seq)
+            return True
+        marker_seq = journal.take_seq()
+        delivered = list(point.delivered)
+        for seq in there:
+            if seq in self.outstanding:
+                delivered.append(seq)
+                self._deliver(seq)
+        if journal.next_seq == marker_seq + 1 and not self._is_done():
+            journal.next_seq = marker_seq
+            self._point = IdlePoint(point.waiting, tuple(delivered))
+        else:
+            journal.recorded.append(delivered_marker(marker_seq, delivered))
+            self._point = None
+        return True
+
+    def steps_to_run(self) -> tuple[LocalStep, ...]:
+        journal = self._journal
+        waiting = [op for op in self.outstanding.values() if isinstance(op, LocalStep)]
+        steps = [op for op in waiting if op.seq not in journal.events]
+        for step in steps:
+            if step.seq < journal.told_seq:
+                journal.mismatch(
+                    step.seq, recorded="nothing", asked=step.describe(), location=step.location
+                )
+        return tuple(steps)
+
+    def record_deadlines(self, now_ms: int) -> None:
+        """Fix the deadlines of timers that another turn could come before (it resets them)."""
+        others = [seq for seq in self._abandoned if seq not in self._journal.events]
+        if len(self.outstanding) + len(others) < 2:
+            return
+        new = [
+            op
+            for op in self.outstanding.values()
+            if isinstance(op, Timer) and op.deadline_ms is None
+        ]
+        if not new:
+            return
+        for timer in new:
+            timer.deadline_ms = now_ms + timer.ms
+        deadlines = {timer.seq: now_ms + timer.ms for timer in new}
+        self._journal.recorded.append(deadlines_marker(self._journal.take_seq(), deadlines))
+
+    # Operations
+
+    async def wait(self, operation: Operation) -> HistoryEvent:
+        """Wait until history resolves `operation`; the event may hold a failure."""
+        event = self.settled(operation.seq, operation.kind, operation.name)
+        if event is not None:
+            return event
+        return await self.wait_unsettled(operation)
+
+    async def wait_unsettled(self, operation: Operation) -> HistoryEvent:
+        """`wait` for an operation that `settled` has just said no to."""
+        operation.future = self.loop.create_future()
+        self.outstanding[operation.seq] = operation
+        try:
+            return await operation.future
+        except BaseException:
+            self._abandon(operation)
+            raise
+
+    def settled(self, seq: int, kind: HistoryKind, name: str | None) -> HistoryEvent | None:
+        """The event of a new operation, if it would be the next thing to be delivered anyway."""
+        journal = self._journal
+        event = journal.expect(seq, kind, name)
+        if (
+            event is None
+            or self.outstanding
+            or self._point is not None
+            or not self.loop.is_idle
+            or journal.marker() is not None
+        ):
+            return None
+        # The future that is saved would have had a number, and numbers decide the order of sets.
+        self.loop.next_number()
+        return event
+
+    def lost_wait(self, signal: str) -> Requested | None:
+        """An abandoned wait for this signal: the operator still delivers the next one there."""
+        waits = self._lost_waits.get(signal)
+        if not waits:
+            return None
+        operation = waits.pop(0)
+        self._abandoned.pop(operation.seq, None)
+        return operation
+
+    def _abandon(self, operation: Operation) -> None:
+        if self.outstanding.pop(operation.seq, None) is None or self._journal.is_sealed:
+            return
+        self._abandoned[operation.seq] = operation
+        if operation.kind is HistoryKind.SIGNAL and isinstance(operation, Requested):
+            self._lost_waits.setdefault(operation.name or "", []).append(operation)
+
+    def _first_location(self) -> Location | None:
+        return next((op.location for op in self.outstanding.values() if op.location), None)
+
+    # TimerHost
+
+    def start_timer(self, timer: DurableTimer, *, delay: float) -> None:
+        if self._journal.is_sealed:
+            return
+        ms = whole_milliseconds(delay)
+        timer.seq = self._journal.take_seq()
+        self._journal.expect(timer.seq, HistoryKind.TIMER, None)
+        self.outstanding[timer.seq] = Timer(
+            timer.seq, HistoryKind.TIMER, None, caller_location(), ms=ms, handle=timer
+        )
+
+    def timer_cancelled(self, timer: DurableTimer) -> None:
+        operation = self.outstanding.get(timer.seq)
+        if operation is not None:
+            self._abandon(operation)
