@@ -17,6 +17,9 @@ DELIVERY_LIMIT = 10
 ERROR_HEADER = "durable-error"
 """Why a message lies on the dead queue, one sentence."""
 
+RESENT_HEADER = "durable-resent"
+"""Set (to `1`) on a task that an operator may have sent before; protocol/README.md, "Repetition"."""
+
 
 @dataclass(frozen=True, slots=True)
 class Envelope:

@@ -22,6 +22,7 @@ from durable_worker.transports.base import Delivery, Envelope, Subscription, Tra
 from durable_worker.worker.answers import Answers
 from durable_worker.worker.live import LiveReports
 from durable_worker.worker.presence import BEAT_EVERY, Presence
+from durable_worker.worker.recorded import RecordedSteps
 from durable_worker.worker.registry import Worker
 from durable_worker.worker.steps import StepRunner
 from durable_worker.worker.turns import TurnRunner
@@ -97,6 +98,7 @@ class WorkerService:
         self._steps = StepRunner(
             self._worker,
             answers=self._answers,
+            recorded=RecordedSteps(self._transport, self._names),
             live=self._live,
             presence=self._presence,
             concurrency=self._options.concurrency,

@@ -3,6 +3,7 @@
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from enum import Enum
 
 import anyio
 import structlog
@@ -20,11 +21,12 @@ from durable_worker.protocol.tasks import StepTask, WorkflowTask
 from durable_worker.replay.definitions import StepDefinition, names_of
 from durable_worker.replay.failures import failure_of
 from durable_worker.replay.operations import LocalStep
-from durable_worker.transports.base import Delivery
+from durable_worker.transports.base import RESENT_HEADER, Delivery
 from durable_worker.worker.answers import Answers
 from durable_worker.worker.invoke import invoke
 from durable_worker.worker.live import LiveReports
 from durable_worker.worker.presence import Presence
+from durable_worker.worker.recorded import RecordedSteps
 from durable_worker.worker.registry import Worker
 from durable_worker.worker.step_context import StepContext
 
@@ -34,6 +36,13 @@ REMEMBERED = 2_000
 """Finished attempts whose results are kept, to answer a redelivery without running again."""
 
 Key = tuple[str, int]
+
+
+class _Unfinished(Enum):
+    """Why an attempt has no result of this process."""
+
+    GIVEN_BACK = "given back"
+    RECORDED = "recorded"
 
 
 @dataclass(slots=True)
@@ -51,12 +60,14 @@ class StepRunner:
         worker: Worker,
         *,
         answers: Answers,
+        recorded: RecordedSteps,
         live: LiveReports,
         presence: Presence,
         concurrency: int,
     ) -> None:
         self._worker = worker
         self._answers = answers
+        self._recorded = recorded
         self._live = live
         self._presence = presence
         self._slots = anyio.CapacityLimiter(concurrency)
@@ -80,13 +91,13 @@ class StepRunner:
         execution = self._executions[key] = _Execution([delivery])
         try:
             result = await self._run(task, execution)
-            if result is not None:
+            if isinstance(result, StepResult):
                 self._remember(key, result)
                 await self._answers.result(result, attempt=task.attempt)
         finally:
             del self._executions[key]
         for each in execution.deliveries:
-            await (each.release() if result is None else each.ack())
+            await (each.release() if result is _Unfinished.GIVEN_BACK else each.ack())
 
     async def run_local(self, task: WorkflowTask, operation: LocalStep) -> RecordStep:
         """Run a local step, with its own retry policy, inside the turn that asked for it."""
@@ -167,19 +178,21 @@ class StepRunner:
 
     # Inside
 
-    async def _run(self, task: StepTask, execution: _Execution) -> StepResult | None:
+    async def _run(self, task: StepTask, execution: _Execution) -> "StepResult | _Unfinished":
         definition = self._worker.steps.get(task.name)
         if definition is None:
             return _result(task, _unknown_step(self._worker, task.name), started_at=_now_ms())
         with execution.scope:
             async with self._slots:
+                if may_repeat(execution.deliveries[0]) and await self._recorded.holds(task):
+                    return _Unfinished.RECORDED
                 execution.has_started = True
                 self._presence.in_flight += 1
                 try:
                     return await self._execute(definition, task)
                 finally:
                     self._presence.in_flight -= 1
-        return None
+        return _Unfinished.GIVEN_BACK
 
     async def _execute(self, definition: StepDefinition, task: StepTask) -> StepResult:
         context = self._context(task)
@@ -229,6 +242,11 @@ class StepRunner:
         self._finished[key] = result
         if len(self._finished) > REMEMBERED:
             self._finished.popitem(last=False)
+
+
+def may_repeat(delivery: Delivery) -> bool:
+    """Whether another process may have run this already."""
+    return delivery.delivery_count > 0 or RESENT_HEADER in delivery.envelope.headers
 
 
 def _local_task(
