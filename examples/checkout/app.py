@@ -1,9 +1,9 @@
 """A checkout: reserve and charge side by side, wait for approval, cool off, ship.
 
-    durable-worker dev examples/checkout/app.py:worker
-    durable-worker start checkout --id o-1 --input '{"id": "o-1", "sku": "lamp", "amount": "59.90"}'
-    durable-worker signal approve:o-1 --payload '{"by": "Ada"}'
-    durable-worker show o-1
+durable-worker dev examples/checkout/app.py:worker
+durable-worker start checkout --id o-1 --input '{"id": "o-1", "sku": "lamp", "amount": "59.90"}'
+durable-worker signal approve:o-1 --payload '{"by": "Ada"}'
+durable-worker show o-1
 """
 
 import asyncio
