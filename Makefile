@@ -1,7 +1,7 @@
 # Everything here needs only git, make, Python >= 3.11 and the package index.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check clean
+.PHONY: help setup demo test check bench clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -10,6 +10,7 @@ help:
 	@echo 'make demo    run the checkout example on the embedded operator'
 	@echo 'make test    run all tests (ARGS="-k name" narrows them)'
 	@echo 'make check   lint, types, import floors, protocol'
+	@echo 'make bench   measure start-up and replay on this machine'
 	@echo 'make setup   only install into .venv'
 	@echo 'make clean   delete .venv and caches'
 
@@ -34,6 +35,9 @@ check: $(STAMP)
 	$(BIN)/pyright --pythonpath $(BIN)/python --project tests/typing
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/conformance/protocol
+
+bench: $(STAMP)
+	@$(BIN)/python -m tests.bench
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -46,3 +46,5 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 # --group arrived with pip 25.1.
 .venv/bin/python -m pip install --quiet 'pip>=25.1'
 .venv/bin/python -m pip install --quiet --editable . --group dev
+# An editable install has no bytecode yet; without it every start would compile the package again.
+.venv/bin/python -m compileall -q durable_worker

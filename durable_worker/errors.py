@@ -12,7 +12,7 @@ class DurableError(Exception):
     """Base of all errors raised by durable_worker. `str(error)` is a full sentence."""
 
     code: str | None = None
-    """Stable identifier that travels as `code` of a failure on the wire; None: the class name does."""
+    """Stable identifier: the `code` of a failure on the wire. None: the class name is used."""
 
 
 class FatalError(DurableError):
@@ -101,8 +101,8 @@ class NondeterminismError(DurableError):
     def __init__(self, *, seq: int, recorded: str, asked: str, location: str) -> None:
         super().__init__(
             f"the workflow no longer matches its history at seq {seq}: history holds {recorded}, "
-            f"the code asks for {asked} ({location}). Let the run finish on the code that started it, "
-            f"or register the changed body under a new version."
+            f"the code asks for {asked} ({location}). Let the run finish on the code that started "
+            f"it, or register the changed body under a new version."
         )
         self.seq = seq
         self.recorded = recorded
@@ -167,8 +167,8 @@ class UnroutableError(TransportError):
 
     def __init__(self, queue: str) -> None:
         super().__init__(
-            f"queue {queue!r} does not exist, the broker returned the message. Is the receiving side "
-            f"on the same prefix, namespace and virtual host?"
+            f"queue {queue!r} does not exist, the broker returned the message. Is the receiving "
+            f"side on the same prefix, namespace and virtual host?"
         )
         self.queue = queue
 
@@ -186,8 +186,8 @@ class PayloadTooLargeError(TransportError):
 
     def __init__(self, *, size: int, limit: int, queue: str) -> None:
         super().__init__(
-            f"the message for {queue!r} has {size:,} bytes, the limit is {limit:,}. Pass a reference "
-            f"to the data instead of the data, or raise the limit on the worker and the broker."
+            f"the message for {queue!r} has {size:,} bytes, the limit is {limit:,}. Pass a "
+            f"reference to the data instead of the data, or raise the limit on the worker and the broker."
         )
         self.size = size
         self.limit = limit
@@ -241,7 +241,7 @@ class RunFailedError(DurableError):
     ) -> None:
         suffix = f" [{code}]" if code else ""
         reason = f": {message}" if message else ""
-        how = "was cancelled" if status == "cancelled" else f"ended as {status}"
+        how = {"failed": "failed", "cancelled": "was cancelled"}.get(status, f"is {status}")
         super().__init__(f"run {run_id!r} ({workflow}) {how}{suffix}{reason}")
         self.run_id = run_id
         self.workflow = workflow

@@ -17,8 +17,11 @@ DELIVERY_LIMIT = 10
 ERROR_HEADER = "durable-error"
 """Why a message lies on the dead queue, one sentence."""
 
+DEATH_HEADER = "x-first-death-reason"
+"""Why the broker itself moved a message to the dead queue; `delivery_limit` is the usual reason."""
+
 RESENT_HEADER = "durable-resent"
-"""Set (to `1`) on a task that an operator may have sent before; protocol/README.md, "Repetition"."""
+"""On a task that an operator may have sent before: how often it was given up and sent again."""
 
 
 @dataclass(frozen=True, slots=True)

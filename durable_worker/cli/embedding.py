@@ -1,0 +1,53 @@
+"""Operator and worker in this process, until told to stop."""
+
+import asyncio
+import os
+
+from durable_worker.cli.banner import announce
+from durable_worker.cli.logs import configure
+from durable_worker.cli.options import LIFELINE_VARIABLE, Dev
+from durable_worker.cli.serving import Server, StopSignals
+from durable_worker.cli.targets import load_worker
+from durable_worker.embedded import Embedded
+from durable_worker.worker.registry import Worker
+
+
+def prepare(options: Dev) -> Server:
+    configure(options.log_format, debug=options.debug)
+    worker = load_worker(options.target)
+    announce(
+        worker,
+        options.target,
+        where=f"state in {options.database}",
+        log_format=options.log_format,
+    )
+    return _serve(options, worker)
+
+
+async def _serve(options: Dev, worker: Worker) -> None:
+    embedded = Embedded(worker, database=options.database)
+    stopping = asyncio.Event()
+
+    def stop(is_hurrying: bool) -> None:
+        stopping.set()
+        if is_hurrying:
+            embedded.hurry()
+
+    with StopSignals(stop):
+        _end_with_parent(stopping)
+        async with embedded:
+            await stopping.wait()
+
+
+def _end_with_parent(stopping: asyncio.Event) -> None:
+    """A parent that is killed cannot say so, but its end of the pipe closes."""
+    lifeline = os.environ.get(LIFELINE_VARIABLE)
+    if lifeline is not None:
+        loop = asyncio.get_running_loop()
+        descriptor = int(lifeline)
+
+        def end() -> None:
+            loop.remove_reader(descriptor)
+            stopping.set()
+
+        loop.add_reader(descriptor, end)

@@ -1,0 +1,315 @@
+"""The command line: every command, argument and option, parsed by Typer into `options`.
+
+Nothing is performed here, so `--help` and a mistyped option cost no adapter.
+"""
+
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from durable_worker.cli.options import (
+    BROKER_VARIABLE,
+    DEFAULT_BROKER,
+    DEFAULT_CONCURRENCY,
+    DEFAULT_GRACE,
+    DEV_DATABASE,
+    OPERATOR_DATABASE,
+    AnyOptions,
+    BrokerOptions,
+    Cancel,
+    Dev,
+    ListRuns,
+    LogFormat,
+    Operate,
+    Place,
+    Run,
+    Show,
+    Signal,
+    Start,
+)
+from durable_worker.errors import UsageError
+from durable_worker.protocol.names import DEFAULT_PREFIX
+from durable_worker.protocol.runs import RunStatus
+from durable_worker.version import VERSION
+
+PROGRAM = "durable-worker"
+
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="TARGET", help="Where the Worker is: module:attribute or path/to/file.py:attribute."
+    ),
+]
+Broker = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help=f"RabbitMQ. Default: ${BROKER_VARIABLE}, else {DEFAULT_BROKER}",
+        show_default=False,
+    ),
+]
+SomeBroker = Annotated[
+    str | None, typer.Option(metavar="URL", help=f"RabbitMQ. Default: ${BROKER_VARIABLE}.")
+]
+Prefix = Annotated[str, typer.Option(metavar="NAME", help="Start of every queue name.")]
+Namespace = Annotated[str | None, typer.Option(metavar="NAME", help="Isolates runs and queues.")]
+Partition = Annotated[str | None, typer.Option(metavar="NAME", help="Isolates task queues.")]
+Format = Annotated[LogFormat, typer.Option(help="How log lines look.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug lines.")]
+Database = Annotated[
+    Path | None,
+    typer.Option(
+        "--db",
+        metavar="PATH",
+        help=f"Database file. Default: {DEV_DATABASE}, if it exists and no broker is given.",
+        show_default=False,
+    ),
+]
+Tenant = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Whose runs. Default: the namespace.")
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.")]
+
+app = typer.Typer(
+    name=PROGRAM,
+    help="Durable workflows in plain async Python.",
+    add_completion=False,
+    rich_markup_mode="rich" if sys.stdout.isatty() else None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def parse(arguments: Sequence[str]) -> AnyOptions | int:
+    """The command to perform; an exit code if there is none, because help was asked for.
+
+    Raises `UsageError`.
+    """
+    try:
+        parsed: AnyOptions | int | None = app(
+            list(arguments), prog_name=PROGRAM, standalone_mode=False
+        )
+    except typer.TyperException as error:
+        command = getattr(getattr(error, "ctx", None), "command_path", PROGRAM)
+        raise UsageError(
+            f"{error.format_message().rstrip('.')}. `{command} --help` says what there is."
+        ) from error
+    return 0 if parsed is None else parsed
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"{PROGRAM} {VERSION}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _program(  # pyright: ignore[reportUnusedFunction]
+    context: typer.Context,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command("run")
+def _run(  # pyright: ignore[reportUnusedFunction]
+    target: Target,
+    *,
+    broker: Broker = None,
+    concurrency: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Steps and turns at a time.")
+    ] = DEFAULT_CONCURRENCY,
+    partition: Partition = None,
+    namespace: Namespace = None,
+    prefix: Prefix = DEFAULT_PREFIX,
+    log_format: Format = LogFormat.CONSOLE,
+    grace: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Time to finish what runs on a stop.")
+    ] = DEFAULT_GRACE.total_seconds(),
+    debug: Debug = False,
+) -> Run:
+    """Serve the steps and workflows of a Worker on RabbitMQ."""
+    return Run(
+        target=target,
+        broker=BrokerOptions(broker, prefix, namespace),
+        concurrency=concurrency,
+        partition=partition,
+        grace=timedelta(seconds=grace),
+        log_format=log_format,
+        debug=debug,
+    )
+
+
+@app.command("dev")
+def _dev(  # pyright: ignore[reportUnusedFunction]
+    target: Target,
+    *,
+    database: Annotated[
+        Path, typer.Option("--db", metavar="PATH", help="Database file.")
+    ] = DEV_DATABASE,
+    is_not_reloading: Annotated[
+        bool, typer.Option("--no-reload", help="Do not restart when source files change.")
+    ] = False,
+    log_format: Format = LogFormat.CONSOLE,
+    debug: Debug = False,
+) -> Dev:
+    """Everything in one process: operator and worker, no broker, state in a SQLite file."""
+    return Dev(
+        target=target,
+        database=database,
+        is_reloading=not is_not_reloading,
+        log_format=log_format,
+        debug=debug,
+    )
+
+
+@app.command("operator")
+def _operator(  # pyright: ignore[reportUnusedFunction]
+    *,
+    broker: Broker = None,
+    database: Annotated[
+        str, typer.Option(metavar="URL", help="sqlite:///path, or a path.")
+    ] = f"sqlite:///{OPERATOR_DATABASE}",
+    partition: Partition = None,
+    namespace: Namespace = None,
+    prefix: Prefix = DEFAULT_PREFIX,
+    log_format: Format = LogFormat.CONSOLE,
+    debug: Debug = False,
+) -> Operate:
+    """Run the operator: it owns the state of all runs and hands tasks to the workers."""
+    return Operate(
+        database=database,
+        broker=BrokerOptions(broker, prefix, namespace),
+        partition=partition,
+        log_format=log_format,
+        debug=debug,
+    )
+
+
+@app.command("start")
+def _start(  # pyright: ignore[reportUnusedFunction]
+    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help="Name of the workflow.")],
+    *,
+    input: Annotated[str | None, typer.Option(metavar="JSON", help="Its input.")] = None,
+    run_id: Annotated[
+        str | None,
+        typer.Option("--id", metavar="ID", help="Id of the run; starting it twice is harmless."),
+    ] = None,
+    is_waiting: Annotated[
+        bool, typer.Option("--wait", help="Wait for the end and print the output as JSON.")
+    ] = False,
+    database: Database = None,
+    broker: SomeBroker = None,
+    tenant: Tenant = None,
+    namespace: Namespace = None,
+    prefix: Prefix = DEFAULT_PREFIX,
+    debug: Debug = False,
+) -> Start:
+    """Start a run."""
+    return Start(
+        place=_place(database, broker, prefix, namespace, tenant),
+        workflow=workflow,
+        input=input,
+        run_id=run_id,
+        is_waiting=is_waiting,
+        debug=debug,
+    )
+
+
+@app.command("runs")
+def _runs(  # pyright: ignore[reportUnusedFunction]
+    *,
+    status: Annotated[RunStatus | None, typer.Option(help="Only runs in this status.")] = None,
+    workflow: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only runs of this workflow.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, metavar="N", help="At most so many, newest first.")
+    ] = 20,
+    is_json: Json = False,
+    database: Database = None,
+    broker: SomeBroker = None,
+    tenant: Tenant = None,
+    namespace: Namespace = None,
+    prefix: Prefix = DEFAULT_PREFIX,
+    debug: Debug = False,
+) -> ListRuns:
+    """List runs, newest first."""
+    return ListRuns(
+        place=_place(database, broker, prefix, namespace, tenant),
+        status=status,
+        workflow=workflow,
+        limit=limit,
+        is_json=is_json,
+        debug=debug,
+    )
+
+
+@app.command("show")
+def _show(  # pyright: ignore[reportUnusedFunction]
+    run_id: RunId,
+    *,
+    is_json: Json = False,
+    database: Database = None,
+    broker: SomeBroker = None,
+    tenant: Tenant = None,
+    namespace: Namespace = None,
+    prefix: Prefix = DEFAULT_PREFIX,
+    debug: Debug = False,
+) -> Show:
+    """Show one run: its state, and each step with attempts and duration."""
+    place = _place(database, broker, prefix, namespace, tenant)
+    return Show(place=place, run_id=run_id, is_json=is_json, debug=debug)
+
+
+@app.command("signal")
+def _signal(  # pyright: ignore[reportUnusedFunction]
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the signal.")],
+    *,
+    payload: Annotated[str | None, typer.Option(metavar="JSON", help="What it carries.")] = None,
+    database: Database = None,
+    broker: SomeBroker = None,
+    tenant: Tenant = None,
+    namespace: Namespace = None,
+    prefix: Prefix = DEFAULT_PREFIX,
+    debug: Debug = False,
+) -> Signal:
+    """Send a signal to the run that waits for it, or that will."""
+    place = _place(database, broker, prefix, namespace, tenant)
+    return Signal(place=place, name=name, payload=payload, debug=debug)
+
+
+@app.command("cancel")
+def _cancel(  # pyright: ignore[reportUnusedFunction]
+    run_id: RunId,
+    *,
+    database: Database = None,
+    broker: SomeBroker = None,
+    tenant: Tenant = None,
+    namespace: Namespace = None,
+    prefix: Prefix = DEFAULT_PREFIX,
+    debug: Debug = False,
+) -> Cancel:
+    """Cancel a run, its running steps and its children."""
+    place = _place(database, broker, prefix, namespace, tenant)
+    return Cancel(place=place, run_id=run_id, debug=debug)
+
+
+def _place(
+    database: Path | None,
+    broker: str | None,
+    prefix: str,
+    namespace: str | None,
+    tenant: str | None,
+) -> Place:
+    if database is not None and broker is not None:
+        raise UsageError("--db and --broker exclude each other: runs are in one place or the other")
+    return Place(database=database, broker=BrokerOptions(broker, prefix, namespace), tenant=tenant)

@@ -1,0 +1,79 @@
+"""`durable-worker operator`: own the state of all runs, on RabbitMQ."""
+
+import asyncio
+from pathlib import Path
+
+from durable_worker.cli.broker import broker_url
+from durable_worker.cli.logs import configure
+from durable_worker.cli.options import LogFormat, Operate
+from durable_worker.cli.serving import Server, StopSignals, run_server, tell
+from durable_worker.cli.states import ConnectionReporter, log
+from durable_worker.errors import UsageError
+from durable_worker.operator.options import OperatorOptions
+from durable_worker.operator.service import OperatorService
+from durable_worker.stores.sqlite import SqliteStore
+from durable_worker.transports.rabbitmq import RabbitTransport
+from durable_worker.transports.rabbitmq.address import parse_address
+from durable_worker.version import VERSION
+
+_SQLITE = "sqlite:///"
+
+
+def perform(options: Operate) -> int:
+    return run_server(lambda: _prepare(options))
+
+
+def database_path(database: str) -> Path:
+    """The file that `sqlite:///path` or a plain path means. Raises `UsageError`."""
+    if database.startswith(_SQLITE):
+        path = database[len(_SQLITE) :]
+    elif "://" in database or database.startswith("sqlite:"):
+        raise UsageError(
+            f"the database {database.partition(':')[0]!r} cannot be used: the operator keeps its "
+            f"state in SQLite. Expected sqlite:///PATH (sqlite:////PATH if it is absolute) or a "
+            f"path."
+        )
+    else:
+        path = database
+    if not path:
+        raise UsageError("the database URL names no file; expected sqlite:///PATH or a path.")
+    return Path(path)
+
+
+def _prepare(options: Operate) -> Server:
+    configure(options.log_format, debug=options.debug)
+    url = broker_url(options.broker)
+    address, path = parse_address(url), database_path(options.database)
+    prefix = options.broker.names.effective_prefix
+    if options.log_format is LogFormat.JSON:
+        log.info(
+            "operating", version=VERSION, broker=address.safe, prefix=prefix, database=str(path)
+        )
+    else:
+        tell(
+            f"durable-worker {VERSION} operates the runs of prefix {prefix} on {address.safe}\n"
+            f"  database  {path}"
+        )
+    return _serve(options, url, path)
+
+
+async def _serve(options: Operate, url: str, path: Path) -> None:
+    names = options.broker.names
+    transport = RabbitTransport(url, names=names, on_state=ConnectionReporter())
+    store = SqliteStore(path)
+    operator = OperatorService(
+        store, transport, names=names, options=OperatorOptions(partition=options.partition)
+    )
+    async with store, transport:
+        serving = asyncio.ensure_future(operator.serve())
+
+        def stop(is_hurrying: bool) -> None:
+            if is_hurrying:
+                serving.cancel()
+            else:
+                operator.request_stop()
+
+        with StopSignals(stop):
+            await asyncio.wait([serving])
+        if not serving.cancelled():
+            serving.result()

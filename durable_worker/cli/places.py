@@ -1,0 +1,48 @@
+"""Where the runs are that a command is about."""
+
+from contextlib import AbstractAsyncContextManager
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from durable_worker.cli.broker import stated_url
+from durable_worker.cli.options import BROKER_VARIABLE, DEV_DATABASE, Place
+from durable_worker.client import Client
+from durable_worker.errors import UsageError
+from durable_worker.protocol.names import Names
+
+
+class _AtBroker(Protocol):
+    def open_client(
+        self, url: str, names: Names, tenant: str
+    ) -> AbstractAsyncContextManager[Client]: ...
+
+
+class _AtDatabase(Protocol):
+    def open_client(self, path: Path, tenant: str) -> AbstractAsyncContextManager[Client]: ...
+
+
+def open_client(place: Place) -> AbstractAsyncContextManager[Client]:
+    """A client for the place; its adapter is imported only now. Raises `UsageError`."""
+    url = None if place.database is not None else stated_url(place.broker)
+    if url is not None:
+        at_broker = cast("_AtBroker", import_module("durable_worker.cli.at_broker"))
+        return at_broker.open_client(url, place.broker.names, place.effective_tenant)
+    path = place.database or DEV_DATABASE
+    if place.database is None and not path.exists():
+        raise UsageError(
+            f"where are the runs? There is no {path} here, {BROKER_VARIABLE} is not set, and "
+            f"neither --db PATH nor --broker URL was given. `durable-worker dev TARGET` starts a "
+            f"local one."
+        )
+    at_database = cast("_AtDatabase", import_module("durable_worker.cli.at_database"))
+    return at_database.open_client(path, place.effective_tenant)
+
+
+def what_to_start(place: Place) -> str:
+    """The command that brings an operator to this place."""
+    if place.database is None and stated_url(place.broker) is not None:
+        return "`durable-worker operator`"
+    path = place.database or DEV_DATABASE
+    option = "" if path == DEV_DATABASE else f" --db {path}"
+    return f"`durable-worker dev TARGET{option}`"

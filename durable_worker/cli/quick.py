@@ -1,0 +1,76 @@
+"""Reads a plain `run` line without Typer, whose import would delay the first message.
+
+`grammar` stays the definition: whatever is not plain (help, mistakes) is left to it.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from durable_worker.cli.options import (
+    DEFAULT_CONCURRENCY,
+    DEFAULT_GRACE,
+    BrokerOptions,
+    LogFormat,
+    Run,
+)
+from durable_worker.protocol.names import DEFAULT_PREFIX
+
+_VALUED = frozenset(
+    [
+        "--broker",
+        "--concurrency",
+        "--partition",
+        "--namespace",
+        "--prefix",
+        "--log-format",
+        "--grace",
+    ]
+)
+
+
+def parse_run(arguments: Sequence[str]) -> Run | None:
+    """What the arguments after `run` ask for; None if only the full parser can tell."""
+    targets: list[str] = []
+    values: dict[str, str] = {}
+    debug = False
+    rest = iter(arguments)
+    for word in rest:
+        name, has_value, value = word.partition("=")
+        if word == "--debug":
+            debug = True
+        elif name in _VALUED:
+            taken = value if has_value else next(rest, "-")
+            if not has_value and taken.startswith("-"):
+                return None
+            values[name] = taken
+        elif word.startswith("-"):
+            return None
+        else:
+            targets.append(word)
+    return _run(targets[0], values, debug=debug) if len(targets) == 1 else None
+
+
+def _run(target: str, values: dict[str, str], *, debug: bool) -> Run | None:
+    concurrency = values.get("--concurrency", str(DEFAULT_CONCURRENCY))
+    grace = values.get("--grace", str(DEFAULT_GRACE.total_seconds()))
+    log_format = values.get("--log-format", LogFormat.CONSOLE)
+    is_number = _is_digits(concurrency) and _is_digits(grace.replace(".", "", 1))
+    if not is_number or int(concurrency) < 1 or log_format not in list(LogFormat):
+        return None
+    return Run(
+        target=target,
+        broker=BrokerOptions(
+            values.get("--broker"),
+            values.get("--prefix", DEFAULT_PREFIX),
+            values.get("--namespace"),
+        ),
+        concurrency=int(concurrency),
+        partition=values.get("--partition"),
+        grace=timedelta(seconds=float(grace)),
+        log_format=LogFormat(log_format),
+        debug=debug,
+    )
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10

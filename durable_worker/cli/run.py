@@ -1,0 +1,64 @@
+"""`durable-worker run`: serve a Worker on RabbitMQ."""
+
+import asyncio
+import gc
+
+from durable_worker.cli.banner import announce
+from durable_worker.cli.broker import broker_url
+from durable_worker.cli.logs import configure
+from durable_worker.cli.options import Run
+from durable_worker.cli.serving import Server, StopSignals, run_server
+from durable_worker.cli.states import ConnectionReporter
+from durable_worker.cli.targets import load_worker
+from durable_worker.transports.rabbitmq import RabbitTransport
+from durable_worker.transports.rabbitmq.address import parse_address
+from durable_worker.worker.registry import Worker
+from durable_worker.worker.service import WorkerOptions, WorkerService
+
+
+def perform(options: Run) -> int:
+    return run_server(lambda: _prepare(options))
+
+
+def _prepare(options: Run) -> Server:
+    configure(options.log_format, debug=options.debug)
+    url = broker_url(options.broker)
+    address = parse_address(url)
+    worker = load_worker(options.target)
+    announce(
+        worker,
+        options.target,
+        where=f"broker {address.safe}",
+        log_format=options.log_format,
+        names=options.broker.names,
+        partition=options.partition,
+    )
+    gc.freeze()
+    gc.enable()
+    return _serve(options, worker, url)
+
+
+async def _serve(options: Run, worker: Worker, url: str) -> None:
+    reporter = ConnectionReporter()
+    transport = RabbitTransport(url, names=options.broker.names, on_state=reporter)
+    service = WorkerService(
+        worker,
+        transport,
+        names=options.broker.names,
+        options=WorkerOptions(
+            concurrency=options.concurrency, partition=options.partition, grace=options.grace
+        ),
+    )
+    async with transport:
+        serving = asyncio.ensure_future(service.serve())
+
+        def stop(is_hurrying: bool) -> None:
+            if reporter.was_connected:
+                service.request_stop(hurry=is_hurrying)
+            else:
+                serving.cancel()  # nothing was ever taken from the broker
+
+        with StopSignals(stop):
+            await asyncio.wait([serving])
+        if not serving.cancelled():
+            serving.result()

@@ -1,0 +1,43 @@
+"""`durable-worker start`: start a run, and wait for it if asked to."""
+
+import asyncio
+import sys
+
+from msgspec import Raw
+
+from durable_worker.cli.documents import json_argument, print_json
+from durable_worker.cli.options import Start
+from durable_worker.cli.places import open_client, what_to_start
+from durable_worker.cli.serving import tell
+
+
+def perform(options: Start) -> int:
+    payload = json_argument("--input", options.input)
+    asyncio.run(_start(options, payload))
+    return 0
+
+
+async def _start(options: Start, payload: Raw | None) -> None:
+    async with open_client(options.place) as client:
+        handle = await client.start(options.workflow, payload, returns=Raw, run_id=options.run_id)
+        _tell_started(options, handle.run_id)
+        try:
+            if not await client.is_taken_up():
+                tell(
+                    f"The start is recorded, but no operator has taken it up so far; it will be "
+                    f"once {what_to_start(options.place)} runs."
+                )
+            if options.is_waiting:
+                print_json(await handle.result())
+        except asyncio.CancelledError:
+            tell(f"The run goes on; `durable-worker show {handle.run_id}` tells how it stands.")
+            raise
+
+
+def _tell_started(options: Start, run_id: str) -> None:
+    if options.is_waiting:
+        tell(f"started {options.workflow}, run {run_id}")
+    elif sys.stdout.isatty():
+        print(f"started {options.workflow}, run {run_id}", flush=True)
+    else:
+        print(run_id, flush=True)

@@ -1,0 +1,44 @@
+"""Start, signal, cancel and query runs: over a broker, or on a local database."""
+
+from datetime import timedelta
+
+from durable_worker.client.broker import DEFAULT_TIMEOUT, BrokerPort
+from durable_worker.client.client import Client, RunHandle, output_of
+from durable_worker.client.port import OperatorPort
+from durable_worker.client.store import StorePort
+from durable_worker.protocol.names import DEFAULT_NAMESPACE, Names
+from durable_worker.replay.definitions import Directory
+from durable_worker.stores.base import Store
+from durable_worker.transports.base import Transport
+
+__all__ = [
+    "BrokerPort",
+    "Client",
+    "OperatorPort",
+    "RunHandle",
+    "StorePort",
+    "broker_client",
+    "output_of",
+    "store_client",
+]
+
+
+def broker_client(
+    transport: Transport,
+    *,
+    names: Names | None = None,
+    tenant: str = DEFAULT_NAMESPACE,
+    timeout: timedelta = DEFAULT_TIMEOUT,
+    directory: Directory | None = None,
+) -> Client:
+    """A client of the operators that serve `names`; a request raises `NoOperatorError` after
+    `timeout`."""
+    port = BrokerPort(transport, names=names or Names(), tenant=tenant, timeout=timeout)
+    return Client(port, directory=directory)
+
+
+def store_client(
+    store: Store, *, tenant: str = DEFAULT_NAMESPACE, directory: Directory | None = None
+) -> Client:
+    """A client of whoever operates this database, now or later."""
+    return Client(StorePort(store, tenant=tenant), directory=directory)

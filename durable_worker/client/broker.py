@@ -1,0 +1,222 @@
+"""To an operator over the broker (protocol/README.md, "Start runs" and "Requests")."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+from uuid import uuid4
+
+from durable_worker.errors import (
+    ConnectionLostError,
+    DurableError,
+    NoOperatorError,
+    ProtocolError,
+    RequestRefusedError,
+    RunNotFoundError,
+)
+from durable_worker.protocol.base import Payload
+from durable_worker.protocol.codec import RUN_REPLY, TENANT_EVENT, MessageType, encode
+from durable_worker.protocol.names import DEFAULT_NAMESPACE, Names, is_default
+from durable_worker.protocol.payload import PayloadDecoder
+from durable_worker.protocol.runs import (
+    AnyRequest,
+    CancelRequest,
+    GetRunDetail,
+    ListRuns,
+    RequestResult,
+    RunDetail,
+    RunQuery,
+    RunRecord,
+    RunRequest,
+    SignalRequest,
+    StartRun,
+)
+from durable_worker.transports.base import Envelope, Subscription, Transport
+
+DEFAULT_TIMEOUT = timedelta(seconds=5)
+"""How long an operator gets to answer a request."""
+
+_FIRST_LOOK = timedelta(milliseconds=500)
+_LOOK_AT_MOST_EVERY = timedelta(seconds=10)
+
+
+class BrokerPort:
+    """Sends starts and requests; listens for replies and for the tenant's events."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        names: Names,
+        tenant: str = DEFAULT_NAMESPACE,
+        timeout: timedelta = DEFAULT_TIMEOUT,
+    ) -> None:
+        self._transport = transport
+        self._names = names
+        self._tenant = tenant
+        self._timeout = timeout
+        self._replies: dict[str, asyncio.Future[RequestResult]] = {}
+        self._changes: dict[str, asyncio.Event] = {}
+        self._subscriptions: list[Subscription] = []
+        self._last_started: str | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._transport.__aenter__()
+        try:
+            await self._transport.wait_connected()
+            await self._transport.declare([self._names.start_run, self._names.run_request])
+            self._subscriptions = [
+                await self._transport.listen(self._names.run_reply, self._on_reply),
+                await self._transport.listen(self._names.tenant_events, self._on_event),
+            ]
+        except BaseException as error:
+            await self._transport.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        try:
+            for each in self._subscriptions:
+                await each.stop()
+        finally:
+            await self._transport.__aexit__(kind, error, trace)
+
+    async def start(
+        self, workflow: str, payload: Payload, *, run_id: str, tags: Sequence[str]
+    ) -> None:
+        message = StartRun(
+            tenant=self._tenant,
+            workflow=workflow,
+            input=payload,
+            run_id=run_id,
+            tags=list(tags) or None,
+        )
+        envelope = Envelope(MessageType.START_RUN, encode(message), message_id=run_id)
+        await self._send(self._names.start_run, envelope)
+        self._last_started = run_id
+
+    async def is_taken_up(self, *, within: timedelta) -> bool:
+        run_id = self._last_started
+        if run_id is None:
+            return True  # every other thing that is sent has been replied to
+        try:
+            async with asyncio.timeout(within.total_seconds()):
+                while True:
+                    try:
+                        await self.detail(run_id)
+                    except RunNotFoundError:
+                        await asyncio.sleep(0.05)
+                    else:
+                        return True
+        except (TimeoutError, NoOperatorError):
+            return False
+
+    async def detail(self, run_id: str) -> RunDetail:
+        data = await self._ask(GetRunDetail(run_id=run_id), about=run_id)
+        return _DETAIL.decode(data, what=f"the detail of run {run_id!r}")
+
+    async def list(self, query: RunQuery) -> Sequence[RunRecord]:
+        data = await self._ask(ListRuns(query=query))
+        return _RECORDS.decode(data, what="the list of runs")
+
+    async def signal(self, name: str, payload: Payload, *, signal_id: str) -> None:
+        await self._ask(SignalRequest(signal=name, payload=payload), request_id=signal_id)
+
+    async def cancel(self, run_id: str) -> None:
+        await self._ask(CancelRequest(run_id=run_id), about=run_id)
+
+    async def wait(self, run_id: str) -> RunRecord:
+        changed = self._changes.setdefault(run_id, asyncio.Event())
+        pause = _FIRST_LOOK
+        while True:
+            changed.clear()
+            run = await self._current(run_id)
+            if run is not None and run.status.is_terminal:
+                self._changes.pop(run_id, None)
+                return run
+            # Events are at most once, so the run is looked at now and then all the same.
+            try:
+                async with asyncio.timeout(pause.total_seconds()):
+                    await changed.wait()
+            except TimeoutError:
+                pause = min(pause * 2, _LOOK_AT_MOST_EVERY)
+
+    async def _current(self, run_id: str) -> RunRecord | None:
+        try:
+            return (await self.detail(run_id)).run
+        except (RunNotFoundError, NoOperatorError):
+            return None  # whoever waits has been told that it may take as long as it takes
+
+    async def _ask(
+        self, body: AnyRequest, *, about: str | None = None, request_id: str | None = None
+    ) -> Payload:
+        """The data of the reply. Raises what the operator refused with, or `NoOperatorError`."""
+        key = request_id or str(uuid4())
+        request = RunRequest(request_id=key, tenant=self._tenant, body=body)
+        reply: asyncio.Future[RequestResult] = asyncio.get_running_loop().create_future()
+        self._replies[key] = reply
+        try:
+            envelope = Envelope(MessageType.RUN_REQUEST, encode(request), message_id=key)
+            await self._send(self._names.run_request, envelope)
+            async with asyncio.timeout(self._timeout.total_seconds()):
+                result = await reply
+        except TimeoutError:
+            raise NoOperatorError(
+                f"no operator has answered within {self._timeout.total_seconds():g} s on prefix "
+                f"{self._names.effective_prefix!r}; `durable-worker operator` starts one"
+            ) from None
+        finally:
+            del self._replies[key]
+        if not result.ok:
+            raise _refusal(result, about)
+        return result.data
+
+    async def _send(self, queue: str, envelope: Envelope) -> None:
+        while True:
+            try:
+                return await self._transport.send(queue, envelope)
+            except ConnectionLostError:
+                # It may have arrived; both sides know a request and a start by their ids.
+                await self._transport.wait_connected()
+
+    def _on_reply(self, envelope: Envelope) -> None:
+        try:
+            reply = RUN_REPLY.decode(envelope.body)
+        except ProtocolError:
+            return
+        waiting = self._replies.get(reply.request_id)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(reply.result)
+
+    def _on_event(self, envelope: Envelope) -> None:
+        try:
+            message = TENANT_EVENT.decode(envelope.body)
+        except ProtocolError:
+            return
+        is_mine = message.tenant == self._tenant or (
+            is_default(message.tenant) and is_default(self._tenant)
+        )
+        changed = self._changes.get(message.event.run_id)
+        if is_mine and changed is not None and message.event.type.value in _ENDS:
+            changed.set()
+
+
+_ENDS = frozenset({"run.completed", "run.failed"})
+_DETAIL = PayloadDecoder(RunDetail)
+_RECORDS = PayloadDecoder(list[RunRecord])
+
+
+def _refusal(result: RequestResult, about: str | None) -> DurableError:
+    error = result.error
+    if error is None:
+        return RequestRefusedError("the operator refused the request without saying why")
+    if error.code == RunNotFoundError.code and about is not None:
+        return RunNotFoundError(about)
+    return RequestRefusedError(error.message, code=error.code)

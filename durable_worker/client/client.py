@@ -1,0 +1,190 @@
+"""Start, signal, cancel and query runs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, overload
+from uuid import uuid4
+
+from durable_worker.client.port import OperatorPort
+from durable_worker.errors import RegistrationError, RunFailedError
+from durable_worker.protocol.payload import (
+    PayloadDecoder,
+    decoder_for,
+    encode_payload,
+    plain_json,
+)
+from durable_worker.protocol.runs import RunDetail, RunQuery, RunRecord, RunStatus
+from durable_worker.replay.definitions import Directory, location_of
+
+I = TypeVar("I")  # noqa: E741
+O = TypeVar("O")  # noqa: E741
+T = TypeVar("T")
+
+
+class RunHandle(Generic[T]):
+    """One run that was asked for. `run_id` finds it again from anywhere."""
+
+    def __init__(self, client: "Client", run_id: str, decoder: PayloadDecoder[T]) -> None:
+        self._client = client
+        self._decoder = decoder
+        self.run_id = run_id
+
+    async def wait(self, *, timeout: timedelta | None = None) -> RunRecord:
+        """The run once it is terminal, whatever the outcome. Raises `TimeoutError`."""
+        return await self._client.wait(self.run_id, timeout=timeout)
+
+    async def result(self, *, timeout: timedelta | None = None) -> T:
+        """Its output. Raises `RunFailedError` if it ended otherwise, and `TimeoutError`."""
+        return output_of(await self.wait(timeout=timeout), self._decoder)
+
+    async def detail(self) -> RunDetail:
+        return await self._client.detail(self.run_id)
+
+    async def cancel(self) -> None:
+        await self._client.cancel(self.run_id)
+
+
+class Client:
+    """Asks an operator; use it as an async context manager.
+
+    `directory` (a `Worker`) lets workflows be named by function.
+    """
+
+    def __init__(self, port: OperatorPort, *, directory: Directory | None = None) -> None:
+        self._port = port
+        self._directory = directory
+
+    async def __aenter__(self) -> Self:
+        await self._port.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        await self._port.__aexit__(kind, error, trace)
+
+    @overload
+    async def start(
+        self,
+        workflow: Callable[[Any, I], Awaitable[O]],
+        input: I,
+        *,
+        run_id: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> RunHandle[O]: ...
+    @overload
+    async def start(
+        self,
+        workflow: Callable[[Any], Awaitable[O]],
+        *,
+        run_id: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> RunHandle[O]: ...
+    @overload
+    async def start(
+        self,
+        workflow: str,
+        input: object = None,
+        *,
+        returns: type[T],
+        run_id: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> RunHandle[T]: ...
+    @overload
+    async def start(
+        self,
+        workflow: str,
+        input: object = None,
+        *,
+        run_id: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> RunHandle[Any]: ...
+    async def start(
+        self,
+        workflow: Any,
+        input: object = None,
+        *,
+        returns: Any = None,
+        run_id: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> RunHandle[Any]:
+        """Start a run, once for each `run_id` (default: a new one).
+
+        It is recorded when this returns, whether or not an operator or worker runs. Raises
+        `PayloadError` if the input has no JSON form, `RegistrationError` for a function that the
+        directory does not know.
+        """
+        name, decoder = self._resolved(workflow, returns)
+        payload = encode_payload(input, what=f"the input of {name!r}")
+        handle: RunHandle[Any] = RunHandle(self, run_id or str(uuid4()), decoder)
+        await self._port.start(name, payload, run_id=handle.run_id, tags=tags)
+        return handle
+
+    def _resolved(self, workflow: Any, returns: Any) -> tuple[str, PayloadDecoder[Any]]:
+        if isinstance(workflow, str):
+            return workflow, decoder_for(returns)
+        definition = None if self._directory is None else self._directory.workflow_of(workflow)
+        if definition is None:
+            raise RegistrationError(
+                f"{getattr(workflow, '__name__', workflow)!r} ({location_of(workflow)}) is not a "
+                f"workflow of this client's directory; give the client the Worker that registers "
+                f"it, or start it by name"
+            )
+        return definition.name, definition.output_decoder
+
+    @overload
+    def handle(self, run_id: str, *, returns: type[T]) -> RunHandle[T]: ...
+    @overload
+    def handle(self, run_id: str) -> RunHandle[Any]: ...
+    def handle(self, run_id: str, *, returns: Any = None) -> RunHandle[Any]:
+        """A handle for a run that was started elsewhere."""
+        return RunHandle(self, run_id, decoder_for(returns))
+
+    async def detail(self, run_id: str) -> RunDetail:
+        """The run and its timeline. Raises `RunNotFoundError`."""
+        return await self._port.detail(run_id)
+
+    async def list(self, query: RunQuery | None = None) -> Sequence[RunRecord]:
+        """Runs of this tenant, newest first."""
+        return await self._port.list(query or RunQuery())
+
+    async def signal(
+        self, name: str, payload: object = None, *, signal_id: str | None = None
+    ) -> None:
+        """Deliver to the run that waits for `name` or that will; once for each `signal_id`."""
+        encoded = encode_payload(payload, what=f"the payload of signal {name!r}")
+        await self._port.signal(name, encoded, signal_id=signal_id or str(uuid4()))
+
+    async def cancel(self, run_id: str) -> None:
+        """Cancel a run; a run that has ended stays as it is. Raises `RunNotFoundError`."""
+        await self._port.cancel(run_id)
+
+    async def wait(self, run_id: str, *, timeout: timedelta | None = None) -> RunRecord:
+        """The run once it is terminal, whatever the outcome. Raises `TimeoutError`."""
+        async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+            return await self._port.wait(run_id)
+
+    async def is_taken_up(self, *, within: timedelta = timedelta(seconds=1)) -> bool:
+        """Whether an operator has dealt with what this client sent last."""
+        return await self._port.is_taken_up(within=within)
+
+
+def output_of(run: RunRecord, decoder: PayloadDecoder[T]) -> T:
+    """The output of a terminal run. Raises `RunFailedError` unless it completed."""
+    if run.status is RunStatus.COMPLETED:
+        return decoder.decode(run.output, what=f"the output of run {run.id!r}")
+    failure = run.error
+    raise RunFailedError(
+        run.id,
+        run.workflow,
+        status=run.status,
+        message=None if failure is None else failure.message,
+        code=None if failure is None else failure.code,
+        details=None if failure is None else plain_json(failure.details),
+    )

@@ -1,0 +1,121 @@
+"""To an operator through the database that it works on, without a broker."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from durable_worker.errors import NoOperatorError, RunNotFoundError
+from durable_worker.protocol.base import Payload
+from durable_worker.protocol.names import DEFAULT_NAMESPACE
+from durable_worker.protocol.runs import RunDetail, RunQuery, RunRecord
+from durable_worker.stores.base import Store, stored_namespace
+from durable_worker.stores.inputs import AnyInput, CancelRequested, SignalSent, StartRun
+from durable_worker.stores.records import RunState
+from durable_worker.stores.views import run_detail, run_record, wake_time
+
+_POLL = 0.05
+_LOOK_ANYWAY = 2.0
+"""Seconds after which a wait reads the run even if the database shows no sign of a change."""
+
+
+class StorePort:
+    """Reads the tables, and hands inputs to whoever operates the database now or later."""
+
+    def __init__(self, store: Store, *, tenant: str = DEFAULT_NAMESPACE) -> None:
+        self._store = store
+        self._tenant = stored_namespace(tenant)
+        self._last_row = 0
+
+    async def __aenter__(self) -> Self:
+        await self._store.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        await self._store.__aexit__(kind, error, trace)
+
+    async def start(
+        self, workflow: str, payload: Payload, *, run_id: str, tags: Sequence[str]
+    ) -> None:
+        await self._submit(
+            StartRun(
+                run_id=run_id,
+                workflow=workflow,
+                input=payload,
+                namespace=self._tenant,
+                tags=tuple(tags),
+            )
+        )
+
+    async def is_taken_up(self, *, within: timedelta) -> bool:
+        try:
+            async with asyncio.timeout(within.total_seconds()):
+                while True:
+                    if not await self._is_waiting(self._last_row):
+                        return True
+                    await asyncio.sleep(_POLL)
+        except TimeoutError:
+            return False
+
+    async def detail(self, run_id: str) -> RunDetail:
+        state = await self._load(run_id)
+        if state is not None:
+            return run_detail(state)
+        if await self._is_start_waiting(run_id):
+            raise NoOperatorError(
+                f"the start of run {run_id!r} is recorded, but no operator has taken it up yet; "
+                f"`durable-worker dev` or `durable-worker operator` on this database does"
+            )
+        raise RunNotFoundError(run_id)
+
+    async def list(self, query: RunQuery) -> Sequence[RunRecord]:
+        runs = await self._store.list_runs(msgspec.structs.replace(query, namespace=self._tenant))
+        wakes = await self._store.next_wakes([each.id for each in runs])
+        return [run_record(each, wake_at=wakes.get(each.id)) for each in runs]
+
+    async def signal(self, name: str, payload: Payload, *, signal_id: str) -> None:
+        await self._submit(
+            SignalSent(signal_id=signal_id, namespace=self._tenant, name=name, payload=payload)
+        )
+
+    async def cancel(self, run_id: str) -> None:
+        if await self._load(run_id) is None and not await self._is_start_waiting(run_id):
+            raise RunNotFoundError(run_id)
+        await self._submit(CancelRequested(run_id=run_id))
+
+    async def wait(self, run_id: str) -> RunRecord:
+        clock = asyncio.get_running_loop().time
+        look_at = 0.0
+        while True:
+            if await self._store.has_news() or clock() >= look_at:
+                look_at = clock() + _LOOK_ANYWAY
+                state = await self._load(run_id)
+                if state is not None and state.run.status.is_terminal:
+                    return run_record(state.run, wake_at=wake_time(state.pending.values()))
+            await asyncio.sleep(_POLL)
+
+    async def _load(self, run_id: str) -> RunState | None:
+        state = await self._store.load(run_id)
+        return None if state is None or state.run.namespace != self._tenant else state
+
+    async def _submit(self, value: AnyInput) -> None:
+        self._last_row = await self._store.submit(value)
+
+    async def _is_waiting(self, row: int) -> bool:
+        found = await self._store.inbox(after=row - 1, limit=1)
+        return bool(found) and found[0].id == row
+
+    async def _is_start_waiting(self, run_id: str) -> bool:
+        rows = await self._store.inbox(after=0, limit=10_000)
+        return any(
+            isinstance(each.input, StartRun) and each.input.run_id == run_id for each in rows
+        )

@@ -1,0 +1,144 @@
+"""Operator, worker and transport in one process, state in a SQLite file: nothing to install."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+from os import PathLike
+from types import TracebackType
+from typing import Self, cast
+
+from durable_worker.client import Client
+from durable_worker.errors import DurableError
+from durable_worker.operator.service import OperatorService
+from durable_worker.protocol.base import Payload
+from durable_worker.protocol.names import DEFAULT_NAMESPACE, Names
+from durable_worker.protocol.runs import RunDetail, RunQuery, RunRecord
+from durable_worker.stores.base import Store
+from durable_worker.stores.memory import MemoryStore
+from durable_worker.stores.sqlite import SqliteStore
+from durable_worker.transports.memory import MemoryTransport
+from durable_worker.worker.registry import Worker
+from durable_worker.worker.service import WorkerOptions, WorkerService
+
+DEFAULT_GRACE = timedelta(seconds=5)
+
+
+class Embedded:
+    """Runs a worker's workflows in this process; entering it gives a client for them.
+
+    `database` is a file that any number of processes may read while one operates it; without it
+    nothing outlives the process. On leaving, running steps get the grace period of `options`
+    (5 s by default), then they are cancelled; the next process runs them again.
+
+    Leaving raises `StoreError` and its kin if the database failed meanwhile. Use once.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        *,
+        database: str | PathLike[str] | None = None,
+        options: WorkerOptions | None = None,
+    ) -> None:
+        names = Names()
+        self._store: Store = MemoryStore() if database is None else SqliteStore(database)
+        self._transport = MemoryTransport(names=names)
+        self._operator = OperatorService(self._store, self._transport, names=names)
+        self._service = WorkerService(
+            worker,
+            self._transport,
+            names=names,
+            options=options or WorkerOptions(grace=DEFAULT_GRACE),
+        )
+        self._client = Client(_OwnOperator(self._operator), directory=worker)
+        self._lifetime: AbstractAsyncContextManager[Client] | None = None
+
+    async def __aenter__(self) -> Client:
+        self._lifetime = self._live()
+        return await self._lifetime.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> bool | None:
+        if self._lifetime is None:
+            return None
+        return await self._lifetime.__aexit__(kind, error, trace)
+
+    def hurry(self) -> None:
+        """Cancel running steps now instead of after the grace period."""
+        self._service.request_stop(hurry=True)
+
+    @asynccontextmanager
+    async def _live(self) -> AsyncGenerator[Client]:
+        async with self._store, self._transport:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._operator.serve())
+                    working = group.create_task(self._service.serve())
+                    try:
+                        yield self._client
+                    finally:
+                        # The worker first: the operator is there for its last answers.
+                        self._service.request_stop()
+                        await asyncio.wait([working])
+                        self._operator.request_stop()
+            except BaseExceptionGroup as failures:
+                raise _first(failures) from None
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that was foreseen, if one is among them."""
+    causes = [
+        _first(cast("BaseExceptionGroup[BaseException]", each))
+        if isinstance(each, BaseExceptionGroup)
+        else each
+        for each in failures.exceptions
+    ]
+    return next((each for each in causes if isinstance(each, DurableError)), causes[0])
+
+
+class _OwnOperator:
+    """The operator of this process, as a client sees it."""
+
+    def __init__(self, operator: OperatorService) -> None:
+        self._operator = operator
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        pass
+
+    async def start(
+        self, workflow: str, payload: Payload, *, run_id: str, tags: Sequence[str]
+    ) -> None:
+        await self._operator.start(workflow, payload, run_id=run_id, tags=tags)
+
+    async def is_taken_up(self, *, within: timedelta) -> bool:  # noqa: ARG002
+        return True
+
+    async def detail(self, run_id: str) -> RunDetail:
+        return await self._operator.detail(run_id)
+
+    async def list(self, query: RunQuery) -> Sequence[RunRecord]:
+        return await self._operator.list(query)
+
+    async def signal(self, name: str, payload: Payload, *, signal_id: str) -> None:
+        await self._operator.signal(name, payload, signal_id=signal_id, namespace=DEFAULT_NAMESPACE)
+
+    async def cancel(self, run_id: str) -> None:
+        await self._operator.cancel(run_id)
+
+    async def wait(self, run_id: str) -> RunRecord:
+        return await self._operator.wait(run_id)

@@ -1,0 +1,82 @@
+"""Broadcasts of the operator: cancellations and live events, sent and forgotten."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+
+from durable_worker.errors import TransportError
+from durable_worker.operator.log import log
+from durable_worker.protocol.codec import MessageType, encode
+from durable_worker.protocol.control import (
+    CancelRun,
+    EngineEvent,
+    EngineEventType,
+    EventHappened,
+)
+from durable_worker.protocol.names import Names
+from durable_worker.protocol.runs import RunReply, TenantEvent
+from durable_worker.transports.base import Envelope, Transport
+
+MAX_BACKLOG = 1_000
+"""Waiting broadcasts above which events of steps are dropped: listeners see runs at least."""
+
+_OF_STEPS = frozenset(
+    {EngineEventType.STEP_STARTED, EngineEventType.STEP_COMPLETED, EngineEventType.STEP_FAILED}
+)
+
+
+class Announcer:
+    """`run` broadcasts until it is cancelled. Nothing waits for it."""
+
+    def __init__(self, transport: Transport, names: Names, *, instance_id: str) -> None:
+        self._transport = transport
+        self._names = names
+        self._instance_id = instance_id
+        self._waiting: deque[tuple[str, str, Envelope]] = deque()
+        self._wake = asyncio.Event()
+
+    def cancel(self, run_id: str) -> None:
+        message = CancelRun(run_id=run_id, sender=self._instance_id)
+        envelope = Envelope(type=MessageType.CONTROL, body=encode(message))
+        self._waiting.appendleft((self._names.control, "", envelope))
+        self._wake.set()
+
+    def events(self, events: Iterable[EngineEvent]) -> None:
+        for each in events:
+            if len(self._waiting) > MAX_BACKLOG and each.type in _OF_STEPS:
+                continue
+            control = encode(EventHappened(event=each, sender=self._instance_id))
+            tenant = each.namespace or "default"
+            told = encode(TenantEvent(tenant=tenant, event=each))
+            self._waiting.append(
+                (self._names.control, "", Envelope(type=MessageType.CONTROL, body=control))
+            )
+            self._waiting.append(
+                (
+                    self._names.tenant_events,
+                    tenant,
+                    Envelope(type=MessageType.TENANT_EVENT, body=told),
+                )
+            )
+        self._wake.set()
+
+    def reply(self, reply: RunReply) -> None:
+        envelope = Envelope(
+            type=MessageType.RUN_REPLY, body=encode(reply), message_id=reply.request_id
+        )
+        self._waiting.appendleft((self._names.run_reply, "", envelope))
+        self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await self.flush()
+
+    async def flush(self) -> None:
+        while self._waiting:
+            exchange, topic, envelope = self._waiting.popleft()
+            try:
+                await self._transport.broadcast(exchange, envelope, topic=topic)
+            except TransportError as error:
+                log.debug("broadcast_lost", exchange=exchange, error=str(error))

@@ -1,0 +1,162 @@
+"""Everything that the operator receives, and how it is acknowledged."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from durable_worker.errors import NoOperatorError, ProtocolError, TransportError
+from durable_worker.operator.announcements import Announcer
+from durable_worker.operator.engine import Job
+from durable_worker.operator.intake import Inlet, Intake, check_protocol, dead_envelope
+from durable_worker.operator.live import LiveReports, TurnWatch
+from durable_worker.operator.log import log
+from durable_worker.operator.presence import Presence
+from durable_worker.operator.requests import Requests
+from durable_worker.protocol.codec import CONTROL, HEARTBEAT, RUN_REQUEST, STEP_EVENT
+from durable_worker.protocol.control import EventHappened
+from durable_worker.protocol.names import Names
+from durable_worker.protocol.runs import RunRequest
+from durable_worker.transports.base import Delivery, Envelope, Subscription, Transport
+
+REQUEST_PREFETCH = 50
+_BURY_RETRY_SECONDS = 1.0
+_LAST_REPLIES_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Receivers:
+    """Who takes in what is not a plain input."""
+
+    requests: Requests
+    live: LiveReports
+    watch: TurnWatch
+    presence: Presence
+    announcer: Announcer
+
+
+class Consumers:
+    """Subscribes, decodes, hands on, and acks what has been committed."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        names: Names,
+        *,
+        receivers: Receivers,
+        intake: Callable[[Inlet], Intake],
+        offer: Callable[[Job], None],
+    ) -> None:
+        self._transport = transport
+        self._names = names
+        self._to = receivers
+        self._intake = intake(Inlet(offer=offer, done=self._done, bury=self._bury))
+        self._finished: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._errands: asyncio.TaskGroup | None = None
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Ack until cancelled."""
+        async with asyncio.TaskGroup() as errands:
+            self._errands = errands
+            while True:
+                delivery = await self._finished.get()
+                await delivery.ack()
+
+    async def subscribe(self, *, prefetch: int) -> list[Subscription]:
+        names, transport, intake = self._names, self._transport, self._intake
+        presence = self._to.presence
+        return [
+            await transport.listen(names.workers, presence.on_message),
+            await transport.listen(names.heartbeat, self._on_heartbeat),
+            await transport.listen(names.control, self._on_control),
+            await transport.consume([names.results], intake.on_result, prefetch=prefetch),
+            await transport.consume([names.decisions], intake.on_decision, prefetch=prefetch),
+            await transport.consume([names.step_events], self._on_step_event, prefetch=prefetch),
+            await transport.consume([names.start_run], intake.on_start, prefetch=prefetch),
+            await transport.consume(
+                [names.run_request], self._on_request, prefetch=REQUEST_PREFETCH
+            ),
+            await transport.consume([names.dead], intake.on_dead, prefetch=REQUEST_PREFETCH),
+        ]
+
+    async def finish(self) -> None:
+        """Let open requests be answered, and ack what is committed."""
+        if self._open:
+            await asyncio.wait(self._open, timeout=_LAST_REPLIES_SECONDS)
+        while not self._finished.empty():
+            await self._finished.get_nowait().ack()
+
+    def _done(self, delivery: Delivery) -> None:
+        self._finished.put_nowait(delivery)
+
+    def _errand(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._errands is None:
+            work.close()  # not running: the delivery stays with the broker
+            return
+        task = self._errands.create_task(work)
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+
+    def _bury(self, delivery: Delivery, reason: str) -> None:
+        log.warning(
+            "message_malformed",
+            queue=delivery.queue,
+            message_id=delivery.envelope.message_id,
+            reason=reason,
+        )
+        self._errand(self._send_to_dead(delivery, reason))
+
+    async def _send_to_dead(self, delivery: Delivery, reason: str) -> None:
+        envelope = dead_envelope(delivery.envelope, reason)
+        while True:
+            try:
+                await self._transport.declare([self._names.dead])
+                await self._transport.send(self._names.dead, envelope)
+                break
+            except TransportError as error:
+                log.warning("dead_letter_not_sent", error=str(error))
+                await asyncio.sleep(_BURY_RETRY_SECONDS)
+        await delivery.ack()
+
+    def _on_request(self, delivery: Delivery) -> None:
+        try:
+            check_protocol(delivery.envelope)
+            request = RUN_REQUEST.decode(delivery.envelope.body)
+        except ProtocolError as error:
+            self._bury(delivery, str(error))
+            return
+        self._errand(self._answer(delivery, request))
+
+    async def _answer(self, delivery: Delivery, request: RunRequest) -> None:
+        try:
+            reply = await self._to.requests.answer(request)
+        except NoOperatorError:
+            return  # not acked: the next operator answers it
+        self._to.announcer.reply(reply)
+        await delivery.ack()
+
+    def _on_step_event(self, delivery: Delivery) -> None:
+        try:
+            check_protocol(delivery.envelope)
+            event = STEP_EVENT.decode(delivery.envelope.body)
+        except ProtocolError as error:
+            self._bury(delivery, str(error))
+            return
+        self._to.live.on_step_event(event)
+        self._done(delivery)
+
+    def _on_heartbeat(self, envelope: Envelope) -> None:
+        try:
+            self._to.watch.on_heartbeat(HEARTBEAT.decode(envelope.body))
+        except ProtocolError as error:
+            log.debug("broadcast_malformed", error=str(error))
+
+    def _on_control(self, envelope: Envelope) -> None:
+        try:
+            message = CONTROL.decode(envelope.body)
+        except ProtocolError as error:
+            log.debug("broadcast_malformed", error=str(error))
+            return
+        if isinstance(message, EventHappened):
+            self._to.live.on_progress(message.event)

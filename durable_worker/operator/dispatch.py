@@ -1,0 +1,97 @@
+"""Sends what transactions owe to workers: many at once, again until the broker takes it."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from durable_worker.errors import PayloadTooLargeError, TransportError, UnroutableError
+from durable_worker.operator.log import log
+from durable_worker.operator.messages import Outgoing, repeated
+from durable_worker.transports.base import Transport
+
+SENDERS = 64
+_FIRST_RETRY_SECONDS = 0.1
+_LAST_RETRY_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchEvents:
+    """Whom the dispatcher tells: `on_sent`, `on_refused` (no retry can help), `is_wanted` asks
+    before a retry whether the message still matters."""
+
+    on_sent: Callable[[Outgoing], None]
+    on_refused: Callable[[Outgoing, PayloadTooLargeError], None]
+    is_wanted: Callable[[Outgoing], bool]
+
+
+class Dispatcher:
+    """`run` sends until it is cancelled; at-least-once, as the outbox demands."""
+
+    def __init__(self, transport: Transport, events: DispatchEvents) -> None:
+        self._transport = transport
+        self._events = events
+        self._queue: asyncio.Queue[tuple[Outgoing, int]] = asyncio.Queue()
+        self._declared: set[str] = set()
+        self._unfinished = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def post(self, messages: Iterable[Outgoing]) -> None:
+        for each in messages:
+            self._unfinished += 1
+            self._queue.put_nowait((each, 0))
+        if self._unfinished:
+            self._idle.clear()
+
+    async def drained(self) -> None:
+        """Return when nothing is left to send."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as senders:
+            for _ in range(SENDERS):
+                senders.create_task(self._send_all())
+
+    async def _send_all(self) -> None:
+        while True:
+            message, failures = await self._queue.get()
+            if failures and not self._events.is_wanted(message):
+                self._events.on_sent(message)
+                self._finish_one()
+                continue
+            try:
+                await self._send(repeated(message) if failures else message)
+            except PayloadTooLargeError as error:
+                self._events.on_refused(message, error)
+            except TransportError as error:
+                self._try_later(message, failures + 1, error)
+                continue
+            else:
+                self._events.on_sent(message)
+            self._finish_one()
+
+    async def _send(self, message: Outgoing) -> None:
+        if message.queue not in self._declared:
+            await self._transport.declare([message.queue])
+            self._declared.add(message.queue)
+        await self._transport.send(message.queue, message.envelope)
+
+    def _try_later(self, message: Outgoing, failures: int, error: TransportError) -> None:
+        if isinstance(error, UnroutableError):
+            self._declared.discard(message.queue)
+        delay = min(_LAST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2 ** min(failures - 1, 10))
+        log.warning(
+            "dispatch_failed",
+            run_id=message.row.run_id,
+            seq=message.row.seq,
+            queue=message.queue,
+            error=str(error),
+            retry_in_seconds=delay,
+        )
+        loop = asyncio.get_running_loop()
+        loop.call_later(delay, self._queue.put_nowait, (message, failures))
+
+    def _finish_one(self) -> None:
+        self._unfinished -= 1
+        if not self._unfinished:
+            self._idle.set()

@@ -1,0 +1,198 @@
+"""The loop that advances runs: take what has come, apply, commit once, perform, acknowledge."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from durable_worker.errors import LeaseLostError, NoOperatorError, StoreError
+from durable_worker.operator.clock import Clock
+from durable_worker.operator.log import log
+from durable_worker.operator.options import OperatorOptions
+from durable_worker.operator.work import Consequences, UnitOfWork, WorkContext
+from durable_worker.stores.base import Batch
+from durable_worker.stores.inputs import AnyInput
+from durable_worker.stores.records import DeadLetter, OutboxRow
+
+_RETRY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+
+_TIDY_SECONDS = 0.05
+"""How long sent outbox rows wait for a commit that takes them along, when little happens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Something to apply or to keep, and what settles it once that is committed.
+
+    `inbox_id` is the inbox row that it came from, `letter` a dead letter to keep.
+    """
+
+    input: AnyInput | None = None
+    resend: OutboxRow | None = None
+    letter: DeadLetter | None = None
+    inbox_id: int | None = None
+    settle: Callable[[], None] | None = None
+
+
+class Aftermath(Protocol):
+    """Carries out what a transaction asked for, after its commit. Must not block or raise."""
+
+    def __call__(self, done: Consequences, /) -> None: ...
+
+
+class Engine:
+    """Applies inputs in the order in which they are offered; the only writer of runs."""
+
+    def __init__(
+        self,
+        context: WorkContext,
+        *,
+        token: int,
+        options: OperatorOptions,
+        clock: Clock,
+        aftermath: Aftermath,
+    ) -> None:
+        self._context = context
+        self._token = token
+        self._options = options
+        self._clock = clock
+        self._aftermath = aftermath
+        self._jobs: deque[Job] = deque()
+        self._sent: list[str] = []
+        self._wake = asyncio.Event()
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._is_closing = False
+        self._is_untidy = False
+        self._has_ended = False
+
+    def offer(self, job: Job) -> None:
+        self._jobs.append(job)
+        self._wake.set()
+
+    async def applied(self, value: AnyInput) -> None:
+        """Return when it is committed. Raises `NoOperatorError` if the engine ends before."""
+        if self._has_ended:
+            raise _stopped()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(done)
+        done.add_done_callback(self._waiting.discard)
+
+        def settle() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        self.offer(Job(input=value, settle=settle))
+        await done
+
+    def note_sent(self, key: str) -> None:
+        """An outbox row has been sent; it goes away with the next commit."""
+        if not self._context.keeps_outbox:
+            return
+        if not self._sent:
+            asyncio.get_running_loop().call_later(_TIDY_SECONDS, self._tidy)
+        self._sent.append(key)
+
+    def _tidy(self) -> None:
+        self._is_untidy = bool(self._sent)
+        self._wake.set()
+
+    def close(self) -> None:
+        """Let `run` return once everything that was offered is applied."""
+        self._is_closing = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Raises `LeaseLostError`, and `StoreError` when the store's patience is used up."""
+        try:
+            await self._run()
+        finally:
+            self._has_ended = True
+            for each in list(self._waiting):
+                if not each.done():
+                    each.set_exception(_stopped())
+
+    async def _run(self) -> None:
+        while True:
+            if self._jobs or self._is_untidy:
+                await self._process(self._next_jobs())
+            elif self._is_closing:
+                await self.flush()
+                return
+            else:
+                self._wake.clear()
+                await self._wake.wait()
+
+    async def flush(self) -> None:
+        """Remove the outbox rows of what was sent last."""
+        if self._sent:
+            await self._process([])
+
+    def _next_jobs(self) -> list[Job]:
+        count = min(len(self._jobs), self._options.batch_size)
+        return [self._jobs.popleft() for _ in range(count)]
+
+    async def _process(self, jobs: Sequence[Job]) -> None:
+        sent, self._sent, self._is_untidy = self._sent, [], False
+        done = await self._persistently(jobs, sent)
+        self._aftermath(done)
+        for job in jobs:
+            if job.settle is not None:
+                job.settle()
+
+    async def _persistently(self, jobs: Sequence[Job], sent: Sequence[str]) -> Consequences:
+        started = self._clock.monotonic()
+        patience = self._options.store_patience.total_seconds()
+        attempt = 0
+        while True:
+            try:
+                return await self._commit(jobs, sent)
+            except LeaseLostError:
+                raise
+            except StoreError as error:
+                waited = self._clock.monotonic() - started
+                log.error(
+                    "store_write_failed",
+                    error=str(error),
+                    inputs=len(jobs),
+                    attempt=attempt + 1,
+                    gives_up_in_seconds=round(max(0.0, patience - waited), 1),
+                )
+                if waited >= patience:
+                    raise
+            await self._clock.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
+            attempt += 1
+
+    async def _commit(self, jobs: Sequence[Job], sent: Sequence[str]) -> Consequences:
+        """One transaction. After a failure nothing of it remains in memory either."""
+        ledgers = self._context.ledgers
+        work = UnitOfWork(self._context, now=self._clock.now())
+        try:
+            batch, done = await _applied(work, jobs, sent)
+            if not batch.is_empty:
+                await self._context.store.commit(batch, self._token)
+        except BaseException:
+            ledgers.forget(work.seen)
+            raise
+        ledgers.settle(work.seen)
+        return done
+
+
+def _stopped() -> NoOperatorError:
+    return NoOperatorError("the operator has stopped before it could apply this")
+
+
+async def _applied(
+    work: UnitOfWork, jobs: Sequence[Job], sent: Sequence[str]
+) -> tuple[Batch, Consequences]:
+    await work.prepare([job.input for job in jobs if job.input is not None])
+    for job in jobs:
+        if job.input is not None:
+            await work.apply(job.input)
+        if job.resend is not None:
+            await work.resend(job.resend)
+    return work.finish(
+        sent=sent,
+        inbox=[job.inbox_id for job in jobs if job.inbox_id is not None],
+        letters=[job.letter for job in jobs if job.letter is not None],
+    )

@@ -1,0 +1,52 @@
+"""Inputs that other processes have put into the database."""
+
+from collections.abc import Callable
+
+from durable_worker.errors import StoreError
+from durable_worker.operator.clock import Clock
+from durable_worker.operator.engine import Job
+from durable_worker.operator.intake import letter_of
+from durable_worker.operator.log import log
+from durable_worker.stores.base import InboxRow, Store
+from durable_worker.transports.base import ERROR_HEADER, Envelope
+
+PAGE = 500
+
+
+class Inbox:
+    """`run` looks for new rows every `interval` seconds, until it is cancelled."""
+
+    def __init__(
+        self, store: Store, *, clock: Clock, interval: float, offer: Callable[[Job], None]
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._interval = interval
+        self._offer = offer
+        self._last = 0
+
+    async def run(self) -> None:
+        is_due = True
+        while True:
+            try:
+                if is_due or await self._store.has_news():
+                    is_due = True
+                    await self._take()
+                    is_due = False
+            except StoreError as error:
+                log.error("inbox_unreadable", error=str(error))
+            await self._clock.sleep(self._interval)
+
+    async def _take(self) -> None:
+        while rows := await self._store.inbox(after=self._last, limit=PAGE):
+            for row in rows:
+                self._offer(self._job(row))
+            self._last = rows[-1].id
+
+    def _job(self, row: InboxRow) -> Job:
+        if row.input is not None:
+            return Job(input=row.input, inbox_id=row.id)
+        reason = "an input in the database that this release of durable-worker cannot read"
+        log.error("inbox_row_unreadable", row=row.id)
+        envelope = Envelope(type=None, body=row.body, headers={ERROR_HEADER: reason})
+        return Job(letter=letter_of(envelope, received_at=self._clock.now()), inbox_id=row.id)

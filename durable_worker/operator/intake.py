@@ -1,0 +1,211 @@
+"""Messages from work queues to inputs; what cannot be understood goes to the dead queue."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from durable_worker.errors import ProtocolError
+from durable_worker.operator.engine import Job
+from durable_worker.protocol.base import PROTOCOL_VERSION
+from durable_worker.protocol.codec import (
+    START_RUN,
+    STEP_RESULT,
+    WORKFLOW_DECISION,
+    MessageType,
+    addressee_of,
+)
+from durable_worker.protocol.names import step_id
+from durable_worker.protocol.results import StepResult
+from durable_worker.stores.base import stored_namespace
+from durable_worker.stores.inputs import (
+    AnyInput,
+    DecisionReceived,
+    ResultReceived,
+    StartRun,
+    StepPoisoned,
+    TurnPoisoned,
+)
+from durable_worker.stores.records import LAST_SEQ, DeadLetter
+from durable_worker.transports.base import (
+    DEATH_HEADER,
+    ERROR_HEADER,
+    RESENT_HEADER,
+    Delivery,
+    Envelope,
+)
+
+_HARMLESS = frozenset({MessageType.STEP_EVENT, MessageType.START_RUN, MessageType.RUN_REQUEST})
+"""Messages without which every step and turn still comes to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inlet:
+    """Where intake hands on: jobs, deliveries that are done, and those that nobody can read."""
+
+    offer: Callable[[Job], None]
+    done: Callable[[Delivery], None]
+    bury: Callable[[Delivery, str], None]
+
+
+class Intake:
+    """Handlers for deliveries. They never raise and never wait."""
+
+    def __init__(
+        self,
+        inlet: Inlet,
+        *,
+        partition: str | None,
+        new_id: Callable[[], str],
+        now: Callable[[], int],
+    ) -> None:
+        self._inlet = inlet
+        self._partition = partition
+        self._new_id = new_id
+        self._now = now
+
+    def on_result(self, delivery: Delivery) -> None:
+        self._take(delivery, _result)
+
+    def on_decision(self, delivery: Delivery) -> None:
+        self._take(delivery, _decision)
+
+    def on_start(self, delivery: Delivery) -> None:
+        self._take(delivery, self._start)
+
+    def on_dead(self, delivery: Delivery) -> None:
+        """Keep it, and fail what it names."""
+        letter = letter_of(delivery.envelope, received_at=self._now())
+        self._inlet.offer(
+            Job(
+                input=_verdict(letter),
+                letter=letter,
+                settle=lambda: self._inlet.done(delivery),
+            )
+        )
+
+    def _take(self, delivery: Delivery, read: Callable[[Envelope], AnyInput]) -> None:
+        try:
+            check_protocol(delivery.envelope)
+            value = read(delivery.envelope)
+        except ProtocolError as error:
+            self._inlet.bury(delivery, str(error))
+            return
+        self._inlet.offer(Job(input=value, settle=lambda: self._inlet.done(delivery)))
+
+    def _start(self, envelope: Envelope) -> StartRun:
+        message = START_RUN.decode(envelope.body)
+        attributes = message.search_attributes
+        return StartRun(
+            # A redelivered message must not start a second run.
+            run_id=message.run_id or envelope.message_id or self._new_id(),
+            workflow=message.workflow,
+            input=message.input,
+            namespace=stored_namespace(message.tenant),
+            partition=self._partition,
+            tags=tuple(message.tags or ()),
+            search_attributes=UNSET if attributes is None else Raw(msgspec.json.encode(attributes)),
+        )
+
+
+def check_protocol(envelope: Envelope) -> None:
+    """Raises `ProtocolError` for a major version that this operator does not speak."""
+    if envelope.protocol not in (None, PROTOCOL_VERSION):
+        raise ProtocolError(
+            envelope.type or "untyped",
+            f"header durable-protocol is {envelope.protocol}, understood is {PROTOCOL_VERSION}",
+        )
+
+
+def _result(envelope: Envelope) -> ResultReceived:
+    result = STEP_RESULT.decode(envelope.body)
+    return ResultReceived(
+        run_id=result.run_id, result=result, attempt=_attempt(result, envelope.message_id)
+    )
+
+
+def _attempt(result: StepResult, message_id: str | None) -> int | None:
+    return attempt_in(message_id, step=step_id(result.run_id, result.seq))
+
+
+def attempt_in(message_id: str | None, *, step: str) -> int | None:
+    """The attempt in `<stepId>:<attempt>`; None if the message id is something else."""
+    if message_id is None:
+        return None
+    named, _, number = message_id.rpartition(":")
+    is_attempt = named == step and number.isascii() and number.isdecimal() and len(number) < 10
+    return int(number) if is_attempt else None
+
+
+def _decision(envelope: Envelope) -> DecisionReceived:
+    decision = WORKFLOW_DECISION.decode(envelope.body)
+    if any(command.seq > LAST_SEQ for command in decision.commands):
+        raise ProtocolError(MessageType.WORKFLOW_DECISION, f"a `seq` is above {LAST_SEQ}")
+    return DecisionReceived(run_id=decision.run_id, decision=decision)
+
+
+def letter_of(envelope: Envelope, *, received_at: int) -> DeadLetter:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (envelope.type or "", envelope.message_id or ""):
+        digest.update(part.encode("utf-8", "replace") + b"\0")
+    digest.update(envelope.body)
+    return DeadLetter(
+        id=digest.hexdigest(),
+        received_at=received_at,
+        type=envelope.type,
+        message_id=envelope.message_id,
+        reason=envelope.headers.get(ERROR_HEADER) or _unexplained(envelope),
+        body=envelope.body,
+        headers=dict(envelope.headers),
+    )
+
+
+def _unexplained(envelope: Envelope) -> str:
+    kind = envelope.type or "message"
+    return f"the broker gave up on this {kind}: it was delivered too often without being answered"
+
+
+def _verdict(letter: DeadLetter) -> AnyInput | None:
+    """What a dead message fails; None if it names no step and no turn."""
+    addressee = addressee_of(letter.body)
+    if addressee is None or letter.type in _HARMLESS:
+        return None
+    is_suspicion = letter.headers.get(DEATH_HEADER) == "delivery_limit"
+    if addressee.task_id is not None:
+        return TurnPoisoned(
+            run_id=addressee.run_id,
+            task_id=addressee.task_id,
+            reason=letter.reason,
+            is_suspicion=is_suspicion,
+        )
+    if addressee.seq is None or addressee.seq > LAST_SEQ:
+        return None
+    step = step_id(addressee.run_id, addressee.seq)
+    return StepPoisoned(
+        run_id=addressee.run_id,
+        seq=addressee.seq,
+        reason=letter.reason,
+        attempt=attempt_in(letter.message_id, step=step),
+        is_suspicion=is_suspicion,
+        recoveries=_times_resent(letter),
+    )
+
+
+def _times_resent(letter: DeadLetter) -> int:
+    times = letter.headers.get(RESENT_HEADER, "0")
+    return int(times) if times.isdecimal() and len(times) < 5 else 0
+
+
+def dead_envelope(envelope: Envelope, reason: str) -> Envelope:
+    """The message as it came, with the reason on it."""
+    headers: dict[str, Any] = {**envelope.headers, ERROR_HEADER: reason}
+    return Envelope(
+        type=envelope.type,
+        body=envelope.body,
+        message_id=envelope.message_id,
+        protocol=envelope.protocol,
+        headers=headers,
+    )

@@ -1,0 +1,52 @@
+"""Holds the database for this process."""
+
+from durable_worker.errors import LeaseLostError, StoreError
+from durable_worker.operator.clock import Clock
+from durable_worker.operator.log import log
+from durable_worker.operator.options import OperatorOptions
+from durable_worker.stores.base import Lease, LeaseHolder, Owner, Store
+
+ACQUIRE_SECONDS = 0.5
+
+
+class LeaseKeeper:
+    def __init__(
+        self, store: Store, owner: Owner, *, options: OperatorOptions, clock: Clock
+    ) -> None:
+        self._store = store
+        self._owner = owner
+        self._clock = clock
+        self._ttl = int(options.lease_ttl.total_seconds() * 1000)
+
+    async def acquire(self) -> Lease:
+        """Wait for the lease; says once who holds it."""
+        told: LeaseHolder | None = None
+        while True:
+            outcome = await self._store.acquire_lease(
+                self._owner, now=self._clock.now(), ttl=self._ttl
+            )
+            if isinstance(outcome, Lease):
+                log.info("lease_acquired", token=outcome.token, is_takeover=outcome.is_takeover)
+                return outcome
+            if told is None or told.owner != outcome.owner:
+                told = outcome
+                log.warning(
+                    "lease_held_by_another",
+                    host=outcome.owner.host,
+                    pid=outcome.owner.pid,
+                    operator=outcome.owner.instance_id,
+                    hint="waiting until that operator ends or dies",
+                )
+            await self._clock.sleep(ACQUIRE_SECONDS)
+
+    async def keep(self, token: int) -> None:
+        """Renew until cancelled. Raises `LeaseLostError`."""
+        while True:
+            await self._clock.sleep(self._ttl / 3000)
+            try:
+                await self._store.renew_lease(token, now=self._clock.now(), ttl=self._ttl)
+            except LeaseLostError:
+                raise
+            except StoreError as error:
+                # Whoever takes over meanwhile is found out at the next commit.
+                log.warning("lease_not_renewed", error=str(error))

@@ -1,0 +1,107 @@
+"""Turns and step tasks, built from the state of a run when they are sent."""
+
+from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from durable_worker.operator.ledgers import Ledger
+from durable_worker.protocol.base import Attempt, Message, Name, Payload
+from durable_worker.protocol.codec import MessageType, encode
+from durable_worker.protocol.names import Names, routing_token, step_id
+from durable_worker.protocol.tasks import StepTask
+from durable_worker.stores.records import Checkpoint, OutboxRow, Run, RunState
+from durable_worker.transports.base import RESENT_HEADER, Envelope
+
+CAPABILITIES = ["call-retry", "durable-timers"]
+"""What this operator understands beyond the five v1 commands."""
+
+
+class EncodedTurn(Message, frozen=True, kw_only=True):
+    """A `WorkflowTask` whose history is JSON already."""
+
+    task_id: Name
+    run_id: Name
+    workflow: Name
+    workflow_version: str
+    input: Payload = UNSET
+    history: Raw
+    group: str
+    attempt: Attempt
+    capabilities: list[str] = msgspec.field(default_factory=list[str])
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message on its way to a work queue, and the outbox row that it settles."""
+
+    row: OutboxRow
+    token: str
+    queue: str
+    envelope: Envelope
+    times_resent: int = 0
+
+
+def turn_row(run_id: str, task_id: str) -> OutboxRow:
+    return OutboxRow(task_id, run_id)
+
+
+def step_row(run_id: str, seq: int, attempt: int) -> OutboxRow:
+    return OutboxRow(f"{step_id(run_id, seq)}:{attempt}", run_id, seq, attempt)
+
+
+def owes(state: RunState, row: OutboxRow) -> bool:
+    """Whether the run still waits for what this row promises to send."""
+    if row.seq is None:
+        return state.run.task_id == row.key
+    call = state.pending.get(row.seq)
+    return call is not None and call.attempt == row.attempt and call.fires_at is None
+
+
+def message_for(ledger: Ledger, row: OutboxRow, *, names: Names) -> Outgoing:
+    run = ledger.state.run
+    if row.seq is None:
+        token = routing_token(run.workflow, run.partition)
+        body, kind = encode(_turn(ledger, token)), MessageType.WORKFLOW_TASK
+        times_resent = run.recoveries
+    else:
+        call = ledger.state.checkpoints[row.seq]
+        times_resent = call.recoveries
+        token = routing_token(call.name, call.partition)
+        body, kind = encode(_step(run, call, token)), MessageType.STEP_TASK
+    envelope = Envelope(type=kind, body=body, message_id=row.key)
+    return Outgoing(row, token, names.tasks(token), envelope, times_resent)
+
+
+def repeated(message: Outgoing) -> Outgoing:
+    """The same message, told to be one that may have been sent before."""
+    headers = {**message.envelope.headers, RESENT_HEADER: str(message.times_resent)}
+    return replace(message, envelope=replace(message.envelope, headers=headers))
+
+
+def _turn(ledger: Ledger, token: str) -> EncodedTurn:
+    run = ledger.state.run
+    assert run.task_id is not None
+    return EncodedTurn(
+        task_id=run.task_id,
+        run_id=run.id,
+        workflow=run.workflow,
+        workflow_version=run.version or "",
+        input=run.input,
+        history=Raw(ledger.history()),
+        group=token,
+        attempt=run.recoveries + 1,
+        capabilities=CAPABILITIES,
+    )
+
+
+def _step(run: Run, call: Checkpoint, token: str) -> StepTask:
+    return StepTask(
+        run_id=run.id,
+        seq=call.seq,
+        name=call.name,
+        step_id=step_id(run.id, call.seq),
+        group=token,
+        input=call.input,
+        attempt=call.attempt,
+    )

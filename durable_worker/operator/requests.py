@@ -1,0 +1,163 @@
+"""Answers what clients ask over the broker; a tenant sees its own runs only."""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+import msgspec
+from msgspec import Raw
+from msgspec.structs import replace
+
+from durable_worker.errors import (
+    DurableError,
+    NoOperatorError,
+    RequestRefusedError,
+    RunNotFoundError,
+)
+from durable_worker.operator.live import LiveReports
+from durable_worker.operator.registry import Registry
+from durable_worker.protocol.runs import (
+    AnyRequest,
+    CancelRequest,
+    ContinueRun,
+    GetRunDetail,
+    ListRuns,
+    Redispatch,
+    RequestError,
+    RequestResult,
+    RetryRun,
+    RetryWithInput,
+    RunFacets,
+    RunQuery,
+    RunReply,
+    RunRequest,
+    SignalRequest,
+    WaitingFor,
+    WorkerHealth,
+)
+from durable_worker.stores.base import Store, stored_namespace
+from durable_worker.stores.inputs import AnyInput, CancelRequested, Redispatched, SignalSent
+from durable_worker.stores.records import RunState
+from durable_worker.stores.views import run_detail, run_record
+
+MAX_REMEMBERED = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What requests are answered from. `apply` returns when an input is committed."""
+
+    store: Store
+    registry: Registry
+    live: LiveReports
+    apply: Callable[[AnyInput], Awaitable[None]]
+
+
+class Requests:
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._redispatched: OrderedDict[str, None] = OrderedDict()
+
+    async def answer(self, request: RunRequest) -> RunReply:
+        """A refusal is an answer too. Raises `NoOperatorError` if the engine ends meanwhile."""
+        namespace = stored_namespace(request.tenant)
+        try:
+            data = await self._data_for(request.body, namespace, request.request_id)
+            result = RequestResult(ok=True, data=Raw(msgspec.json.encode(data)))
+        except NoOperatorError:
+            raise
+        except DurableError as error:
+            result = RequestResult(
+                ok=False, error=RequestError(message=str(error), code=error.code)
+            )
+        return RunReply(request_id=request.request_id, result=result)
+
+    async def _data_for(self, body: AnyRequest, namespace: str, request_id: str) -> Any:
+        match body:
+            case GetRunDetail(run_id=run_id):
+                state = await self._owned(run_id, namespace)
+                return self._sources.live.enrich(run_detail(state))
+            case ListRuns(query=query):
+                return await self._records(replace(query, namespace=namespace))
+            case RunFacets(query=query):
+                facets = await self._sources.store.facets(replace(query, namespace=namespace))
+                return {"statuses": facets.statuses, "workflows": facets.workflows}
+            case WorkerHealth():
+                return self._workers()
+            case WaitingFor(run_ids=run_ids):
+                return [await self._waiting_for(run_id, namespace) for run_id in run_ids]
+            case CancelRequest() | Redispatch() | SignalRequest():
+                return await self._change(body, namespace, request_id)
+            case RetryRun() | ContinueRun() | RetryWithInput():
+                kind = str(type(body).__struct_config__.tag)
+                raise RequestRefusedError(
+                    f"this operator does not support the request {kind!r}", code="unsupported"
+                )
+            case _:
+                assert_never(body)
+
+    async def _change(
+        self, body: CancelRequest | Redispatch | SignalRequest, namespace: str, request_id: str
+    ) -> Any:
+        match body:
+            case CancelRequest(run_id=run_id):
+                await self._owned(run_id, namespace)
+                await self._sources.apply(CancelRequested(run_id=run_id))
+                return {"runId": run_id}
+            case Redispatch(run_id=run_id):
+                await self._owned(run_id, namespace)
+                if self._is_new(f"{namespace}/{request_id}"):
+                    await self._sources.apply(Redispatched(run_id=run_id))
+                return {"runId": run_id}
+            case SignalRequest(signal=signal, payload=payload):
+                sent = SignalSent(
+                    signal_id=f"{namespace}/{request_id}",
+                    namespace=namespace,
+                    name=signal,
+                    payload=payload,
+                )
+                await self._sources.apply(sent)
+                return {"signal": signal}
+            case _:
+                assert_never(body)
+
+    def _is_new(self, key: str) -> bool:
+        if key in self._redispatched:
+            return False
+        self._redispatched[key] = None
+        while len(self._redispatched) > MAX_REMEMBERED:
+            self._redispatched.popitem(last=False)
+        return True
+
+    async def _owned(self, run_id: str, namespace: str) -> RunState:
+        state = await self._sources.store.load(run_id)
+        if state is None or state.run.namespace != namespace:
+            raise RunNotFoundError(run_id)
+        return state
+
+    async def _records(self, query: RunQuery) -> Any:
+        runs = await self._sources.store.list_runs(query)
+        wakes = await self._sources.store.next_wakes([run.id for run in runs])
+        return [run_record(run, wake_at=wakes.get(run.id)) for run in runs]
+
+    async def _waiting_for(self, run_id: str, namespace: str) -> Any:
+        state = await self._owned(run_id, namespace)
+        pending = [state.pending[seq] for seq in sorted(state.pending)]
+        waits = [
+            {"seq": each.seq, "kind": each.kind, "name": each.name, "wakeAt": each.fires_at}
+            for each in pending
+        ]
+        return {"runId": run_id, "waitingFor": waits}
+
+    def _workers(self) -> Any:
+        return [
+            {
+                "instanceId": each.instance_id,
+                "groups": sorted(each.groups),
+                "lifecycle": each.lifecycle,
+                "status": each.status,
+                "descriptor": each.descriptor,
+            }
+            for each in self._sources.registry.live()
+        ]

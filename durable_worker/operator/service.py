@@ -1,0 +1,194 @@
+"""An operator on a transport and a store, until told to stop."""
+
+import asyncio
+from collections.abc import Sequence
+from uuid import uuid4
+
+from durable_worker.errors import NoOperatorError, RunNotFoundError
+from durable_worker.operator.clock import Clock, SystemClock
+from durable_worker.operator.lease import LeaseKeeper
+from durable_worker.operator.log import log
+from durable_worker.operator.options import OperatorOptions
+from durable_worker.operator.racing import first_error, unless_stopped
+from durable_worker.operator.session import Session
+from durable_worker.protocol.base import Payload
+from durable_worker.protocol.names import Names
+from durable_worker.protocol.runs import RunDetail, RunQuery, RunRecord
+from durable_worker.stores.base import Store, stored_namespace
+from durable_worker.stores.inputs import AnyInput, CancelRequested, SignalSent, StartRun
+from durable_worker.stores.processes import this_process
+from durable_worker.stores.records import Run
+from durable_worker.stores.views import run_detail, run_record
+from durable_worker.transports.base import Transport
+
+
+class OperatorService:
+    """Sole writer of the store. Use once: `serve` returns after `request_stop`.
+
+    Store and transport are entered by the caller, and outlive `serve`. The other methods are for
+    whoever embeds the operator; those that change something wait until it serves.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        transport: Transport,
+        *,
+        names: Names,
+        options: OperatorOptions | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._store = store
+        self._transport = transport
+        self._names = names
+        self._options = options or OperatorOptions()
+        self._clock = clock or SystemClock()
+        self._owner = this_process(f"operator-{uuid4().hex[:12]}")
+        self._stop = asyncio.Event()
+        self._has_begun = asyncio.Event()
+        self._session: Session | None = None
+        self._waiting: dict[str, list[asyncio.Future[Run]]] = {}
+
+    def request_stop(self) -> None:
+        """Take nothing more, commit what has been taken, let go of the store."""
+        self._stop.set()
+
+    async def serve(self) -> None:
+        """Raises `BrokerRefusedError`, `LeaseLostError`, and `StoreError` or `StoreFullError` once
+        the store has refused to write for too long; no message is lost then."""
+        try:
+            await self._serve()
+        except BaseExceptionGroup as group:
+            raise first_error(group) from None
+        finally:
+            self._session = None
+            self._stop.set()
+            self._has_begun.set()
+            for waiting in self._waiting.values():
+                for each in waiting:
+                    if not each.done():
+                        each.set_exception(_stopped())
+
+    async def _serve(self) -> None:
+        keeper = LeaseKeeper(self._store, self._owner, options=self._options, clock=self._clock)
+        if not await unless_stopped(self._stop, self._transport.wait_connected()):
+            return
+        lease = await unless_stopped(self._stop, keeper.acquire())
+        if not lease:
+            return
+        session = Session(
+            self._store,
+            self._transport,
+            names=self._names,
+            options=self._options,
+            clock=self._clock,
+            lease=lease[0],
+            instance_id=self._owner.instance_id,
+            on_ended=self._on_ended,
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                keeping = group.create_task(keeper.keep(lease[0].token))
+                self._session = session
+                self._has_begun.set()
+                await session.run(self._stop)
+                keeping.cancel()
+        finally:
+            await self._store.release_lease(lease[0].token)
+            log.info("operator_stopped")
+
+    async def _apply(self, value: AnyInput) -> None:
+        await self._has_begun.wait()
+        if self._session is None:
+            raise _stopped()
+        await self._session.applied(value)
+
+    async def start(
+        self,
+        workflow: str,
+        payload: Payload,
+        *,
+        run_id: str | None = None,
+        namespace: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> str:
+        """Start a run, once for each `run_id`; returns its id when it is recorded."""
+        value = StartRun(
+            run_id=run_id or str(uuid4()),
+            workflow=workflow,
+            input=payload,
+            namespace=stored_namespace(namespace),
+            partition=self._options.partition,
+            tags=tuple(tags),
+        )
+        await self._apply(value)
+        return value.run_id
+
+    async def signal(
+        self,
+        name: str,
+        payload: Payload,
+        *,
+        signal_id: str | None = None,
+        namespace: str | None = None,
+    ) -> None:
+        """Deliver a signal to the oldest wait for it, or keep it for the next one."""
+        await self._apply(
+            SignalSent(
+                signal_id=signal_id or str(uuid4()),
+                namespace=stored_namespace(namespace),
+                name=name,
+                payload=payload,
+            )
+        )
+
+    async def cancel(self, run_id: str) -> None:
+        """Raises `RunNotFoundError`. A run that has ended stays as it is."""
+        await self._run(run_id)
+        await self._apply(CancelRequested(run_id=run_id))
+
+    async def detail(self, run_id: str) -> RunDetail:
+        """Raises `RunNotFoundError`."""
+        state = await self._store.load(run_id)
+        if state is None:
+            raise RunNotFoundError(run_id)
+        detail = run_detail(state)
+        return detail if self._session is None else self._session.live.enrich(detail)
+
+    async def list(self, query: RunQuery) -> list[RunRecord]:
+        runs = await self._store.list_runs(query)
+        wakes = await self._store.next_wakes([run.id for run in runs])
+        return [run_record(run, wake_at=wakes.get(run.id)) for run in runs]
+
+    async def wait(self, run_id: str) -> RunRecord:
+        """The run once it has ended. Raises `RunNotFoundError`, or `NoOperatorError` if the
+        operator stops before."""
+        ended: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(run_id, []).append(ended)
+        try:
+            run = await self._run(run_id)
+            if run.status.is_terminal:
+                return run_record(run)
+            if self._stop.is_set() and self._session is None:
+                raise _stopped()
+            return run_record(await ended)
+        finally:
+            waiting = self._waiting[run_id]
+            waiting.remove(ended)
+            if not waiting:
+                del self._waiting[run_id]
+
+    async def _run(self, run_id: str) -> Run:
+        state = await self._store.load(run_id)
+        if state is None:
+            raise RunNotFoundError(run_id)
+        return state.run
+
+    def _on_ended(self, run: Run) -> None:
+        for each in self._waiting.get(run.id, ()):
+            if not each.done():
+                each.set_result(run)
+
+
+def _stopped() -> NoOperatorError:
+    return NoOperatorError("the operator of this process has stopped")

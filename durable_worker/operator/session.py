@@ -1,0 +1,253 @@
+"""One tenure of the lease: everything that runs between acquiring and releasing it."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+from uuid import uuid4
+
+from durable_worker.errors import LeaseLostError, PayloadTooLargeError, StoreError
+from durable_worker.operator.announcements import Announcer
+from durable_worker.operator.clock import Clock
+from durable_worker.operator.consumers import Consumers, Receivers
+from durable_worker.operator.dispatch import Dispatcher, DispatchEvents
+from durable_worker.operator.engine import Engine, Job
+from durable_worker.operator.inbox import Inbox
+from durable_worker.operator.intake import Inlet, Intake
+from durable_worker.operator.ledgers import Ledgers
+from durable_worker.operator.live import LiveReports, TurnWatch
+from durable_worker.operator.log import log
+from durable_worker.operator.messages import Outgoing, owes
+from durable_worker.operator.options import OperatorOptions
+from durable_worker.operator.presence import Presence
+from durable_worker.operator.registry import Registry
+from durable_worker.operator.requests import Requests, Sources
+from durable_worker.operator.timers import Timers
+from durable_worker.operator.transitions.effects import Limits
+from durable_worker.operator.work import Consequences, WorkContext
+from durable_worker.protocol.names import Names
+from durable_worker.stores.base import Lease, Store
+from durable_worker.stores.inputs import (
+    AnyInput,
+    StepLost,
+    StepPoisoned,
+    TurnLost,
+    TurnPoisoned,
+)
+from durable_worker.stores.records import OutboxRow, Run
+from durable_worker.transports.base import Transport
+
+LAST_SENDS_SECONDS = 5.0
+SIGNAL_MEMORY_MS = 24 * 3600 * 1000
+"""How long the id of a consumed signal is known, so that a duplicate is dropped."""
+_HOUR_SECONDS = 3600.0
+_WATCH_SECONDS = 1.0
+
+
+class Session:
+    def __init__(
+        self,
+        store: Store,
+        transport: Transport,
+        *,
+        names: Names,
+        options: OperatorOptions,
+        clock: Clock,
+        lease: Lease,
+        instance_id: str,
+        on_ended: Callable[[Run], None],
+    ) -> None:
+        self._store = store
+        self._transport = transport
+        self._options = options
+        self._clock = clock
+        self._lease = lease
+        self._on_ended = on_ended
+        self.live = LiveReports()
+        self._registry = Registry(clock.monotonic)
+        self._ledgers = Ledgers(store, capacity=options.cached_checkpoints)
+        self._engine = Engine(
+            WorkContext(
+                store,
+                self._ledgers,
+                names,
+                Limits(recoveries=options.recoveries),
+                self._registry.newest_version,
+                transport.is_durable,
+            ),
+            token=lease.token,
+            options=options,
+            clock=clock,
+            aftermath=self._follow_up,
+        )
+        offer = self._engine.offer
+        self._announcer = Announcer(transport, names, instance_id=instance_id)
+        self._dispatcher = Dispatcher(
+            transport, DispatchEvents(self._on_sent, self._on_refused, self._is_wanted)
+        )
+        self._timers = Timers(store, clock=clock, apply=self._engine.applied)
+        self._inbox = Inbox(
+            store, clock=clock, interval=options.inbox_interval.total_seconds(), offer=offer
+        )
+        self._presence = Presence(
+            store,
+            transport,
+            names=names,
+            registry=self._registry,
+            clock=clock,
+            instance_id=instance_id,
+            offer=offer,
+        )
+        self._watch = TurnWatch(
+            silence=options.silence.total_seconds(),
+            monotonic=clock.monotonic,
+            registry=self._registry,
+            peek=self._ledgers.peek,
+        )
+        self._consumers = Consumers(
+            transport,
+            names,
+            receivers=Receivers(
+                Requests(Sources(store, self._registry, self.live, self._engine.applied)),
+                self.live,
+                self._watch,
+                self._presence,
+                self._announcer,
+            ),
+            intake=self._intake,
+            offer=offer,
+        )
+
+    def _intake(self, inlet: Inlet) -> Intake:
+        return Intake(
+            inlet,
+            partition=self._options.partition,
+            new_id=lambda: str(uuid4()),
+            now=self._clock.now,
+        )
+
+    async def applied(self, value: AnyInput) -> None:
+        await self._engine.applied(value)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Operate until `stop`; what has been taken by then is committed before it returns."""
+        owed: Sequence[OutboxRow] = ()
+        if self._transport.is_durable:
+            owed = await self._store.outbox()
+        else:
+            await self._recover()
+        async with asyncio.TaskGroup() as group:
+            advancing = group.create_task(self._engine.run())
+            background = [group.create_task(each) for each in self._background(owed)]
+            subscriptions = await self._consumers.subscribe(prefetch=self._options.prefetch)
+            # Workers are asked who they are once their answers can be heard.
+            background.append(group.create_task(self._presence.run()))
+            try:
+                await stop.wait()
+            finally:
+                for each in subscriptions:
+                    await each.stop()
+            self._engine.close()
+            await advancing
+            await self._finish()
+            for task in background:
+                task.cancel()
+
+    def _background(self, owed: Sequence[OutboxRow]) -> list[Coroutine[Any, Any, None]]:
+        return [
+            self._dispatcher.run(),
+            self._announcer.run(),
+            self._consumers.run(),
+            self._timers.run(),
+            self._inbox.run(),
+            self._resend(owed),
+            self._watch_turns(),
+            self._forget_signals(),
+        ]
+
+    async def _finish(self) -> None:
+        await self._consumers.finish()
+        try:
+            async with asyncio.timeout(LAST_SENDS_SECONDS):
+                await self._dispatcher.drained()
+        except TimeoutError:
+            pass  # what is not sent stays in the outbox
+        await self._engine.flush()
+        await self._announcer.flush()
+
+    async def _recover(self) -> None:
+        """The transport has forgotten everything: send all that is out once more."""
+        work = await self._store.pending_work()
+        is_counted = self._lease.is_takeover
+        for turn in work.turns:
+            lost = TurnLost(run_id=turn.run_id, task_id=turn.task_id, is_counted=is_counted)
+            self._engine.offer(Job(input=lost))
+        for step in work.steps:
+            self._engine.offer(
+                Job(
+                    input=StepLost(
+                        run_id=step.run_id,
+                        seq=step.seq,
+                        attempt=step.attempt,
+                        recoveries=step.recoveries,
+                        is_counted=is_counted,
+                    )
+                )
+            )
+
+    async def _resend(self, owed: Sequence[OutboxRow]) -> None:
+        # Answers that are queued already make most of it moot.
+        await self._clock.sleep(self._options.resend_delay.total_seconds())
+        for row in owed:
+            self._engine.offer(Job(resend=row))
+
+    async def _watch_turns(self) -> None:
+        while True:
+            await self._clock.sleep(_WATCH_SECONDS)
+            for job in self._watch.lost():
+                self._engine.offer(job)
+
+    async def _forget_signals(self) -> None:
+        while True:
+            before = self._clock.now() - SIGNAL_MEMORY_MS
+            try:
+                await self._store.forget_signals(self._lease.token, consumed_before=before)
+            except LeaseLostError:
+                raise
+            except StoreError as error:
+                log.warning("signals_not_forgotten", error=str(error))
+            await self._clock.sleep(_HOUR_SECONDS)
+
+    def _follow_up(self, done: Consequences) -> None:
+        """What a committed transaction asked for."""
+        self._dispatcher.post(done.outgoing)
+        for each in done.outgoing:
+            self._presence.need(each.token)
+        for run_id in done.cancelled:
+            self._announcer.cancel(run_id)
+        self._announcer.events(done.events)
+        if done.earliest_timer is not None:
+            self._timers.arm(done.earliest_timer)
+        for run in done.unserved:
+            self._presence.need_workflow(run)
+        for run in done.ended:
+            self._on_ended(run)
+
+    def _on_sent(self, message: Outgoing) -> None:
+        self._engine.note_sent(message.row.key)
+
+    def _on_refused(self, message: Outgoing, error: PayloadTooLargeError) -> None:
+        row, reason, code = message.row, str(error), error.code or "payload-too-large"
+        self._engine.note_sent(row.key)
+        if row.seq is None:
+            failed: AnyInput = TurnPoisoned(
+                run_id=row.run_id, task_id=row.key, reason=reason, code=code
+            )
+        else:
+            failed = StepPoisoned(
+                run_id=row.run_id, seq=row.seq, reason=reason, code=code, attempt=row.attempt
+            )
+        self._engine.offer(Job(input=failed))
+
+    def _is_wanted(self, message: Outgoing) -> bool:
+        state = self._ledgers.peek(message.row.run_id)
+        return state is None or owes(state, message.row)

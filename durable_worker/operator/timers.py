@@ -1,0 +1,72 @@
+"""Wakes runs whose timers and retries are due."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from durable_worker.errors import StoreError
+from durable_worker.operator.clock import Clock
+from durable_worker.operator.log import log
+from durable_worker.stores.base import Store
+from durable_worker.stores.inputs import AnyInput, TimerDue
+
+LONGEST_SLEEP_SECONDS = 1.0
+"""The system's clock may be set while we sleep; so long may that go unnoticed."""
+
+BATCH = 500
+
+
+class Timers:
+    """`run` fires timers until it is cancelled. `apply` returns when an input is committed."""
+
+    def __init__(
+        self, store: Store, *, clock: Clock, apply: Callable[[AnyInput], Awaitable[None]]
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._apply = apply
+        self._next: int | None = None
+        self._rearmed = asyncio.Event()
+
+    def arm(self, fires_at: int) -> None:
+        """A timer with this deadline (epoch ms) has been committed."""
+        if self._next is None or fires_at < self._next:
+            self._next = fires_at
+            self._rearmed.set()
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self._fire()
+            except StoreError as error:
+                log.error("timers_unreadable", error=str(error))
+                await self._clock.sleep(LONGEST_SLEEP_SECONDS)
+                continue
+            await self._rest()
+
+    async def _fire(self) -> None:
+        while due := await self._store.due_timers(self._clock.now(), limit=BATCH):
+            inputs = [TimerDue(run_id=each.run_id, seq=each.seq) for each in due]
+            await asyncio.gather(*(self._apply(each) for each in inputs))
+        # What is armed from here on is either seen by this query or reported to `arm`.
+        self._next = None
+        self._rearmed.clear()
+        earliest = await self._store.next_timer()
+        if earliest is not None and (self._next is None or earliest < self._next):
+            self._next = earliest
+
+    async def _rest(self) -> None:
+        while self._next is None or self._next > self._clock.now():
+            if self._next is None:
+                await self._rearmed.wait()
+            else:
+                left = (self._next - self._clock.now()) / 1000
+                await self._sleep_or_rearmed(min(max(left, 0.0), LONGEST_SLEEP_SECONDS))
+            self._rearmed.clear()
+
+    async def _sleep_or_rearmed(self, seconds: float) -> None:
+        async with asyncio.TaskGroup() as group:
+            sleeping = group.create_task(self._clock.sleep(seconds))
+            rearmed = group.create_task(self._rearmed.wait())
+            await asyncio.wait({sleeping, rearmed}, return_when=asyncio.FIRST_COMPLETED)
+            sleeping.cancel()
+            rearmed.cancel()

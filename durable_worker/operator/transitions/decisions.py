@@ -1,0 +1,195 @@
+"""What the answer to a turn does (protocol/README.md: decisions and commands)."""
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from msgspec.structs import replace
+
+from durable_worker.operator.transitions.draft import Draft, instant
+from durable_worker.operator.transitions.effects import AwaitSignal, Deliver, SendStep
+from durable_worker.operator.transitions.ending import CANCELLED, end_run
+from durable_worker.protocol.commands import (
+    AnyCommand,
+    DecisionStatus,
+    RecordStep,
+    ScheduleStep,
+    StartChild,
+    StartTimer,
+    WaitSignal,
+    WorkflowDecision,
+)
+from durable_worker.protocol.control import EngineEventType
+from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.names import child_run_id, is_default
+from durable_worker.protocol.runs import RunStatus
+from durable_worker.protocol.tasks import HistoryKind
+from durable_worker.stores.inputs import StartRun
+from durable_worker.stores.records import Checkpoint, CheckpointStatus, Parent
+
+_STUCK = Failure(
+    message="the turn ended without a result, and the run waits for nothing that could happen",
+    code="stuck",
+    retryable=False,
+)
+_UNEXPLAINED = Failure(message="the workflow failed without saying why")
+
+
+def on_decision(draft: Draft, decision: WorkflowDecision) -> None:
+    """Applied only if it answers the turn that the run awaits."""
+    if draft.run.task_id != decision.task_id:
+        return
+    has_grown = draft.run.is_dirty
+    draft.update(task_id=None, is_dirty=False, recoveries=0)
+    match decision.status:
+        case DecisionStatus.CONTINUE:
+            _suspend(draft, decision.commands, has_grown=has_grown)
+        case DecisionStatus.COMPLETED:
+            _record(draft, decision.commands)
+            end_run(draft, RunStatus.COMPLETED, output=decision.output)
+        case DecisionStatus.FAILED:
+            _record(draft, decision.commands)
+            end_run(draft, RunStatus.FAILED, error=decision.error or _UNEXPLAINED)
+        case DecisionStatus.CANCELLED:
+            _record(draft, decision.commands)
+            end_run(draft, RunStatus.CANCELLED, error=decision.error or CANCELLED)
+        case _:
+            assert_never(decision.status)
+
+
+def _suspend(draft: Draft, commands: Iterable[AnyCommand], *, has_grown: bool) -> None:
+    has_recorded = False
+    repeated: set[int] = set()
+    for command in commands:
+        match command:
+            case StartTimer():
+                repeated.add(command.seq)
+                _start_timer(draft, command)
+            case _ if draft.checkpoint(command.seq) is not None:
+                continue
+            case RecordStep():
+                has_recorded = True
+                draft.put(_recorded(draft, command))
+            case ScheduleStep():
+                _schedule(draft, command)
+            case WaitSignal():
+                _wait(draft, command)
+            case StartChild():
+                _start_child(draft, command)
+            case _:
+                assert_never(command)
+    _forget_timers(draft, except_for=repeated)
+    if has_grown:
+        draft.grow()
+    elif draft.has_pending():
+        draft.update(status=RunStatus.SUSPENDED)
+        draft.emit(EngineEventType.RUN_SUSPENDED)
+    elif has_recorded:
+        draft.grow()
+    else:
+        end_run(draft, RunStatus.FAILED, error=_STUCK)
+
+
+def _record(draft: Draft, commands: Iterable[AnyCommand]) -> None:
+    for command in commands:
+        if isinstance(command, RecordStep) and draft.checkpoint(command.seq) is None:
+            draft.put(_recorded(draft, command))
+
+
+def _recorded(draft: Draft, command: RecordStep) -> Checkpoint:
+    finished = draft.now if command.finished_at is None else instant(command.finished_at)
+    return Checkpoint(
+        run_id=draft.run.id,
+        seq=command.seq,
+        kind=HistoryKind.STEP,
+        name=command.name,
+        status=CheckpointStatus.COMPLETED if command.error is None else CheckpointStatus.FAILED,
+        output=command.output,
+        error=command.error,
+        enqueued_at=draft.now,
+        started_at=None if command.started_at is None else instant(command.started_at),
+        finished_at=finished,
+        events=tuple(command.events or ()),
+        parallel_group=command.parallel_group,
+    )
+
+
+def _schedule(draft: Draft, command: ScheduleStep) -> None:
+    draft.put(
+        Checkpoint(
+            run_id=draft.run.id,
+            seq=command.seq,
+            kind=HistoryKind.CALL,
+            name=command.name,
+            status=CheckpointStatus.PENDING,
+            input=command.input,
+            retry=command.retry,
+            partition=None if is_default(command.group) else command.group,
+            enqueued_at=draft.now,
+            parallel_group=command.parallel_group,
+        )
+    )
+    draft.add(SendStep(draft.run.id, command.seq, 1))
+
+
+def _start_timer(draft: Draft, command: StartTimer) -> None:
+    """A repeated one keeps its first deadline, also if it had lost its wake-up meanwhile."""
+    existing = draft.checkpoint(command.seq)
+    if existing is None:
+        draft.put(
+            Checkpoint(
+                run_id=draft.run.id,
+                seq=command.seq,
+                kind=HistoryKind.TIMER,
+                name=f"sleep:{command.seq}",
+                status=CheckpointStatus.PENDING,
+                fires_at=instant(draft.now + command.ms),
+                enqueued_at=draft.now,
+            )
+        )
+    elif existing.status is CheckpointStatus.CANCELLED and existing.kind is HistoryKind.TIMER:
+        draft.put(replace(existing, status=CheckpointStatus.PENDING, finished_at=None))
+
+
+def _forget_timers(draft: Draft, *, except_for: set[int]) -> None:
+    for each in draft.pending():
+        if each.kind is HistoryKind.TIMER and each.seq not in except_for:
+            draft.put(replace(each, status=CheckpointStatus.CANCELLED, finished_at=draft.now))
+
+
+def _wait(draft: Draft, command: WaitSignal) -> None:
+    draft.put(
+        Checkpoint(
+            run_id=draft.run.id,
+            seq=command.seq,
+            kind=HistoryKind.SIGNAL,
+            name=command.signal,
+            status=CheckpointStatus.PENDING,
+            enqueued_at=draft.now,
+        )
+    )
+    draft.add(AwaitSignal(draft.run.id, command.seq, draft.run.namespace, command.signal))
+
+
+def _start_child(draft: Draft, command: StartChild) -> None:
+    run = draft.run
+    draft.put(
+        Checkpoint(
+            run_id=run.id,
+            seq=command.seq,
+            kind=HistoryKind.CHILD,
+            name=command.workflow,
+            status=CheckpointStatus.PENDING,
+            input=command.input,
+            enqueued_at=draft.now,
+            parallel_group=command.parallel_group,
+        )
+    )
+    child = StartRun(
+        run_id=child_run_id(run.id, command.seq),
+        workflow=command.workflow,
+        input=command.input,
+        namespace=run.namespace,
+        partition=run.partition,
+        parent=Parent(run.id, command.seq),
+    )
+    draft.add(Deliver(child))

@@ -1,0 +1,108 @@
+"""A transition in the making, and the moves that all transitions share."""
+
+from typing import Any
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from durable_worker.operator.transitions.effects import Effect, Emit, Limits, SendTurn, Transition
+from durable_worker.protocol.base import Payload
+from durable_worker.protocol.control import EngineEvent, EngineEventType
+from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.runs import RunStatus
+from durable_worker.stores.records import LAST_INSTANT, Checkpoint, CheckpointStatus, RunState
+from durable_worker.stores.views import iso_time
+
+
+def turn_id(run_id: str, turn_no: int) -> str:
+    return f"{run_id}#{turn_no}"
+
+
+def instant(at: int) -> int:
+    """An instant from the wire or from arithmetic, held within what can be stored and shown."""
+    return max(0, min(at, LAST_INSTANT))
+
+
+class Draft:
+    """Collects what changes on top of a state that stays as it is."""
+
+    def __init__(self, state: RunState, *, now: int, limits: Limits) -> None:
+        self._state = state
+        self._changed: dict[int, Checkpoint] = {}
+        self._effects: list[Effect] = []
+        self.run = state.run
+        self.now = now
+        self.limits = limits
+
+    def update(self, **changes: Any) -> None:
+        self.run = replace(self.run, updated_at=self.now, **changes)
+
+    def checkpoint(self, seq: int) -> Checkpoint | None:
+        return self._changed.get(seq) or self._state.checkpoints.get(seq)
+
+    def put(self, checkpoint: Checkpoint) -> None:
+        self._changed[checkpoint.seq] = checkpoint
+
+    def pending(self) -> list[Checkpoint]:
+        """In order of seq."""
+        candidates = sorted({*self._state.pending, *self._changed})
+        found = (self.checkpoint(seq) for seq in candidates)
+        return [each for each in found if each is not None and each.is_pending]
+
+    def has_pending(self) -> bool:
+        if any(each.is_pending for each in self._changed.values()):
+            return True
+        return any(seq not in self._changed for seq in self._state.pending)
+
+    def add(self, effect: Effect) -> None:
+        self._effects.append(effect)
+
+    def finish(self) -> Transition:
+        run = None if self.run is self._state.run else self.run
+        return Transition(run, tuple(self._changed.values()), tuple(self._effects))
+
+    def grow(self) -> None:
+        """History has grown: the run needs a turn, or another one after the one that is out."""
+        if self.run.task_id is None:
+            self.start_turn()
+        elif not self.run.is_dirty:
+            self.update(is_dirty=True)
+
+    def start_turn(self, *, recoveries: int = 0) -> None:
+        turn_no = self.run.turn_no + 1
+        task_id = turn_id(self.run.id, turn_no)
+        self.update(
+            status=RunStatus.RUNNING,
+            turn_no=turn_no,
+            task_id=task_id,
+            is_dirty=False,
+            recoveries=recoveries,
+        )
+        self.add(SendTurn(self.run.id, task_id))
+
+    def resolve(
+        self, checkpoint: Checkpoint, *, output: Payload = UNSET, error: Failure | None = None
+    ) -> None:
+        """End a pending operation for good; the run gets to see it."""
+        self.put(
+            replace(
+                checkpoint,
+                status=CheckpointStatus.COMPLETED if error is None else CheckpointStatus.FAILED,
+                output=output,
+                error=error,
+                fires_at=None if error is not None else checkpoint.fires_at,
+                finished_at=self.now,
+            )
+        )
+        self.grow()
+
+    def emit(self, event_type: EngineEventType, **fields: Any) -> None:
+        event = EngineEvent(
+            type=event_type,
+            run_id=self.run.id,
+            workflow=self.run.workflow,
+            namespace=self.run.namespace,
+            at=iso_time(self.now),
+            **fields,
+        )
+        self.add(Emit(event))

@@ -1,0 +1,75 @@
+"""What a transition asks of the engine. Messages are built from the state when they are sent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from durable_worker.protocol.control import EngineEvent
+from durable_worker.stores.inputs import RunInput
+from durable_worker.stores.records import Checkpoint, Run
+
+
+@dataclass(frozen=True, slots=True)
+class SendTurn:
+    run_id: str
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendStep:
+    run_id: str
+    seq: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastCancel:
+    """Tell every worker to stop what it runs for this run."""
+
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitSignal:
+    """A wait has begun; a buffered signal of that name resolves it at once."""
+
+    run_id: str
+    seq: int
+    namespace: str
+    signal: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """An input for another run, to be applied in the same transaction or durably later."""
+
+    input: RunInput
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    event: EngineEvent
+
+
+Effect = SendTurn | SendStep | BroadcastCancel | AwaitSignal | Deliver | Emit
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`recoveries`: how often a lost turn or step is sent again before it is given up.
+    `second_chances`: the same for one on which the broker gave up, after many deliveries each."""
+
+    recoveries: int = 10
+    second_chances: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """What changes: the run (None: unchanged), checkpoints, and the effects in order."""
+
+    run: Run | None = None
+    checkpoints: Sequence[Checkpoint] = ()
+    effects: Sequence[Effect] = ()
+
+
+NOTHING = Transition()
+"""The input was applied already, or concerns nothing that exists."""

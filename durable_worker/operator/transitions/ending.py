@@ -1,0 +1,61 @@
+"""How a run ends, and whom that concerns."""
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from durable_worker.operator.transitions.draft import Draft
+from durable_worker.operator.transitions.effects import BroadcastCancel, Deliver
+from durable_worker.protocol.base import Payload
+from durable_worker.protocol.control import EngineEventType
+from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.names import child_run_id
+from durable_worker.protocol.runs import RunStatus
+from durable_worker.protocol.tasks import HistoryKind
+from durable_worker.stores.inputs import CancelRequested, ChildEnded, TurnPoisoned
+from durable_worker.stores.records import CheckpointStatus, Parent, Run
+
+CANCELLED = Failure(message="the run was cancelled", code="cancelled")
+
+
+def end_run(
+    draft: Draft, status: RunStatus, *, output: Payload = UNSET, error: Failure | None = None
+) -> None:
+    """Enter a terminal status: nothing stays pending, the parent is told."""
+    for each in draft.pending():
+        draft.put(replace(each, status=CheckpointStatus.CANCELLED, finished_at=draft.now))
+        if status is RunStatus.CANCELLED and each.kind is HistoryKind.CHILD:
+            draft.add(Deliver(CancelRequested(run_id=child_run_id(each.run_id, each.seq))))
+    draft.update(status=status, output=output, error=error, task_id=None, is_dirty=False)
+    if status is RunStatus.CANCELLED:
+        draft.add(BroadcastCancel(draft.run.id))
+    if draft.run.parent is not None:
+        draft.add(Deliver(report_to(draft.run.parent, draft.run)))
+    if status is RunStatus.COMPLETED:
+        draft.emit(EngineEventType.RUN_COMPLETED, output=output)
+    else:
+        draft.emit(EngineEventType.RUN_FAILED, error=error)
+
+
+def report_to(parent: Parent, child: Run) -> ChildEnded:
+    return ChildEnded(
+        run_id=parent.run_id,
+        seq=parent.seq,
+        status=child.status,
+        output=child.output,
+        error=child.error,
+    )
+
+
+def on_cancel(draft: Draft) -> None:
+    if not draft.run.status.is_terminal:
+        end_run(draft, RunStatus.CANCELLED, error=CANCELLED)
+
+
+def on_turn_poisoned(draft: Draft, poisoned: TurnPoisoned) -> None:
+    if draft.run.task_id != poisoned.task_id:
+        return
+    if poisoned.is_suspicion and draft.run.recoveries < draft.limits.second_chances:
+        draft.start_turn(recoveries=draft.run.recoveries + 1)
+        return
+    error = Failure(message=poisoned.reason, code=poisoned.code, retryable=False)
+    end_run(draft, RunStatus.DEAD, error=error)

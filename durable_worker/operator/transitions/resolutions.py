@@ -1,0 +1,113 @@
+"""How pending operations come to their end: results, timers, signals, children."""
+
+from msgspec.structs import replace
+
+from durable_worker.operator.transitions.draft import Draft, instant
+from durable_worker.operator.transitions.effects import SendStep
+from durable_worker.protocol.control import EngineEventType
+from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.names import step_id
+from durable_worker.protocol.results import ResultStatus, StepResult
+from durable_worker.protocol.retry import delay_before_next, may_retry
+from durable_worker.protocol.runs import RunStatus
+from durable_worker.protocol.tasks import HistoryKind
+from durable_worker.stores.inputs import ChildEnded, SignalMatched, StepPoisoned
+from durable_worker.stores.records import Checkpoint
+
+_UNEXPLAINED = Failure(message="the step failed without saying why")
+
+
+def _pending(draft: Draft, seq: int, kind: HistoryKind) -> Checkpoint | None:
+    found = draft.checkpoint(seq)
+    return found if found is not None and found.is_pending and found.kind is kind else None
+
+
+def on_result(draft: Draft, result: StepResult, *, attempt: int | None) -> None:
+    """Late answers (another attempt, an operation that has ended) change nothing."""
+    call = _pending(draft, result.seq, HistoryKind.CALL)
+    if call is None or (attempt is not None and attempt != call.attempt):
+        return
+    if call.fires_at is not None:
+        # The attempt has been answered already: what comes now repeats it.
+        return
+    call = _with_report(call, result, now=draft.now)
+    if result.status is ResultStatus.COMPLETED:
+        draft.resolve(call, output=result.output)
+        draft.emit(EngineEventType.STEP_COMPLETED, **_described(draft, call), output=result.output)
+        return
+    failure = result.error or _UNEXPLAINED
+    if call.retry is not None and may_retry(call.retry, failure, attempt=call.attempt):
+        key = step_id(call.run_id, call.seq)
+        delay = delay_before_next(call.retry, attempt=call.attempt, key=key)
+        fires_at = instant(draft.now + delay)
+        draft.put(
+            replace(call, attempt=call.attempt + 1, fires_at=fires_at, error=failure, recoveries=0)
+        )
+        return
+    _fail(draft, call, failure)
+
+
+def _with_report(call: Checkpoint, result: StepResult, *, now: int) -> Checkpoint:
+    started = call.started_at
+    if started is None and result.started_at is not None:
+        started = min(instant(result.started_at), now)
+    return replace(call, started_at=started, events=(*call.events, *(result.events or ())))
+
+
+def _fail(draft: Draft, call: Checkpoint, failure: Failure) -> None:
+    draft.resolve(call, error=failure)
+    draft.emit(EngineEventType.STEP_FAILED, **_described(draft, call), error=failure)
+
+
+def _described(draft: Draft, call: Checkpoint) -> dict[str, object]:
+    started = call.started_at
+    return {
+        "seq": call.seq,
+        "name": call.name,
+        "kind": call.kind.value,
+        "duration_ms": None if started is None else float(max(0, draft.now - started)),
+        "queue_ms": None if started is None else float(max(0, started - call.enqueued_at)),
+    }
+
+
+def on_timer(draft: Draft, seq: int) -> None:
+    """A deadline has passed: a sleep is over, or a call is due for its next attempt."""
+    waiting = draft.checkpoint(seq)
+    if waiting is None or not waiting.is_pending or waiting.fires_at is None:
+        return
+    if waiting.fires_at > draft.now:
+        return
+    if waiting.kind is HistoryKind.TIMER:
+        draft.resolve(waiting)
+        return
+    draft.put(replace(waiting, fires_at=None))
+    draft.add(SendStep(waiting.run_id, seq, waiting.attempt))
+
+
+def on_signal(draft: Draft, signal: SignalMatched) -> None:
+    waiting = _pending(draft, signal.seq, HistoryKind.SIGNAL)
+    if waiting is not None:
+        draft.resolve(waiting, output=signal.payload)
+
+
+def on_child_ended(draft: Draft, ended: ChildEnded) -> None:
+    child = _pending(draft, ended.seq, HistoryKind.CHILD)
+    if child is None:
+        return
+    if ended.status is RunStatus.COMPLETED:
+        draft.resolve(child, output=ended.output)
+        return
+    failure = ended.error or Failure(message=f"the child run ended as {ended.status.value}")
+    draft.resolve(child, error=failure)
+
+
+def on_step_poisoned(draft: Draft, poisoned: StepPoisoned) -> None:
+    call = _pending(draft, poisoned.seq, HistoryKind.CALL)
+    if call is None or (poisoned.attempt is not None and poisoned.attempt != call.attempt):
+        return
+    if poisoned.is_suspicion and call.recoveries < draft.limits.second_chances:
+        if poisoned.recoveries == call.recoveries:
+            draft.put(replace(call, recoveries=call.recoveries + 1))
+            draft.add(SendStep(call.run_id, call.seq, call.attempt))
+        return
+    _fail(draft, call, Failure(message=poisoned.reason, code=poisoned.code, retryable=False))

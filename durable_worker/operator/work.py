@@ -1,0 +1,307 @@
+"""One transaction in the making: inputs applied in memory, rows and messages gathered."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from msgspec.structs import replace
+
+from durable_worker.operator.ledgers import Ledger, Ledgers
+from durable_worker.operator.messages import (
+    Outgoing,
+    message_for,
+    owes,
+    repeated,
+    step_row,
+    turn_row,
+)
+from durable_worker.operator.transitions.apply import apply, carried_by
+from durable_worker.operator.transitions.effects import (
+    AwaitSignal,
+    BroadcastCancel,
+    Deliver,
+    Effect,
+    Emit,
+    Limits,
+    SendStep,
+    SendTurn,
+)
+from durable_worker.protocol.control import EngineEvent
+from durable_worker.protocol.names import Names
+from durable_worker.stores.base import Batch, Store
+from durable_worker.stores.inputs import (
+    AnyInput,
+    RunInput,
+    SignalMatched,
+    SignalSent,
+    StartRun,
+)
+from durable_worker.stores.records import (
+    Checkpoint,
+    DeadLetter,
+    OutboxRow,
+    Run,
+    SignalRecord,
+    Waiter,
+)
+
+MAX_CHANGES = 5_000
+"""Changed checkpoints and runs in one transaction after which inputs for other runs are put off."""
+
+VersionOf = Callable[[str, str | None], str | None]
+"""(workflow, partition) -> the version that a new run starts on; None while nobody serves it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkContext:
+    """What every transaction of one operator shares."""
+
+    store: Store
+    ledgers: Ledgers
+    names: Names
+    limits: Limits
+    version_of: VersionOf
+    keeps_outbox: bool
+
+
+@dataclass(slots=True)
+class Consequences:
+    """What is to be done once the transaction is committed."""
+
+    outgoing: list[Outgoing] = field(default_factory=list[Outgoing])
+    cancelled: list[str] = field(default_factory=list[str])
+    events: list[EngineEvent] = field(default_factory=list[EngineEvent])
+    ended: list[Run] = field(default_factory=list[Run])
+    unserved: list[Run] = field(default_factory=list[Run])
+    stale: list[str] = field(default_factory=list[str])
+    earliest_timer: int | None = None
+    has_put_off: bool = False
+
+
+class UnitOfWork:
+    """Applies inputs one after the other. `now` is the time of all of them."""
+
+    def __init__(self, context: WorkContext, *, now: int) -> None:
+        self._context = context
+        self._now = now
+        self._runs: dict[str, Run] = {}
+        self._checkpoints: dict[tuple[str, int], Checkpoint] = {}
+        self._signals: dict[str, SignalRecord] = {}
+        self._waiters: dict[tuple[str, str], list[Waiter]] = {}
+        self._rows: dict[str, OutboxRow] = {}
+        self._repeated: set[str] = set()
+        self._put_off: list[AnyInput] = []
+        self._created: list[str] = []
+        self._seen: set[str] = set()
+        self._absent: set[str] = set()
+        self._done = Consequences()
+
+    @property
+    def seen(self) -> set[str]:
+        """Runs whose ledgers this transaction has used."""
+        return self._seen
+
+    async def prepare(self, values: Iterable[AnyInput]) -> None:
+        """Load in one go what these inputs concern."""
+        run_ids = {each.run_id for each in values if not isinstance(each, SignalSent)}
+        self._seen |= run_ids
+        await self._context.ledgers.fetch(run_ids)
+        self._absent = {run_id for run_id in run_ids if self._context.ledgers.peek(run_id) is None}
+
+    async def _ledger(self, run_id: str) -> Ledger | None:
+        if run_id in self._absent:
+            return None
+        self._seen.add(run_id)
+        return await self._context.ledgers.get(run_id)
+
+    async def apply(self, value: AnyInput) -> None:
+        queue: deque[RunInput] = deque()
+        if isinstance(value, SignalSent):
+            await self._match(value, queue)
+        else:
+            queue.append(value)
+        while queue:
+            await self._advance(queue.popleft(), queue)
+
+    async def resend(self, row: OutboxRow) -> None:
+        """A message that an earlier process owed: send it, unless it has become moot."""
+        ledger = await self._ledger(row.run_id)
+        if ledger is not None and owes(ledger.state, row):
+            self._rows[row.key] = row
+            self._repeated.add(row.key)
+        else:
+            self._done.stale.append(row.key)
+
+    async def _advance(self, value: RunInput, queue: deque[RunInput]) -> None:
+        ledger = await self._ledger(value.run_id)
+        if ledger is None and isinstance(value, StartRun) and value.version is None:
+            version = self._context.version_of(value.workflow, value.partition)
+            value = replace(value, version=version)
+        moved = apply(
+            None if ledger is None else ledger.state,
+            value,
+            now=self._now,
+            limits=self._context.limits,
+        )
+        if moved.run is not None:
+            if ledger is None:
+                ledger = self._context.ledgers.add(moved.run)
+                self._absent.discard(moved.run.id)
+                self._created.append(moved.run.id)
+            self._note_run(moved.run, ledger)
+        if ledger is not None and (moved.run is not None or moved.checkpoints):
+            ledger.absorb(moved.run, moved.checkpoints)
+        for checkpoint in moved.checkpoints:
+            self._note_checkpoint(checkpoint)
+        for effect in moved.effects:
+            await self._perform(effect, queue)
+
+    def _note_run(self, run: Run, ledger: Ledger) -> None:
+        self._runs[run.id] = run
+        if run.status.is_terminal and not ledger.state.run.status.is_terminal:
+            self._done.ended.append(run)
+
+    def _note_checkpoint(self, checkpoint: Checkpoint) -> None:
+        self._checkpoints[checkpoint.run_id, checkpoint.seq] = checkpoint
+        fires_at = checkpoint.fires_at
+        if fires_at is not None and checkpoint.is_pending:
+            earliest = self._done.earliest_timer
+            self._done.earliest_timer = fires_at if earliest is None else min(earliest, fires_at)
+
+    async def _perform(self, effect: Effect, queue: deque[RunInput]) -> None:
+        match effect:
+            case SendTurn(run_id=run_id, task_id=task_id):
+                self._owe(turn_row(run_id, task_id))
+            case SendStep(run_id=run_id, seq=seq, attempt=attempt):
+                self._owe(step_row(run_id, seq, attempt))
+            case BroadcastCancel(run_id=run_id):
+                self._done.cancelled.append(run_id)
+            case Emit(event=event):
+                self._done.events.append(event)
+            case AwaitSignal():
+                await self._take_buffered(effect, queue)
+            case Deliver(input=value):
+                if len(self._runs) + len(self._checkpoints) < MAX_CHANGES:
+                    queue.append(value)
+                else:
+                    self._put_off.append(value)
+            case _:
+                assert_never(effect)
+
+    def _owe(self, row: OutboxRow) -> None:
+        self._rows[row.key] = row
+
+    async def _match(self, signal: SignalSent, queue: deque[RunInput]) -> None:
+        """Give a signal to the oldest wait for it, or keep it; a repeated one is ignored."""
+        if signal.signal_id in self._signals:
+            return
+        if await self._context.store.signal(signal.signal_id) is not None:
+            return
+        waiter = await self._oldest_waiter(signal.namespace, signal.name)
+        self._signals[signal.signal_id] = SignalRecord(
+            id=signal.signal_id,
+            namespace=signal.namespace,
+            name=signal.name,
+            payload=signal.payload,
+            received_at=self._now,
+            consumed_at=None if waiter is None else self._now,
+        )
+        if waiter is not None:
+            queue.append(
+                SignalMatched(run_id=waiter.run_id, seq=waiter.seq, payload=signal.payload)
+            )
+
+    async def _oldest_waiter(self, namespace: str, name: str) -> Waiter | None:
+        limit = 8
+        while True:
+            known = await self._context.store.waiters(namespace, name, limit=limit)
+            found = next((each for each in known if self._still_waits(each)), None)
+            if found is not None:
+                return found
+            if len(known) < limit:
+                break
+            limit *= 4
+        begun = self._waiters.get((namespace, name), [])
+        return next((each for each in begun if self._still_waits(each)), None)
+
+    def _still_waits(self, waiter: Waiter) -> bool:
+        changed = self._checkpoints.get((waiter.run_id, waiter.seq))
+        return changed is None or changed.is_pending
+
+    async def _take_buffered(self, wait: AwaitSignal, queue: deque[RunInput]) -> None:
+        signal = await self._oldest_buffered(wait.namespace, wait.signal)
+        if signal is None:
+            waiters = self._waiters.setdefault((wait.namespace, wait.signal), [])
+            waiters.append(Waiter(wait.run_id, wait.seq))
+            return
+        self._signals[signal.id] = replace(signal, consumed_at=self._now)
+        queue.append(SignalMatched(run_id=wait.run_id, seq=wait.seq, payload=signal.payload))
+
+    async def _oldest_buffered(self, namespace: str, name: str) -> SignalRecord | None:
+        limit = 8
+        while True:
+            known = await self._context.store.buffered_signals(namespace, name, limit=limit)
+            found = next((each for each in known if each.id not in self._signals), None)
+            if found is not None:
+                return found
+            if len(known) < limit:
+                break
+            limit *= 4
+        arrived = (
+            each
+            for each in self._signals.values()
+            if each.consumed_at is None and (each.namespace, each.name) == (namespace, name)
+        )
+        return next(arrived, None)
+
+    def finish(
+        self,
+        *,
+        sent: Sequence[str],
+        inbox: Sequence[int],
+        letters: Sequence[DeadLetter],
+    ) -> tuple[Batch, Consequences]:
+        """The rows to commit and what to do then. `sent` and `inbox` are the keys of rows that are
+        settled."""
+        owed = self._build_messages()
+        done = self._done
+        done.unserved = [
+            run for run_id in self._created if (run := self._runs[run_id]).version is None
+        ]
+        done.has_put_off = bool(self._put_off)
+        keeps = self._context.keeps_outbox
+        batch = Batch(
+            runs=tuple(self._runs.values()),
+            checkpoints=tuple(self._checkpoints.values()),
+            signals=tuple(self._signals.values()),
+            outbox_added=owed if keeps else (),
+            outbox_removed=(*sent, *done.stale) if keeps else (),
+            inbox_added=tuple(self._put_off),
+            inbox_removed=tuple(inbox),
+            dead_letters=tuple(letters),
+        )
+        return batch, done
+
+    def _build_messages(self) -> list[OutboxRow]:
+        owed: list[OutboxRow] = []
+        for row in self._rows.values():
+            ledger = self._context.ledgers.held(row.run_id)
+            if not owes(ledger.state, row):
+                continue
+            if row.seq is None:
+                self._leave_clean(ledger, row.key)
+            owed.append(row)
+            message = message_for(ledger, row, names=self._context.names)
+            if row.key in self._repeated or (message.times_resent and self._context.keeps_outbox):
+                message = repeated(message)
+            self._done.outgoing.append(message)
+        return owed
+
+    def _leave_clean(self, ledger: Ledger, task_id: str) -> None:
+        """This turn carries all that the transaction has resolved."""
+        run = ledger.state.run
+        carried = carried_by(run, task_id)
+        if carried is not run:
+            ledger.absorb(carried, ())
+            self._runs[run.id] = carried

@@ -1,0 +1,206 @@
+"""What the operator and local clients need from a database."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from durable_worker.protocol.names import is_default
+from durable_worker.protocol.runs import RunQuery, RunStatus
+from durable_worker.stores.inputs import AnyInput
+from durable_worker.stores.records import (
+    Checkpoint,
+    DeadLetter,
+    DueTimer,
+    Facets,
+    OutboxRow,
+    PendingWork,
+    Run,
+    RunState,
+    SignalRecord,
+    Waiter,
+)
+
+DEFAULT_LIST_LIMIT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process that wants to operate the database.
+
+    `machine` identifies host, boot and process namespace: only there `pid` means something.
+    `process_start` tells two processes with one pid apart (None where the system does not say).
+    """
+
+    instance_id: str
+    host: str
+    machine: str
+    pid: int
+    process_start: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write, with its fencing token. `is_takeover`: the one before never let go."""
+
+    token: int
+    is_takeover: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseHolder:
+    """Who holds the lease, until when (epoch ms) unless it is renewed."""
+
+    owner: Owner
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class InboxRow:
+    """An input that some process has submitted. `input` is None if this version cannot read it."""
+
+    id: int
+    input: AnyInput | None
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Rows that change together. Runs, checkpoints, signals and letters replace those they equal
+    by key."""
+
+    runs: Sequence[Run] = ()
+    checkpoints: Sequence[Checkpoint] = ()
+    signals: Sequence[SignalRecord] = ()
+    outbox_added: Sequence[OutboxRow] = ()
+    outbox_removed: Sequence[str] = ()
+    inbox_added: Sequence[AnyInput] = ()
+    inbox_removed: Sequence[int] = ()
+    dead_letters: Sequence[DeadLetter] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        return not (
+            self.runs
+            or self.checkpoints
+            or self.signals
+            or self.outbox_added
+            or self.outbox_removed
+            or self.inbox_added
+            or self.inbox_removed
+            or self.dead_letters
+        )
+
+
+class Store(Protocol):
+    """A database, opened by entering it. One operator writes (lease), any process may read and
+    `submit`.
+
+    Every method raises `StoreError` if the database cannot be opened, read or written, and
+    `StoreFullError` if its disk is full. Instants are epoch milliseconds.
+    """
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None: ...
+
+    async def acquire_lease(self, owner: Owner, *, now: int, ttl: int) -> Lease | LeaseHolder:
+        """Become the writer for `ttl` ms, or learn who is. At once if the last holder let go, let
+        it expire, or was a process of this machine that no longer exists."""
+        ...
+
+    async def renew_lease(self, token: int, *, now: int, ttl: int) -> None:
+        """Raises `LeaseLostError`."""
+        ...
+
+    async def release_lease(self, token: int) -> None:
+        """Let go. Harmless if the lease is lost already."""
+        ...
+
+    async def commit(self, batch: Batch, token: int) -> None:
+        """Write all of it or nothing. Raises `LeaseLostError` if `token` is not the lease's."""
+        ...
+
+    async def load(self, run_id: str) -> RunState | None: ...
+    async def load_many(self, run_ids: Sequence[str]) -> dict[str, RunState]: ...
+
+    async def due_timers(self, now: int, *, limit: int) -> list[DueTimer]:
+        """Pending checkpoints with `fires_at <= now`, earliest first."""
+        ...
+
+    async def next_timer(self) -> int | None:
+        """The earliest `fires_at` of a pending checkpoint."""
+        ...
+
+    async def waiters(self, namespace: str, signal: str, *, limit: int) -> list[Waiter]:
+        """Pending waits for a signal, oldest first."""
+        ...
+
+    async def buffered_signals(
+        self, namespace: str, signal: str, *, limit: int
+    ) -> list[SignalRecord]:
+        """Signals that nobody has consumed, oldest first."""
+        ...
+
+    async def signal(self, signal_id: str) -> SignalRecord | None: ...
+
+    async def forget_signals(self, token: int, *, consumed_before: int) -> None: ...
+
+    async def outbox(self) -> list[OutboxRow]: ...
+    async def pending_work(self) -> PendingWork: ...
+
+    async def unserved_runs(self, workflow: str, *, limit: int) -> list[Run]:
+        """Runs of a workflow that wait for a worker to appear (no version yet), oldest first."""
+        ...
+
+    async def unserved_workflows(self) -> list[str]: ...
+
+    async def submit(self, value: AnyInput) -> int:
+        """Hand an input to whoever operates the database, from any process; returns its row id."""
+        ...
+
+    async def inbox(self, *, after: int, limit: int) -> list[InboxRow]:
+        """Submitted inputs with an id above `after`, in order. A commit removes them."""
+        ...
+
+    async def has_news(self) -> bool:
+        """Whether another process may have submitted something since the last call. Cheap."""
+        ...
+
+    async def list_runs(self, query: RunQuery) -> list[Run]:
+        """Newest first; at most `DEFAULT_LIST_LIMIT` unless the query says otherwise."""
+        ...
+
+    async def next_wakes(self, run_ids: Sequence[str]) -> dict[str, int]:
+        """The earliest pending `fires_at` of each of these runs that has one."""
+        ...
+
+    async def facets(self, query: RunQuery) -> Facets: ...
+    async def dead_letters(self, *, limit: int) -> list[DeadLetter]:
+        """Newest first."""
+        ...
+
+
+def wanted_statuses(query: RunQuery) -> list[RunStatus] | None:
+    """The statuses that a query selects; None: all."""
+    if query.status is None and query.statuses is None:
+        return None
+    both = [*(query.statuses or ())]
+    return both if query.status is None else [query.status, *both]
+
+
+def stored_namespace(name: str | None) -> str:
+    """How rows spell a namespace: unset, empty and `default` are one."""
+    return "default" if name is None or is_default(name) else name
+
+
+def lease_lost_message(database: str) -> str:
+    return (
+        f"another operator has taken over {database}; this one stops. Run one operator for each "
+        f"database, or wait until the other one has ended"
+    )

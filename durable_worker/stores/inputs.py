@@ -1,0 +1,164 @@
+"""Everything that can happen to a run. Any process may hand one to a store (`Store.submit`)."""
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from durable_worker.protocol.base import Payload
+from durable_worker.protocol.commands import WorkflowDecision
+from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.results import StepResult
+from durable_worker.protocol.runs import RunStatus
+from durable_worker.stores.records import Parent
+
+POISON = "poison"
+"""Failure code of what was given up because its messages could not be handled."""
+
+
+class Input(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+    """Base of all inputs. `run_id` is the run that it concerns."""
+
+    run_id: str
+
+
+class StartRun(Input, frozen=True, kw_only=True, tag="start"):
+    """Start a run, once for each `run_id`. `search_attributes` is a JSON object."""
+
+    workflow: str
+    version: str | None = None
+    input: Payload = UNSET
+    namespace: str = "default"
+    partition: str | None = None
+    tags: tuple[str, ...] = ()
+    search_attributes: Payload = UNSET
+    parent: Parent | None = None
+
+
+class WorkflowAvailable(Input, frozen=True, kw_only=True, tag="workflow-available"):
+    """A worker that serves `version` of the workflow that a pending run needs has appeared."""
+
+    version: str
+
+
+class ResultReceived(Input, frozen=True, kw_only=True, tag="result"):
+    """`attempt` is None where the message did not say which attempt it answers."""
+
+    result: StepResult
+    attempt: int | None = None
+
+
+class DecisionReceived(Input, frozen=True, kw_only=True, tag="decision"):
+    decision: WorkflowDecision
+
+
+class TimerDue(Input, frozen=True, kw_only=True, tag="timer"):
+    seq: int
+
+
+class SignalMatched(Input, frozen=True, kw_only=True, tag="signal-matched"):
+    """The wait at `seq` gets a signal."""
+
+    seq: int
+    payload: Payload = UNSET
+
+
+class CancelRequested(Input, frozen=True, kw_only=True, tag="cancel"):
+    pass
+
+
+class ChildEnded(Input, frozen=True, kw_only=True, tag="child-ended"):
+    """The child that `run_id` started at `seq` has reached a terminal status."""
+
+    seq: int
+    status: RunStatus
+    output: Payload = UNSET
+    error: Failure | None = None
+
+
+class StepPoisoned(Input, frozen=True, kw_only=True, tag="step-poisoned"):
+    """A call cannot be carried out: its messages are not deliverable or not readable.
+
+    `is_suspicion`: the broker gave up on the message, which may only have lain beside the one that
+    killed its workers. `recoveries`: how often that message had been sent again before.
+    """
+
+    seq: int
+    reason: str
+    code: str = POISON
+    attempt: int | None = None
+    is_suspicion: bool = False
+    recoveries: int = 0
+
+
+class TurnPoisoned(Input, frozen=True, kw_only=True, tag="turn-poisoned"):
+    """A turn cannot be carried out: its messages are not deliverable or not readable.
+
+    `is_suspicion` as for `StepPoisoned`.
+    """
+
+    task_id: str
+    reason: str
+    code: str = POISON
+    is_suspicion: bool = False
+
+
+class TurnLost(Input, frozen=True, kw_only=True, tag="turn-lost"):
+    """Nobody works on the turn that is out. `is_counted` False: it was given up in good order."""
+
+    task_id: str
+    is_counted: bool = True
+
+
+class StepLost(Input, frozen=True, kw_only=True, tag="step-lost"):
+    """Nobody works on the attempt that is out; it had been sent again `recoveries` times."""
+
+    seq: int
+    attempt: int
+    recoveries: int
+    is_counted: bool = True
+
+
+class Redispatched(Input, frozen=True, kw_only=True, tag="redispatch"):
+    """Somebody asked to send everything that is out once more."""
+
+
+class SignalSent(
+    Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="signal"
+):
+    """A signal for whoever waits for `name`, now or later; once for each `signal_id`."""
+
+    signal_id: str
+    namespace: str = "default"
+    name: str
+    payload: Payload = UNSET
+
+
+RunInput = (
+    StartRun
+    | WorkflowAvailable
+    | ResultReceived
+    | DecisionReceived
+    | TimerDue
+    | SignalMatched
+    | CancelRequested
+    | ChildEnded
+    | StepPoisoned
+    | TurnPoisoned
+    | TurnLost
+    | StepLost
+    | Redispatched
+)
+"""An input for one run."""
+
+AnyInput = RunInput | SignalSent
+
+_decoder: msgspec.json.Decoder[AnyInput] = msgspec.json.Decoder(AnyInput)
+_encoder = msgspec.json.Encoder()
+
+
+def encode_input(value: AnyInput) -> bytes:
+    return _encoder.encode(value)
+
+
+def decode_input(body: bytes) -> AnyInput:
+    """Raises `msgspec.DecodeError` on what a newer version has written."""
+    return _decoder.decode(body)

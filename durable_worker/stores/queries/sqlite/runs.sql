@@ -1,0 +1,57 @@
+-- name: put_run
+INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET
+    workflow = excluded.workflow,
+    version = excluded.version,
+    namespace = excluded.namespace,
+    partition = excluded.partition,
+    status = excluded.status,
+    input = excluded.input,
+    output = excluded.output,
+    error = excluded.error,
+    parent_run_id = excluded.parent_run_id,
+    parent_seq = excluded.parent_seq,
+    tags = excluded.tags,
+    search_attributes = excluded.search_attributes,
+    created_at = excluded.created_at,
+    updated_at = excluded.updated_at,
+    turn_no = excluded.turn_no,
+    task_id = excluded.task_id,
+    is_dirty = excluded.is_dirty,
+    recoveries = excluded.recoveries;
+
+-- name: get_run
+SELECT * FROM runs WHERE id = ?;
+
+-- name: list_runs
+SELECT * FROM runs
+WHERE (:workflow IS NULL OR workflow = :workflow)
+    AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
+    AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(runs.tags) WHERE value = :tag))
+    AND (:namespace IS NULL OR namespace = :namespace)
+ORDER BY created_at DESC, id DESC
+LIMIT :limit OFFSET :offset;
+
+-- name: count_runs
+SELECT status, workflow, count(*) FROM runs
+WHERE (:workflow IS NULL OR workflow = :workflow)
+    AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
+    AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(runs.tags) WHERE value = :tag))
+    AND (:namespace IS NULL OR namespace = :namespace)
+GROUP BY status, workflow;
+
+-- name: turns_out
+SELECT id, task_id FROM runs
+WHERE status NOT IN ('completed', 'failed', 'cancelled', 'dead') AND task_id IS NOT NULL
+ORDER BY id;
+
+-- name: unserved_runs
+SELECT * FROM runs
+WHERE status = 'pending' AND version IS NULL AND workflow = ?
+ORDER BY created_at, id
+LIMIT ?;
+
+-- name: unserved_workflows
+SELECT DISTINCT workflow FROM runs
+WHERE status = 'pending' AND version IS NULL
+ORDER BY workflow;

@@ -1,0 +1,222 @@
+"""What a store keeps: runs, their checkpoints, and what waits around them.
+
+Instants are epoch milliseconds (UTC) everywhere on this floor and in the operator. Payloads are the
+bytes that came over the wire, never decoded.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from msgspec import UNSET, Struct
+
+from durable_worker.protocol.base import Payload
+from durable_worker.protocol.commands import RetryOptions
+from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.results import StepEvent
+from durable_worker.protocol.runs import RunStatus
+from durable_worker.protocol.tasks import HistoryKind
+
+LAST_INSTANT = 253_402_300_799_999
+"""The end of the year 9999; later instants are taken for this one."""
+
+LAST_SEQ = 2**53 - 1
+"""Larger numbers are not the same in every peer's language."""
+
+
+class Parent(Struct, frozen=True):
+    """The child operation that a run answers to."""
+
+    run_id: str
+    seq: int
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """One execution. `version` is None until a worker that serves the workflow has appeared.
+
+    `task_id` is the turn that the run awaits (None: no turn is out), `is_dirty` that history grew
+    while it was out, `recoveries` how often a turn was lost since the last applied decision.
+    """
+
+    id: str
+    workflow: str
+    version: str | None
+    namespace: str
+    partition: str | None = None
+    status: RunStatus
+    input: Payload = UNSET
+    output: Payload = UNSET
+    error: Failure | None = None
+    parent: Parent | None = None
+    tags: tuple[str, ...] = ()
+    search_attributes: Payload = UNSET
+    created_at: int
+    updated_at: int
+    turn_no: int = 0
+    task_id: str | None = None
+    is_dirty: bool = False
+    recoveries: int = 0
+
+
+class CheckpointStatus(StrEnum):
+    PENDING = "pending"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Checkpoint(Struct, frozen=True, kw_only=True):
+    """How the operation at one seq of a run stands.
+
+    `name` is the step, the signal, the child's workflow, or `sleep:<seq>`. `fires_at` is a timer's
+    deadline, or when a call that has failed is tried again (None while an attempt is out).
+    `recoveries` counts how often the current attempt was sent again because it was lost.
+    """
+
+    run_id: str
+    seq: int
+    kind: HistoryKind
+    name: str
+    status: CheckpointStatus
+    input: Payload = UNSET
+    output: Payload = UNSET
+    error: Failure | None = None
+    attempt: int = 1
+    retry: RetryOptions | None = None
+    partition: str | None = None
+    fires_at: int | None = None
+    enqueued_at: int
+    started_at: int | None = None
+    finished_at: int | None = None
+    events: tuple[StepEvent, ...] = ()
+    parallel_group: str | None = None
+    recoveries: int = 0
+
+    @property
+    def is_pending(self) -> bool:
+        return self.status is CheckpointStatus.PENDING
+
+    @property
+    def is_history(self) -> bool:
+        """Whether a turn gets to see it."""
+        return self.status in (CheckpointStatus.COMPLETED, CheckpointStatus.FAILED)
+
+
+class RunState:
+    """A run with its checkpoints, and an index of those that are still pending.
+
+    Transitions only read it; its owner moves it on with `absorb`, in time that does not depend on
+    the length of the history.
+    """
+
+    __slots__ = ("_checkpoints", "_pending", "run")
+
+    def __init__(self, run: Run, checkpoints: Iterable[Checkpoint] = ()) -> None:
+        self.run = run
+        self._checkpoints = {each.seq: each for each in checkpoints}
+        self._pending = {seq: each for seq, each in self._checkpoints.items() if each.is_pending}
+
+    @property
+    def checkpoints(self) -> Mapping[int, Checkpoint]:
+        return self._checkpoints
+
+    @property
+    def pending(self) -> Mapping[int, Checkpoint]:
+        return self._pending
+
+    def absorb(self, run: Run | None, checkpoints: Iterable[Checkpoint]) -> None:
+        if run is not None:
+            self.run = run
+        for each in checkpoints:
+            self._checkpoints[each.seq] = each
+            if each.is_pending:
+                self._pending[each.seq] = each
+            else:
+                self._pending.pop(each.seq, None)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RunState):
+            return NotImplemented
+        return self.run == other.run and self._checkpoints == other._checkpoints
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"RunState({self.run!r}, {list(self._checkpoints.values())!r})"
+
+
+class SignalRecord(Struct, frozen=True, kw_only=True):
+    """A signal that has arrived. Consumed ones stay for a while, to know a duplicate by `id`."""
+
+    id: str
+    namespace: str
+    name: str
+    payload: Payload = UNSET
+    received_at: int
+    consumed_at: int | None = None
+
+
+class Waiter(Struct, frozen=True):
+    """A pending wait for a signal."""
+
+    run_id: str
+    seq: int
+
+
+class DueTimer(Struct, frozen=True):
+    run_id: str
+    seq: int
+    fires_at: int
+
+
+class OutboxRow(Struct, frozen=True):
+    """A message that is owed: a turn (`seq` is None, `key` its task id) or an attempt at a step."""
+
+    key: str
+    run_id: str
+    seq: int | None = None
+    attempt: int = 1
+
+
+class DeadLetter(Struct, frozen=True, kw_only=True):
+    """A message that nobody could use, as it came. `id` is derived from its content."""
+
+    id: str
+    received_at: int
+    type: str | None = None
+    message_id: str | None = None
+    reason: str
+    body: bytes
+    headers: dict[str, str] = {}
+
+
+class OutTurn(Struct, frozen=True):
+    """A turn that a run awaits."""
+
+    run_id: str
+    task_id: str
+
+
+class OutStep(Struct, frozen=True):
+    """An attempt at a call that is out, sent again `recoveries` times so far."""
+
+    run_id: str
+    seq: int
+    attempt: int
+    recoveries: int
+
+
+@dataclass(frozen=True, slots=True)
+class PendingWork:
+    """Everything that workers owe an answer to."""
+
+    turns: tuple[OutTurn, ...] = ()
+    steps: tuple[OutStep, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Facets:
+    """How many runs there are by status and by workflow."""
+
+    statuses: dict[str, int] = field(default_factory=dict[str, int])
+    workflows: dict[str, int] = field(default_factory=dict[str, int])

@@ -1,0 +1,291 @@
+"""The store protocol on SQLite: one writing and one reading connection, each with its thread."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from durable_worker.errors import LeaseLostError
+from durable_worker.protocol.runs import RunQuery
+from durable_worker.stores.base import (
+    DEFAULT_LIST_LIMIT,
+    Batch,
+    InboxRow,
+    Lease,
+    LeaseHolder,
+    Owner,
+    lease_lost_message,
+    stored_namespace,
+    wanted_statuses,
+)
+from durable_worker.stores.inputs import AnyInput, decode_input, encode_input
+from durable_worker.stores.processes import is_gone
+from durable_worker.stores.queries import load_statements
+from durable_worker.stores.records import (
+    LAST_SEQ,
+    DeadLetter,
+    DueTimer,
+    Facets,
+    OutboxRow,
+    OutStep,
+    OutTurn,
+    PendingWork,
+    Run,
+    RunState,
+    SignalRecord,
+    Waiter,
+)
+from durable_worker.stores.sqlite.connection import Connection, transaction
+from durable_worker.stores.sqlite.rows import (
+    Row,
+    checkpoint_of_row,
+    letter_of_row,
+    row_of_checkpoint,
+    row_of_letter,
+    row_of_run,
+    row_of_signal,
+    run_of_row,
+    signal_of_row,
+)
+
+_sql = {
+    name: statement
+    for part in ("runs", "checkpoints", "messages", "lease")
+    for name, statement in load_statements("sqlite", part).items()
+}
+
+
+class SqliteStore:
+    """A database file; its directories are created. Any number of processes may open it.
+
+    A commit is on the disk when it returns (`synchronous = FULL`).
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = Path(path)
+        self._writer = Connection(self.path, thread="durable-store-writer")
+        self._reader = Connection(self.path, thread="durable-store-reader")
+        self._seen_version = -1
+
+    async def __aenter__(self) -> Self:
+        await self._writer.open()
+        try:
+            await self._reader.open()
+        except BaseException:
+            await self._writer.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        await self._reader.close()
+        await self._writer.close()
+
+    async def acquire_lease(self, owner: Owner, *, now: int, ttl: int) -> Lease | LeaseHolder:
+        def acquire(database: sqlite3.Connection) -> Lease | LeaseHolder:
+            with transaction(database):
+                row: Row | None = database.execute(_sql["get_lease"]).fetchone()
+                is_held = row is not None and not row[7]
+                if row is not None and is_held:
+                    holder = LeaseHolder(Owner(*row[1:6]), row[6])
+                    if holder.expires_at > now and not is_gone(holder.owner):
+                        return holder
+                token = 1 if row is None else int(row[0]) + 1
+                process = (owner.host, owner.machine, owner.pid, owner.process_start)
+                database.execute(
+                    _sql["take_lease"], (token, owner.instance_id, *process, now + ttl)
+                )
+                return Lease(token, is_takeover=is_held)
+
+        return await self._writer.run(acquire)
+
+    async def renew_lease(self, token: int, *, now: int, ttl: int) -> None:
+        def renew(database: sqlite3.Connection) -> None:
+            with transaction(database):
+                changed = database.execute(_sql["renew_lease"], (now + ttl, token)).rowcount
+            if not changed:
+                raise self._lease_lost()
+
+        await self._writer.run(renew)
+
+    async def release_lease(self, token: int) -> None:
+        await self._writer.run(lambda database: database.execute(_sql["release_lease"], (token,)))
+
+    def _lease_lost(self) -> LeaseLostError:
+        return LeaseLostError(lease_lost_message(f"the database {str(self.path)!r}"))
+
+    async def commit(self, batch: Batch, token: int) -> None:
+        def write(database: sqlite3.Connection) -> None:
+            with transaction(database):
+                if database.execute(_sql["is_lease_held"], (token,)).fetchone() is None:
+                    raise self._lease_lost()
+                for statement, rows in changes:
+                    if rows:
+                        database.executemany(_sql[statement], rows)
+
+        changes = _changes(batch)
+        await self._writer.run(write)
+
+    async def load(self, run_id: str) -> RunState | None:
+        return (await self.load_many([run_id])).get(run_id)
+
+    async def load_many(self, run_ids: Sequence[str]) -> dict[str, RunState]:
+        def read(database: sqlite3.Connection) -> dict[str, RunState]:
+            # One snapshot: a run and its checkpoints belong to one commit.
+            database.execute("BEGIN")
+            try:
+                found = (_load(database, run_id) for run_id in run_ids)
+                return {state.run.id: state for state in found if state is not None}
+            finally:
+                database.execute("COMMIT")
+
+        return await self._reader.run(read)
+
+    async def _rows(self, statement: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
+        return await self._reader.run(
+            lambda database: database.execute(_sql[statement], values).fetchall()
+        )
+
+    async def due_timers(self, now: int, *, limit: int) -> list[DueTimer]:
+        return [DueTimer(*row) for row in await self._rows("due_timers", (now, limit))]
+
+    async def next_timer(self) -> int | None:
+        earliest: int | None = (await self._rows("next_timer"))[0][0]
+        return earliest
+
+    async def next_wakes(self, run_ids: Sequence[str]) -> dict[str, int]:
+        def read(database: sqlite3.Connection) -> dict[str, int]:
+            wakes: dict[str, int] = {}
+            for run_id in run_ids:
+                (wake,) = database.execute(_sql["next_wake"], (run_id,)).fetchone()
+                if wake is not None:
+                    wakes[run_id] = wake
+            return wakes
+
+        return await self._reader.run(read)
+
+    async def waiters(self, namespace: str, signal: str, *, limit: int) -> list[Waiter]:
+        return [Waiter(*row) for row in await self._rows("waiters", (signal, namespace, limit))]
+
+    async def buffered_signals(
+        self, namespace: str, signal: str, *, limit: int
+    ) -> list[SignalRecord]:
+        rows = await self._rows("buffered_signals", (namespace, signal, limit))
+        return [signal_of_row(row) for row in rows]
+
+    async def signal(self, signal_id: str) -> SignalRecord | None:
+        rows = await self._rows("get_signal", (signal_id,))
+        return signal_of_row(rows[0]) if rows else None
+
+    async def forget_signals(self, token: int, *, consumed_before: int) -> None:
+        def forget(database: sqlite3.Connection) -> None:
+            with transaction(database):
+                if database.execute(_sql["is_lease_held"], (token,)).fetchone() is None:
+                    raise self._lease_lost()
+                database.execute(_sql["forget_signals"], (consumed_before,))
+
+        await self._writer.run(forget)
+
+    async def outbox(self) -> list[OutboxRow]:
+        return [OutboxRow(*row) for row in await self._rows("get_outbox")]
+
+    async def pending_work(self) -> PendingWork:
+        turns = [OutTurn(*row) for row in await self._rows("turns_out")]
+        steps = [OutStep(*row) for row in await self._rows("steps_out")]
+        return PendingWork(tuple(turns), tuple(steps))
+
+    async def unserved_runs(self, workflow: str, *, limit: int) -> list[Run]:
+        return [run_of_row(row) for row in await self._rows("unserved_runs", (workflow, limit))]
+
+    async def unserved_workflows(self) -> list[str]:
+        return [row[0] for row in await self._rows("unserved_workflows")]
+
+    async def submit(self, value: AnyInput) -> int:
+        def insert(database: sqlite3.Connection) -> int:
+            row_id = database.execute(_sql["put_inbox"], (body,)).lastrowid
+            assert row_id is not None
+            return row_id
+
+        body = encode_input(value)
+        row_id = await self._writer.run(insert)
+        # The database tells a connection about the changes of others only.
+        self._seen_version = -1
+        return row_id
+
+    async def inbox(self, *, after: int, limit: int) -> list[InboxRow]:
+        rows = await self._rows("get_inbox", (after, limit))
+        return [InboxRow(row[0], _input_of(row[1]), row[1]) for row in rows]
+
+    async def has_news(self) -> bool:
+        def version(database: sqlite3.Connection) -> int:
+            return int(database.execute("PRAGMA data_version").fetchone()[0])
+
+        seen, self._seen_version = self._seen_version, await self._writer.run(version)
+        return seen != self._seen_version
+
+    async def list_runs(self, query: RunQuery) -> list[Run]:
+        window = {
+            "limit": min(query.limit or DEFAULT_LIST_LIMIT, LAST_SEQ),
+            "offset": min(query.offset or 0, LAST_SEQ),
+        }
+        rows = await self._rows("list_runs", {**_filters(query), **window})
+        return [run_of_row(row) for row in rows]
+
+    async def facets(self, query: RunQuery) -> Facets:
+        statuses: Counter[str] = Counter()
+        workflows: Counter[str] = Counter()
+        for status, workflow, count in await self._rows("count_runs", _filters(query)):
+            statuses[status] += count
+            workflows[workflow] += count
+        return Facets(dict(statuses), dict(workflows))
+
+    async def dead_letters(self, *, limit: int) -> list[DeadLetter]:
+        return [letter_of_row(row) for row in await self._rows("get_dead_letters", (limit,))]
+
+
+def _changes(batch: Batch) -> list[tuple[str, list[Row]]]:
+    return [
+        ("put_run", [row_of_run(each) for each in batch.runs]),
+        ("put_checkpoint", [row_of_checkpoint(each) for each in batch.checkpoints]),
+        ("put_signal", [row_of_signal(each) for each in batch.signals]),
+        ("put_outbox", [(row.key, row.run_id, row.seq, row.attempt) for row in batch.outbox_added]),
+        ("remove_outbox", [(key,) for key in batch.outbox_removed]),
+        ("put_inbox", [(encode_input(each),) for each in batch.inbox_added]),
+        ("remove_inbox", [(row_id,) for row_id in batch.inbox_removed]),
+        ("put_dead_letter", [row_of_letter(each) for each in batch.dead_letters]),
+    ]
+
+
+def _load(database: sqlite3.Connection, run_id: str) -> RunState | None:
+    row = database.execute(_sql["get_run"], (run_id,)).fetchone()
+    if row is None:
+        return None
+    rows = database.execute(_sql["get_checkpoints"], (run_id,))
+    return RunState(run_of_row(row), map(checkpoint_of_row, rows))
+
+
+def _input_of(body: bytes) -> AnyInput | None:
+    try:
+        return decode_input(body)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _filters(query: RunQuery) -> dict[str, Any]:
+    statuses = wanted_statuses(query)
+    return {
+        "workflow": query.workflow,
+        "statuses": None if statuses is None else msgspec.json.encode(statuses).decode(),
+        "tag": query.tag,
+        "namespace": None if query.namespace is None else stored_namespace(query.namespace),
+    }

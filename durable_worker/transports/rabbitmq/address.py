@@ -1,0 +1,53 @@
+"""The broker URL: checked once, shown without credentials ever after."""
+
+import re
+from dataclasses import dataclass
+
+from yarl import URL
+
+from durable_worker.errors import UsageError
+
+_USER_INFO = re.compile(r"//.*@")
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAddress:
+    """Where the broker is. `url` holds the password; `safe` is for people."""
+
+    url: URL
+    safe: str
+    user: str
+    vhost: str
+
+
+def parse_address(text: str) -> BrokerAddress:
+    """Read `amqp://user:password@host:port/vhost` (or `amqps`). Raises `UsageError`."""
+    try:
+        url = URL(text)
+        problem = _problem_with(url)
+    except ValueError as error:
+        raise _unusable(text, _without_credentials(str(error))) from None
+    if problem is not None:
+        raise _unusable(text, problem)
+    vhost = url.path[1:].replace("%2F", "/") or "/"
+    safe = str(url.with_user(None).with_query(None))
+    return BrokerAddress(url=url, safe=safe, user=url.user or "guest", vhost=vhost)
+
+
+def _problem_with(url: URL) -> str | None:
+    if url.scheme not in ("amqp", "amqps"):
+        return f"its scheme is {url.scheme!r}"
+    if not url.host:
+        return "it names no host"
+    return None
+
+
+def _unusable(text: str, problem: str) -> UsageError:
+    return UsageError(
+        f"the broker URL {_without_credentials(text)!r} cannot be used: {problem}. "
+        f"Expected amqp://USER:PASSWORD@HOST:PORT/VHOST (amqps for TLS)."
+    )
+
+
+def _without_credentials(text: str) -> str:
+    return _USER_INFO.sub("//***@", text)

@@ -1,0 +1,77 @@
+"""Envelopes to AMQP properties and back (protocol/README.md, "AMQP binding")."""
+
+from datetime import timedelta
+from typing import Final
+
+from aiormq import spec
+from aiormq.abc import DeliveredMessage
+
+from durable_worker.transports.base import DEATH_HEADER, ERROR_HEADER, Envelope
+
+PROTOCOL_HEADER: Final = "durable-protocol"
+UNKNOWN_PROTOCOL: Final = 0
+"""Stands for a protocol header that is not a number; no version has it."""
+
+_PERSISTENT = 2
+_TRANSIENT = 1
+
+
+def to_properties(envelope: Envelope, *, persistent: bool) -> spec.Basic.Properties:
+    headers: dict[str, object] = dict(envelope.headers)
+    if envelope.protocol is not None:
+        headers[PROTOCOL_HEADER] = envelope.protocol
+    return spec.Basic.Properties(
+        content_type="application/json",
+        headers=headers,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        delivery_mode=_PERSISTENT if persistent else _TRANSIENT,
+        expiration=_expiration(envelope.expires),
+        message_id=envelope.message_id,
+        message_type=envelope.type,
+    )
+
+
+def to_envelope(message: DeliveredMessage) -> Envelope:
+    properties = message.header.properties
+    raw: dict[str, object] = dict(properties.headers or {})
+    protocol = raw.pop(PROTOCOL_HEADER, None)
+    headers = {name: value for name, value in raw.items() if isinstance(value, str)}
+    if DEATH_HEADER in headers:
+        headers.setdefault(ERROR_HEADER, _death_sentence(headers))
+    return Envelope(
+        type=properties.message_type,
+        body=message.body,
+        message_id=properties.message_id,
+        protocol=_protocol_of(protocol),
+        headers=headers,
+        expires=_expires(properties.expiration),
+    )
+
+
+def delivery_count_of(message: DeliveredMessage) -> int:
+    count = (message.header.properties.headers or {}).get("x-delivery-count", 0)
+    return count if isinstance(count, int) else 0
+
+
+def _death_sentence(headers: dict[str, str]) -> str:
+    reason = headers[DEATH_HEADER].replace("_", " ")
+    return f"the broker took it from queue {headers.get('x-first-death-queue', '?')!r}: {reason}"
+
+
+def _protocol_of(value: object) -> int | None:
+    match value:
+        case None:
+            return None
+        case int() if not isinstance(value, bool):
+            return value
+        case str() if value.isdecimal():
+            return int(value)
+        case _:
+            return UNKNOWN_PROTOCOL
+
+
+def _expiration(expires: timedelta | None) -> str | None:
+    return None if expires is None else str(round(expires / timedelta(milliseconds=1)))
+
+
+def _expires(value: str | None) -> timedelta | None:
+    return timedelta(milliseconds=int(value)) if value and value.isdecimal() else None

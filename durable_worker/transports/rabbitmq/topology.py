@@ -1,0 +1,63 @@
+"""Queues and exchanges as the protocol fixes them (protocol/README.md, "AMQP binding")."""
+
+from aiormq.channel import Channel
+
+from durable_worker.protocol.names import Names
+from durable_worker.transports.base import DELIVERY_LIMIT
+from durable_worker.transports.rabbitmq.link import translated
+
+BROADCAST_BUFFER = 10_000
+"""How many broadcasts wait for a listener that does not keep up; the oldest go first."""
+
+
+def queue_arguments(queue: str, names: Names) -> dict[str, str | int]:
+    """Arguments that every peer must declare alike; anything tunable belongs in a policy."""
+    if queue == names.dead:
+        return {"x-queue-type": "quorum"}
+    return {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": DELIVERY_LIMIT,
+        "x-overflow": "reject-publish",
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": names.dead,
+        "x-dead-letter-strategy": "at-least-once",
+    }
+
+
+def exchange_type(exchange: str, names: Names) -> str:
+    return "topic" if exchange == names.tenant_events else "fanout"
+
+
+async def declare_queue(channel: Channel, queue: str, names: Names) -> None:
+    """Raises `BrokerRefusedError`, `ConnectionLostError`; either way the channel is gone."""
+    with translated("declare queue", entity=queue):
+        await channel.queue_declare(
+            queue, durable=True, arguments={**queue_arguments(queue, names)}
+        )
+
+
+async def declare_exchange(channel: Channel, exchange: str, names: Names) -> None:
+    """Raises `BrokerRefusedError`, `ConnectionLostError`; either way the channel is gone."""
+    with translated("declare exchange", entity=exchange):
+        await channel.exchange_declare(
+            exchange, exchange_type=exchange_type(exchange, names), durable=True
+        )
+
+
+async def bind_own_queue(channel: Channel, exchange: str, topic: str, names: Names) -> str:
+    """Bind a queue of this process alone to a broadcast; its name."""
+    await declare_exchange(channel, exchange, names)
+    with translated("listen to exchange", entity=exchange):
+        declared = await channel.queue_declare(
+            "", exclusive=True, auto_delete=True, arguments={"x-max-length": BROADCAST_BUFFER}
+        )
+        queue = str(declared.queue)
+        await channel.queue_bind(queue, exchange, topic)
+    return queue
+
+
+async def consumer_count(channel: Channel, queue: str) -> int:
+    """How many consumers the broker sees. Raises `ConnectionLostError` if the queue is gone."""
+    with translated("look at queue", entity=queue):
+        found = await channel.queue_declare(queue, passive=True)
+    return found.consumer_count or 0

@@ -1,0 +1,208 @@
+"""The transport over RabbitMQ."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from random import Random
+from types import TracebackType
+from typing import Self
+
+from durable_worker.errors import ConnectionLostError, PayloadTooLargeError, UsageError
+from durable_worker.protocol.names import Names
+from durable_worker.transports.base import DEFAULT_MAX_MESSAGE_BYTES, Delivery, Envelope
+from durable_worker.transports.rabbitmq.address import parse_address
+from durable_worker.transports.rabbitmq.alarms import AlarmWatch
+from durable_worker.transports.rabbitmq.backoff import Backoff
+from durable_worker.transports.rabbitmq.broadcaster import Broadcaster
+from durable_worker.transports.rabbitmq.consumer import Consumer
+from durable_worker.transports.rabbitmq.declarations import Declarations
+from durable_worker.transports.rabbitmq.publisher import Publisher
+from durable_worker.transports.rabbitmq.sources import Broadcast, Source, WorkQueue
+from durable_worker.transports.rabbitmq.states import StateListener, TransportState
+from durable_worker.transports.rabbitmq.supervisor import (
+    ConnectionOptions,
+    Roster,
+    Supervisor,
+)
+
+DRAIN_SECONDS = 5.0
+"""How long a transport that is left waits for outstanding confirms."""
+
+LONGEST_NAME = 255
+"""Bytes of a queue, an exchange or a routing key in AMQP."""
+
+
+class RabbitTransport:
+    """RabbitMQ under our own supervision; enter it once.
+
+    `url` as in `amqp://user:password@host:port/vhost`; `heartbeat` in seconds (a silent broker is
+    given up after a little more than three of them); `watchdog` is how often each consumer is
+    looked after; `on_state` is called on the event loop with each change of state and must not
+    raise. Raises `UsageError` for a URL that cannot be read.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        names: Names,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        connection_name: str = "durable-worker",
+        heartbeat: int = 10,
+        watchdog: timedelta = timedelta(seconds=5),
+        on_state: StateListener | None = None,
+        random: Random | None = None,
+    ) -> None:
+        self._options = ConnectionOptions(parse_address(url), connection_name, heartbeat)
+        self._names = names
+        self._max_message_bytes = max_message_bytes
+        self._watchdog = watchdog
+        self._on_state = on_state
+        self._consuming = Roster("consume")
+        self._publishing = Roster("publish")
+        self._supervisor = Supervisor(
+            self._options,
+            (self._consuming, self._publishing),
+            backoff=Backoff(random or Random()),
+            emit=self._emit,
+        )
+        self._declarations = Declarations(names, emit=self._emit)
+        self._publisher = Publisher(
+            ready=self._declarations.restored, on_unroutable=self._declarations.doubt
+        )
+        self._broadcaster = Broadcaster(names)
+        self._subscriptions: dict[_Subscription, None] = {}
+        self._group = asyncio.TaskGroup()
+        self._running: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    async def __aenter__(self) -> Self:
+        alarms = AlarmWatch(period=self._watchdog, emit=self._emit)
+        for resident in (self._declarations, self._publisher, self._broadcaster, alarms):
+            self._publishing.add(resident)
+        await self._group.__aenter__()
+        self._running = self._group.create_task(self._supervisor.run())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        self._is_closed = True
+        try:
+            if self._supervisor.is_connected:
+                await self._drain()
+        finally:
+            if self._running is not None:
+                self._supervisor.stop(self._running, _closed())
+            # An error of the caller's passes as it is; only a cancellation may be the group's own.
+            if isinstance(error, asyncio.CancelledError):
+                await self._group.__aexit__(kind, error, trace)
+            else:
+                await self._group.__aexit__(None, None, None)
+
+    @property
+    def is_durable(self) -> bool:
+        return True
+
+    async def wait_connected(self) -> None:
+        await self._supervisor.wait_connected()
+
+    async def declare(self, queues: Sequence[str]) -> None:
+        self._check_open(*queues)
+        await self._declarations.ensure(queues)
+
+    async def send(self, queue: str, envelope: Envelope) -> None:
+        self._check_open(queue)
+        self._check_size(envelope, queue)
+        await self._publisher.send(queue, envelope)
+
+    async def broadcast(self, exchange: str, envelope: Envelope, *, topic: str = "") -> None:
+        self._check_open(exchange, topic)
+        self._check_size(envelope, exchange)
+        await self._broadcaster.broadcast(exchange, envelope, topic=topic)
+
+    async def consume(
+        self, queues: Sequence[str], handler: Callable[[Delivery], None], *, prefetch: int
+    ) -> "_Subscription":
+        self._check_open(*queues)
+        sources = [WorkQueue(queue, handler, prefetch, self._names) for queue in queues]
+        subscription = await self._subscribe(sources)
+        await self._declarations.ensure(())
+        return subscription
+
+    async def listen(
+        self, exchange: str, handler: Callable[[Envelope], None], *, topic: str = "#"
+    ) -> "_Subscription":
+        self._check_open(exchange, topic)
+        return await self._subscribe([Broadcast(exchange, handler, topic, self._names)])
+
+    async def _subscribe(self, sources: Sequence[Source]) -> "_Subscription":
+        consumers = [Consumer(source, period=self._watchdog, emit=self._emit) for source in sources]
+        subscription = _Subscription(consumers, self._consuming, self._subscriptions)
+        try:
+            for consumer in consumers:
+                await consumer.attached()
+        except BaseException:
+            await subscription.stop()
+            raise
+        return subscription
+
+    async def _drain(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                for subscription in [*self._subscriptions]:
+                    await subscription.stop()
+                await self._publisher.drained()
+
+    def _check_open(self, *names: str) -> None:
+        if self._is_closed or self._running is None:
+            raise _closed()
+        for name in names:
+            if len(name.encode()) > LONGEST_NAME:
+                raise UsageError(
+                    f"the name {name[:40]!r}... is longer than the {LONGEST_NAME} bytes that AMQP "
+                    f"allows; shorten the prefix, the namespace or the handler's name"
+                )
+
+    def _check_size(self, envelope: Envelope, target: str) -> None:
+        size = len(envelope.body)
+        if size > self._max_message_bytes:
+            raise PayloadTooLargeError(size=size, limit=self._max_message_bytes, queue=target)
+
+    def _emit(self, state: TransportState) -> None:
+        if self._on_state is not None:
+            self._on_state(state)
+
+
+class _Subscription:
+    """The consumers of one `consume` or `listen`."""
+
+    def __init__(
+        self,
+        consumers: Sequence[Consumer],
+        roster: Roster,
+        register: "dict[_Subscription, None]",
+    ) -> None:
+        self._consumers = consumers
+        self._roster = roster
+        self._register = register
+        register[self] = None
+        for consumer in consumers:
+            roster.add(consumer)
+
+    async def stop(self) -> None:
+        self._register.pop(self, None)
+        for consumer in self._consumers:
+            self._roster.remove(consumer)
+            consumer.ask_to_stop()
+        for consumer in self._consumers:
+            await consumer.stopped()
+
+
+def _closed() -> ConnectionLostError:
+    return ConnectionLostError("the transport is closed; use it inside `async with`")

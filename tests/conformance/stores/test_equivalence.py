@@ -1,0 +1,190 @@
+"""SQLite against the memory store: whatever happens, both tell the same."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from msgspec import UNSET, Raw
+
+from durable_worker.errors import LeaseLostError
+from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.runs import RunQuery, RunStatus
+from durable_worker.protocol.tasks import HistoryKind
+from durable_worker.stores.base import Batch, Lease, LeaseHolder, Store
+from durable_worker.stores.inputs import CancelRequested, SignalSent
+from durable_worker.stores.memory import MemoryStore
+from durable_worker.stores.records import (
+    Checkpoint,
+    CheckpointStatus,
+    OutboxRow,
+    Run,
+    SignalRecord,
+)
+from durable_worker.stores.sqlite import SqliteStore
+from tests.conformance.stores.samples import ME, NOW, TTL
+
+T = TypeVar("T")
+
+ids = st.sampled_from(["a", "b", "ü#1"])
+names = st.sampled_from(["go", "stop"])
+namespaces = st.sampled_from(["default", "acme"])
+times = st.integers(NOW, NOW + 5)
+payloads = st.sampled_from([UNSET, Raw(b"null"), Raw(b'{"a": 1.0}')])
+errors = st.none() | st.builds(Failure, message=st.text(max_size=3).filter(str.isprintable))
+
+runs = st.builds(
+    Run,
+    id=ids,
+    workflow=names,
+    version=st.none() | st.just("1"),
+    namespace=namespaces,
+    status=st.sampled_from(RunStatus),
+    input=payloads,
+    output=payloads,
+    error=errors,
+    tags=st.lists(names, max_size=2).map(tuple),
+    created_at=times,
+    updated_at=times,
+    task_id=st.none(),
+)
+checkpoints = st.builds(
+    Checkpoint,
+    run_id=ids,
+    seq=st.integers(0, 3),
+    kind=st.sampled_from(HistoryKind),
+    name=names,
+    status=st.sampled_from(CheckpointStatus),
+    input=payloads,
+    output=payloads,
+    error=errors,
+    fires_at=st.none() | times,
+    enqueued_at=times,
+)
+signals = st.builds(
+    SignalRecord,
+    id=ids,
+    namespace=namespaces,
+    name=names,
+    payload=payloads,
+    received_at=times,
+    consumed_at=st.none() | times,
+)
+rows = st.builds(OutboxRow, ids, ids, st.none() | st.integers(0, 3))
+inputs = st.builds(CancelRequested, run_id=ids) | st.builds(SignalSent, signal_id=ids, name=names)
+batches = st.builds(
+    Batch,
+    runs=st.lists(runs, max_size=3, unique_by=lambda each: each.id),
+    checkpoints=st.lists(checkpoints, max_size=4),
+    signals=st.lists(signals, max_size=2),
+    outbox_added=st.lists(rows, max_size=2),
+    outbox_removed=st.lists(ids, max_size=1),
+    inbox_added=st.lists(inputs, max_size=1),
+    inbox_removed=st.lists(st.integers(1, 5), max_size=1),
+)
+
+
+class Stores(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder = Path(tempfile.mkdtemp())
+        self._loop = asyncio.new_event_loop()
+        self._memory = MemoryStore()
+        self._sqlite = SqliteStore(self._folder / "db")
+        self._do(self._sqlite.__aenter__())
+        self._now = NOW
+        self._token = 0
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._loop.run_until_complete(work)
+
+    def _both(self) -> tuple[Store, Store]:
+        return self._memory, self._sqlite
+
+    @rule(batch=batches)
+    def commit(self, batch: Batch) -> None:
+        # Checkpoints belong to runs that exist.
+        known = {each.id for each in batch.runs} | set(self._memory._runs)
+        kept = [each for each in batch.checkpoints if each.run_id in known]
+        fields = {name: getattr(batch, name) for name in Batch.__slots__}
+        batch = Batch(**{**fields, "checkpoints": kept})
+        outcomes = []
+        for store in self._both():
+            try:
+                self._do(store.commit(batch, self._token))
+                outcomes.append(True)
+            except LeaseLostError:
+                outcomes.append(False)
+        assert outcomes[0] == outcomes[1]
+
+    @rule(later=st.integers(0, 2 * TTL))
+    def acquire(self, later: int) -> None:
+        self._now += later
+        outcomes: list[Lease | LeaseHolder] = [
+            self._do(store.acquire_lease(ME, now=self._now, ttl=TTL)) for store in self._both()
+        ]
+        assert outcomes[0] == outcomes[1]
+        if isinstance(outcomes[0], Lease):
+            self._token = outcomes[0].token
+
+    @rule()
+    def release(self) -> None:
+        for store in self._both():
+            self._do(store.release_lease(self._token))
+
+    @rule(value=inputs)
+    def submit(self, value: CancelRequested | SignalSent) -> None:
+        given = [self._do(store.submit(value)) for store in self._both()]
+        assert given[0] == given[1]
+
+    @rule()
+    def reopen(self) -> None:
+        self._do(self._sqlite.__aexit__(None, None, None))
+        self._sqlite = SqliteStore(self._folder / "db")
+        self._do(self._sqlite.__aenter__())
+
+    @invariant()
+    def both_tell_the_same(self) -> None:
+        memory, sqlite = (self._do(_everything(store)) for store in self._both())
+        assert memory == sqlite
+
+    def teardown(self) -> None:
+        self._do(self._sqlite.__aexit__(None, None, None))
+        self._loop.close()
+        shutil.rmtree(self._folder)
+
+
+async def _everything(store: Store) -> list[Any]:
+    found: list[Any] = [
+        await store.load_many(["a", "b", "ü#1"]),
+        await store.next_timer(),
+        await store.due_timers(NOW + 2, limit=3),
+        await store.next_wakes(["a", "b"]),
+        await store.outbox(),
+        await store.pending_work(),
+        await store.unserved_workflows(),
+        await store.inbox(after=0, limit=9),
+    ]
+    for name in ("go", "stop"):
+        found.append(await store.unserved_runs(name, limit=2))
+        for namespace in ("default", "acme"):
+            found.append(await store.waiters(namespace, name, limit=2))
+            found.append(await store.buffered_signals(namespace, name, limit=2))
+    for query in (
+        RunQuery(),
+        RunQuery(tag="go", namespace=""),
+        RunQuery(workflow="go", limit=1, offset=1),
+        RunQuery(status=RunStatus.RUNNING, statuses=[RunStatus.DEAD]),
+    ):
+        found.append(await store.list_runs(query))
+        found.append(await store.facets(query))
+    return found
+
+
+TestStores = Stores.TestCase
+TestStores.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)

@@ -1,0 +1,223 @@
+"""What only a file has: other processes, other formats, a disk that is full."""
+
+import asyncio
+import errno
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from durable_worker.errors import StoreError, StoreFullError
+from durable_worker.stores.base import Batch, Lease, LeaseHolder
+from durable_worker.stores.inputs import CancelRequested
+from durable_worker.stores.processes import is_gone, this_process
+from durable_worker.stores.sqlite import SqliteStore
+from durable_worker.stores.sqlite.connection import translated_errors
+from tests.conformance.stores.samples import NOW, TTL, a_checkpoint, a_run, lease_of
+
+pytestmark = pytest.mark.anyio
+
+_WRITER = """
+import asyncio, sys
+from durable_worker.stores.base import Batch
+from durable_worker.stores.processes import this_process
+from durable_worker.stores.sqlite import SqliteStore
+from tests.conformance.stores.samples import NOW, a_run
+
+async def main():
+    async with SqliteStore(sys.argv[1]) as store:
+        lease = await store.acquire_lease(this_process("victim"), now=NOW, ttl=3_600_000)
+        number = 0
+        while True:
+            await store.commit(Batch(runs=[a_run(f"run-{number}")]), lease.token)
+            print(number, flush=True)
+            number += 1
+
+asyncio.run(main())
+"""
+
+_SUBMITTER = """
+import asyncio, sys
+from durable_worker.stores.inputs import CancelRequested
+from durable_worker.stores.sqlite import SqliteStore
+
+async def main():
+    async with SqliteStore(sys.argv[1]) as store:
+        for number in range(100):
+            await store.submit(CancelRequested(run_id=f"{sys.argv[2]}-{number}"))
+
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def killed_writer(path: Path) -> Iterator[None]:
+    """A process that held the lease, killed while it committed and not reaped yet: a zombie."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True
+    ) as victim:
+        assert victim.stdout is not None
+        for line in victim.stdout:
+            if line.strip() == "20":
+                break
+        victim.send_signal(signal.SIGKILL)
+        os.waitid(os.P_PID, victim.pid, os.WEXITED | os.WNOWAIT)
+        yield
+
+
+async def test_what_a_killed_writer_committed_is_there_and_its_lease_is_free_at_once(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "db"
+    with killed_writer(path):
+        async with SqliteStore(path) as store:
+            lease = await store.acquire_lease(this_process("heir"), now=NOW, ttl=TTL)
+            assert lease == Lease(2, is_takeover=True)
+            assert await store.load("run-20") is not None
+            await store.commit(Batch(runs=[a_run("after")]), lease.token)
+
+
+async def test_the_lease_of_a_living_process_of_this_machine_is_respected(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "db") as store, SqliteStore(tmp_path / "db") as other:
+        await store.acquire_lease(this_process("a"), now=NOW, ttl=TTL)
+        held = await other.acquire_lease(this_process("b"), now=NOW + 1, ttl=TTL)
+        assert isinstance(held, LeaseHolder)
+        assert held.owner == this_process("a")
+        assert not is_gone(held.owner)
+
+
+async def test_other_processes_submit_while_the_operator_commits(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    async with SqliteStore(path) as store:
+        token = await lease_of(store)
+        await store.has_news()
+        others = [
+            await asyncio.create_subprocess_exec(sys.executable, "-c", _SUBMITTER, str(path), name)
+            for name in "xy"
+        ]
+        finishing = asyncio.gather(*(each.wait() for each in others))
+        number = 0
+        while not finishing.done():
+            await store.commit(Batch(checkpoints=[a_checkpoint("a", number)]), token)
+            number += 1
+        assert await finishing == [0, 0]
+        assert await store.has_news()
+        rows = await store.inbox(after=0, limit=500)
+        found = [row.input.run_id for row in rows if isinstance(row.input, CancelRequested)]
+        assert sorted(found) == sorted(f"{name}-{n}" for name in "xy" for n in range(100))
+        assert not await store.has_news()
+
+
+async def test_rows_survive_closing_and_opening(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "db"
+    async with SqliteStore(path) as store:
+        await store.commit(Batch(runs=[a_run("a")]), await lease_of(store))
+    async with SqliteStore(path) as store:
+        assert await store.load("a") is not None
+
+
+async def test_an_input_of_a_newer_release_is_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    async with SqliteStore(path) as store:
+        with sqlite3.connect(path) as database:
+            database.execute("INSERT INTO inbox (body) VALUES (?)", (b'{"type":"unheard-of"}',))
+        database.close()
+        (row,) = await store.inbox(after=0, limit=9)
+        assert (row.input, row.body) == (None, b'{"type":"unheard-of"}')
+
+
+async def refusal(path: Path) -> str:
+    with pytest.raises(StoreError) as caught:
+        async with SqliteStore(path):
+            pass
+    assert not isinstance(caught.value, StoreFullError)
+    return str(caught.value)
+
+
+async def test_a_newer_database_is_refused_with_both_versions(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    async with SqliteStore(path):
+        pass
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE schema_version SET version = 99")
+    database.close()
+    message = await refusal(path)
+    assert "schema version 99" in message
+    assert "knows version 1" in message
+    assert "upgrade" in message
+
+
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database, but long enough to be looked at\n" * 100)
+    assert "is not a SQLite database" in await refusal(path)
+
+
+async def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE theirs (x)")
+    database.close()
+    assert "holds tables of something else" in await refusal(path)
+
+
+async def test_a_directory_is_refused(tmp_path: Path) -> None:
+    assert "cannot be opened" in await refusal(tmp_path)
+
+
+async def test_a_path_through_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "cannot be opened" in await refusal(tmp_path / "file" / "db")
+
+
+async def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    async with SqliteStore(path) as store:
+        await store.commit(Batch(runs=[a_run(f"r{n}") for n in range(500)]), await lease_of(store))
+    content = bytearray(path.read_bytes())
+    content[200:4096] = b"\xff" * (4096 - 200)
+    path.write_bytes(content)
+    message = await refusal(path)
+    assert "damaged" in message
+
+
+async def test_a_disk_that_fills_up_refuses_the_commit_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    async with SqliteStore(path) as store:
+        token = await lease_of(store)
+        await store.commit(Batch(runs=[a_run("before")]), token)
+        pages = await store._writer.run(
+            lambda database: database.execute("PRAGMA page_count").fetchone()[0]
+        )
+        await store._writer.run(
+            lambda database: database.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+        )
+        many = [a_run(f"run-{n}", workflow="w" * 1_000) for n in range(100)]
+        with pytest.raises(StoreFullError) as caught:
+            await store.commit(Batch(runs=many), token)
+        assert str(path) in str(caught.value)
+        assert await store.load("run-0") is None
+        await store._writer.run(
+            lambda database: database.execute("PRAGMA max_page_count = 100000").fetchone()
+        )
+        await store.commit(Batch(runs=many), token)
+        assert await store.load("run-0") is not None
+
+
+def test_no_space_for_a_directory_is_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(StoreFullError), translated_errors(tmp_path / "db"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+async def test_a_closed_store_says_so(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "db")
+    async with store:
+        pass
+    with pytest.raises(StoreError, match="is closed"):
+        await store.load("a")

@@ -1,0 +1,39 @@
+"""Every transport, behind one fixture."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+
+from durable_worker.protocol.names import Names
+from durable_worker.transports.base import Transport
+from durable_worker.transports.memory import MemoryTransport
+from durable_worker.transports.rabbitmq import RabbitTransport
+
+SMALL_LIMIT = 1_000
+
+NewTransport = Callable[[], Transport]
+
+
+@pytest.fixture
+def names(prefix: str) -> Names:
+    return Names(prefix=prefix)
+
+
+@pytest.fixture(params=["memory", pytest.param("rabbitmq", marks=pytest.mark.broker)])
+def new_transport(request: pytest.FixtureRequest, names: Names) -> NewTransport:
+    """Makes transports that are not entered yet, as one process of a deployment would have."""
+    if request.param == "memory":
+        return lambda: MemoryTransport(names=names, max_message_bytes=SMALL_LIMIT)
+    url: str = request.getfixturevalue("broker_url")
+    return lambda: RabbitTransport(url, names=names, max_message_bytes=SMALL_LIMIT)
+
+
+@pytest.fixture
+async def transport(new_transport: NewTransport) -> AsyncIterator[Transport]:
+    async with entered(new_transport) as transport:
+        yield transport
+
+
+def entered(new_transport: NewTransport) -> AbstractAsyncContextManager[Transport]:
+    return new_transport()

@@ -1,0 +1,26 @@
+"""Every example runs as it stands."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_demo_survives_its_kill_and_nothing_recorded_happens_twice() -> None:
+    demo = subprocess.run(
+        [sys.executable, "examples/checkout/demo.py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert "reserved o-1   1 x" in demo.stdout
+    assert '"tracking":"NL-O-1"' in demo.stdout
+    assert "Traceback" not in demo.stderr
+
+
+def test_every_example_is_run_by_a_test_here() -> None:
+    assert {path.name for path in (ROOT / "examples").iterdir()} == {"checkout"}

@@ -1,0 +1,118 @@
+"""What the broker refuses, as a sentence that says what to do and never holds the password."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractChannel
+
+from durable_worker.errors import BrokerRefusedError, PayloadTooLargeError, UsageError
+from durable_worker.protocol.names import Names
+from durable_worker.transports.base import Delivery, Envelope
+from durable_worker.transports.rabbitmq import ConsumerLost, ConsumerRestored, RabbitTransport
+from tests.conformance.transports.inbox import Inbox
+from tests.integration.rabbitmq.conftest import States
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture
+async def other(broker_url: str) -> AsyncIterator[AbstractChannel]:
+    """A channel of somebody else on the same broker."""
+    async with await aio_pika.connect(broker_url) as connection:
+        yield await connection.channel()
+
+
+async def test_a_wrong_password_is_refused_by_name(broker_url: str, names: Names) -> None:
+    parts = urlsplit(broker_url)
+    user = parts.username or "guest"
+    wrong = parts._replace(netloc=f"{user}:s3cret-typo@{parts.netloc.rpartition('@')[2]}").geturl()
+    async with RabbitTransport(wrong, names=names) as transport:
+        with pytest.raises(BrokerRefusedError, match="wrong user name or password") as caught:
+            await transport.wait_connected()
+        assert f"user {user!r}" in str(caught.value)
+        assert "s3cret" not in str(caught.value)
+        with pytest.raises(BrokerRefusedError):
+            await transport.send(names.results, Envelope("step-result", b"{}"))
+        with pytest.raises(BrokerRefusedError):
+            await transport.consume([names.results], Inbox[Delivery](), prefetch=1)
+        with pytest.raises(BrokerRefusedError):
+            await transport.declare([names.results])
+
+
+async def test_an_unknown_virtual_host_is_refused_by_name(broker_url: str, names: Names) -> None:
+    nowhere = urlsplit(broker_url)._replace(path="/no-such-vhost").geturl()
+    async with RabbitTransport(nowhere, names=names) as transport:
+        consuming = asyncio.ensure_future(
+            transport.consume([names.results], Inbox[Delivery](), prefetch=1)
+        )
+        with pytest.raises(BrokerRefusedError, match="virtual host 'no-such-vhost'"):
+            await transport.wait_connected()
+        with pytest.raises(BrokerRefusedError, match="virtual host 'no-such-vhost'"):
+            await consuming
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost", "http://127.0.0.1:5672/", "amqp://", "amqp://u:s3cret@host:notaport/"],
+)
+def test_a_url_that_is_none_is_a_usage_error(url: str) -> None:
+    with pytest.raises(UsageError, match="amqp://USER:PASSWORD@HOST") as caught:
+        RabbitTransport(url, names=Names())
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_a_queue_with_other_arguments_is_refused_and_the_rest_works(
+    broker_url: str, names: Names, other: AbstractChannel
+) -> None:
+    await other.declare_queue(names.results, durable=True)
+    async with RabbitTransport(broker_url, names=names) as transport:
+        with pytest.raises(BrokerRefusedError, match="other properties") as caught:
+            await transport.consume([names.results], Inbox[Delivery](), prefetch=1)
+        assert repr(names.results) in str(caught.value)
+        with pytest.raises(BrokerRefusedError, match="other properties"):
+            await transport.declare([names.decisions, names.results])
+        inbox = Inbox[Delivery]()
+        await transport.consume([names.decisions], inbox, prefetch=1)
+        await transport.send(names.decisions, Envelope("workflow-decision", b"{}"))
+        await inbox.next()
+    await other.queue_delete(names.results)
+
+
+async def test_an_exchange_of_another_type_is_refused(
+    broker_url: str, names: Names, other: AbstractChannel
+) -> None:
+    await other.declare_exchange(names.control, aio_pika.ExchangeType.DIRECT, durable=True)
+    async with RabbitTransport(broker_url, names=names) as transport:
+        await transport.wait_connected()
+        with pytest.raises(BrokerRefusedError, match="other properties"):
+            await transport.listen(names.control, Inbox[Envelope]())
+    await other.exchange_delete(names.control)
+
+
+async def test_a_consumer_whose_queue_is_deleted_comes_back(
+    broker_url: str, names: Names, other: AbstractChannel, states: States
+) -> None:
+    inbox = Inbox[Delivery]()
+    async with RabbitTransport(broker_url, names=names, on_state=states) as transport:
+        await transport.consume([names.results], inbox, prefetch=1)
+        await other.queue_delete(names.results)
+        await states.until(ConsumerLost)
+        await states.until(ConsumerRestored)
+        await transport.send(names.results, Envelope("step-result", b"{}", message_id="m"))
+        assert (await inbox.next()).envelope.message_id == "m"
+
+
+async def test_what_the_broker_finds_too_large_fails_alone(broker_url: str, names: Names) -> None:
+    inbox = Inbox[Delivery]()
+    async with RabbitTransport(
+        broker_url, names=names, max_message_bytes=200 * 1024 * 1024
+    ) as transport:
+        await transport.consume([names.results], inbox, prefetch=1)
+        large = Envelope("step-result", b" " * (135 * 1024 * 1024), message_id="large")
+        with pytest.raises(PayloadTooLargeError):
+            await transport.send(names.results, large)
+        await transport.send(names.results, Envelope("step-result", b"{}", message_id="small"))
+        assert (await inbox.next()).envelope.message_id == "small"

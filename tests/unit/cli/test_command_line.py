@@ -1,0 +1,133 @@
+"""What a command line is read as."""
+
+import shlex
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from durable_worker.cli.grammar import parse
+from durable_worker.cli.options import (
+    BrokerOptions,
+    Cancel,
+    Dev,
+    ListRuns,
+    LogFormat,
+    Operate,
+    Place,
+    Run,
+    Show,
+    Signal,
+    Start,
+)
+from durable_worker.cli.quick import parse_run
+from durable_worker.errors import UsageError
+from durable_worker.protocol.runs import RunStatus
+
+COMMANDS = {
+    "run app:worker": Run(target="app:worker"),
+    "run app:worker --broker amqp://b/ --concurrency 5 --partition p --namespace n --prefix x "
+    "--log-format json --grace 2.5 --debug": Run(
+        target="app:worker",
+        broker=BrokerOptions("amqp://b/", "x", "n"),
+        concurrency=5,
+        partition="p",
+        grace=timedelta(seconds=2.5),
+        log_format=LogFormat.JSON,
+        debug=True,
+    ),
+    "dev app:worker": Dev(target="app:worker", database=Path(".durable/dev.db")),
+    "dev app:worker --db x.db --no-reload": Dev(
+        target="app:worker", database=Path("x.db"), is_reloading=False
+    ),
+    "operator --database x.db": Operate(database="x.db"),
+    "operator": Operate(database="sqlite:///.durable/operator.db"),
+    "start pay --input 3 --id r1 --wait --db x.db": Start(
+        place=Place(database=Path("x.db")),
+        workflow="pay",
+        input="3",
+        run_id="r1",
+        is_waiting=True,
+    ),
+    "runs --status failed --workflow w --limit 5 --json --broker amqp://b/": ListRuns(
+        place=Place(broker=BrokerOptions("amqp://b/")),
+        status=RunStatus.FAILED,
+        workflow="w",
+        limit=5,
+        is_json=True,
+    ),
+    "show r1 --json --tenant t": Show(place=Place(tenant="t"), run_id="r1", is_json=True),
+    "signal s --payload {} --namespace n": Signal(
+        place=Place(broker=BrokerOptions(namespace="n")), name="s", payload="{}"
+    ),
+    "cancel r1": Cancel(place=Place(), run_id="r1"),
+}
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_line_is_read_into_options(line: str) -> None:
+    assert parse(shlex.split(line)) == COMMANDS[line]
+
+
+WORDS = st.lists(
+    st.sampled_from(
+        [
+            "app:worker",
+            "other",
+            "--broker",
+            "--broker=amqp://b/",
+            "amqp://b/",
+            "--concurrency",
+            "--concurrency=7",
+            "--concurrency=0",
+            "7",
+            "-1",
+            "--grace",
+            "--grace=1.5",
+            "1.5",
+            ".5",
+            "5.",
+            "--partition",
+            "--partition=",
+            "p",
+            "--prefix=x",
+            "--namespace=n",
+            "--log-format",
+            "json",
+            "--log-format=xml",
+            "--debug",
+            "--debug=1",
+            "--help-me",
+            "--",
+        ]
+    ),
+    max_size=6,
+)
+
+
+@given(words=WORDS)
+def test_the_quick_reading_of_run_is_the_full_one_or_none(words: list[str]) -> None:
+    quick = parse_run(words)
+    if quick is not None:
+        assert parse(["run", *words]) == quick
+
+
+def test_every_plain_line_is_read_quickly() -> None:
+    for line, options in COMMANDS.items():
+        if isinstance(options, Run):
+            assert parse_run(shlex.split(line)[1:]) == options
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("nosuch", "No such command 'nosuch'. `durable-worker --help` says what there is."),
+        ("show", "Missing argument 'RUN'. `durable-worker show --help` says what there is."),
+    ],
+)
+def test_a_mistake_is_a_usage_error_that_names_the_help(line: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(shlex.split(line))
+    assert str(caught.value) == message

@@ -1,0 +1,53 @@
+"""How log lines look, of structlog and of the standard library."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from durable_worker.cli.logs import configure
+from durable_worker.cli.options import LogFormat
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def test_a_console_line_has_time_level_event_and_fields(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure(LogFormat.CONSOLE, debug=False)
+    structlog.get_logger().warning("step_failed", step="pay", reason="no money")
+    structlog.get_logger().debug("not_told")
+    logging.getLogger("theirs").error("it %s", "broke")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first[8:] == " warning  step_failed  step=pay reason='no money'"
+    assert second[8:] == " error    it broke"
+
+
+def test_a_json_line_leads_with_time_level_and_event(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(LogFormat.JSON, debug=True)
+    structlog.get_logger().debug("step_failed", step="pay", at={1, 2})
+    line = json.loads(capsys.readouterr().err)
+    assert list(line) == ["timestamp", "level", "event", "step", "at"]
+    assert (line["level"], line["event"], line["at"]) == ("debug", "step_failed", [1, 2])
+
+
+def test_an_exception_is_told_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(LogFormat.CONSOLE, debug=False)
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        structlog.get_logger().exception("crashed")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].endswith("error    crashed")
+    assert lines[1] == "Traceback (most recent call last):"
+    assert lines[-1] == "ValueError: broken"

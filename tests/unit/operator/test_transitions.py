@@ -1,0 +1,482 @@
+from typing import Any
+
+import pytest
+from msgspec import Raw
+from msgspec.structs import replace
+
+from durable_worker.operator.transitions.apply import apply, carried_by
+from durable_worker.operator.transitions.effects import (
+    NOTHING,
+    AwaitSignal,
+    BroadcastCancel,
+    Deliver,
+    Emit,
+    Limits,
+    SendStep,
+    SendTurn,
+    Transition,
+)
+from durable_worker.protocol.commands import (
+    AnyCommand,
+    DecisionStatus,
+    RecordStep,
+    RetryOptions,
+    ScheduleStep,
+    StartChild,
+    StartTimer,
+    WaitSignal,
+    WorkflowDecision,
+)
+from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.results import EventLevel, ResultStatus, StepEvent, StepResult
+from durable_worker.protocol.runs import RunStatus
+from durable_worker.protocol.tasks import HistoryKind
+from durable_worker.stores.inputs import (
+    CancelRequested,
+    ChildEnded,
+    DecisionReceived,
+    Redispatched,
+    ResultReceived,
+    RunInput,
+    SignalMatched,
+    StartRun,
+    StepLost,
+    StepPoisoned,
+    TimerDue,
+    TurnLost,
+    TurnPoisoned,
+    WorkflowAvailable,
+)
+from durable_worker.stores.records import (
+    LAST_INSTANT,
+    Checkpoint,
+    CheckpointStatus,
+    Parent,
+    Run,
+    RunState,
+)
+
+NOW = 1_700_000_000_000
+USUAL = Limits()
+NO = Failure(message="no")
+
+
+def a_run(**changes: Any) -> Run:
+    """A run whose first turn is out."""
+    fields: dict[str, Any] = {
+        "id": "r",
+        "workflow": "w",
+        "version": "1",
+        "namespace": "default",
+        "status": RunStatus.RUNNING,
+        "created_at": NOW - 10,
+        "updated_at": NOW - 10,
+        "turn_no": 1,
+        "task_id": "r#1",
+        **changes,
+    }
+    return Run(**fields)
+
+
+def suspended(**changes: Any) -> Run:
+    return a_run(**{"status": RunStatus.SUSPENDED, "task_id": None, **changes})
+
+
+def pending(seq: int, kind: HistoryKind = HistoryKind.CALL, **changes: Any) -> Checkpoint:
+    fields: dict[str, Any] = {
+        "run_id": "r",
+        "seq": seq,
+        "kind": kind,
+        "name": "step",
+        "status": CheckpointStatus.PENDING,
+        "enqueued_at": NOW - 5,
+        **changes,
+    }
+    return Checkpoint(**fields)
+
+
+def ended(checkpoint: Checkpoint, **changes: Any) -> Checkpoint:
+    fields = {"status": CheckpointStatus.COMPLETED, "finished_at": NOW, **changes}
+    return replace(checkpoint, **fields)
+
+
+def cancelled(checkpoint: Checkpoint) -> Checkpoint:
+    return ended(checkpoint, status=CheckpointStatus.CANCELLED)
+
+
+def moved(run: Run, *checkpoints: Checkpoint, by: RunInput, limits: Limits = USUAL) -> Transition:
+    """The transition without the events it tells."""
+    found = apply(RunState(run, checkpoints), by, now=NOW, limits=limits)
+    effects = tuple(each for each in found.effects if not isinstance(each, Emit))
+    return Transition(found.run, found.checkpoints, effects)
+
+
+def decision(
+    *commands: AnyCommand,
+    status: DecisionStatus = DecisionStatus.CONTINUE,
+    task_id: str = "r#1",
+    output: bytes | None = None,
+    error: Failure | None = None,
+) -> DecisionReceived:
+    fields: dict[str, Any] = {} if output is None else {"output": Raw(output)}
+    made = WorkflowDecision(
+        task_id=task_id, run_id="r", status=status, commands=list(commands), error=error, **fields
+    )
+    return DecisionReceived(run_id="r", decision=made)
+
+
+def result(
+    seq: int = 0, *, error: Failure | None = None, attempt: int | None = 1, **fields: Any
+) -> ResultReceived:
+    made = StepResult(
+        run_id="r",
+        seq=seq,
+        step_id=f"r:{seq}",
+        status=ResultStatus.COMPLETED if error is None else ResultStatus.FAILED,
+        error=error,
+        **fields,
+    )
+    return ResultReceived(run_id="r", result=made, attempt=attempt)
+
+
+def next_turn(run: Run, **changes: Any) -> Run:
+    number = run.turn_no + 1
+    fields: dict[str, Any] = {
+        "status": RunStatus.RUNNING,
+        "turn_no": number,
+        "task_id": f"r#{number}",
+        "updated_at": NOW,
+        "recoveries": 0,
+        "is_dirty": False,
+        **changes,
+    }
+    return replace(run, **fields)
+
+
+def test_a_start_on_a_known_version_sends_the_first_turn() -> None:
+    start = StartRun(run_id="r", workflow="w", version="2", input=Raw(b"1"), tags=("t",))
+    found = apply(None, start, now=NOW)
+    assert found.run == a_run(
+        version="2", input=Raw(b"1"), tags=("t",), created_at=NOW, updated_at=NOW
+    )
+    assert found.effects[0] == SendTurn("r", "r#1")
+
+
+def test_a_start_without_a_worker_stays_pending_until_one_appears() -> None:
+    waiting = apply(None, StartRun(run_id="r", workflow="w"), now=NOW)
+    assert waiting.run is not None
+    assert (waiting.run.status, waiting.run.task_id, waiting.effects) == (
+        RunStatus.PENDING,
+        None,
+        (),
+    )
+    by = WorkflowAvailable(run_id="r", version="3")
+    assert moved(waiting.run, by=by) == Transition(
+        next_turn(waiting.run, version="3"), (), (SendTurn("r", "r#1"),)
+    )
+
+
+def test_a_child_that_ended_answers_its_parent_again() -> None:
+    start = StartRun(run_id="r", workflow="w", parent=Parent("p", 4))
+    done = suspended(status=RunStatus.COMPLETED, output=Raw(b"7"), parent=Parent("p", 4))
+    told = ChildEnded(run_id="p", seq=4, status=RunStatus.COMPLETED, output=Raw(b"7"))
+    assert moved(done, by=start) == Transition(None, (), (Deliver(told),))
+    assert moved(suspended(parent=Parent("p", 4)), by=start) == NOTHING
+
+
+def test_a_child_whose_id_is_taken_fails_instead_of_hanging() -> None:
+    found = moved(suspended(), by=StartRun(run_id="r", workflow="w", parent=Parent("p", 4)))
+    (effect,) = found.effects
+    assert isinstance(effect, Deliver)
+    assert isinstance(effect.input, ChildEnded)
+    assert effect.input.error is not None
+    assert effect.input.error.code == "run-id-taken"
+
+
+def test_commands_become_checkpoints_and_effects_in_order() -> None:
+    retry = RetryOptions(attempts=2)
+    found = moved(
+        a_run(partition="eu"),
+        by=decision(
+            RecordStep(seq=0, name="now", output=Raw(b"1"), started_at=5, finished_at=6),
+            ScheduleStep(seq=1, name="a", group="default", retry=retry, parallel_group="p"),
+            ScheduleStep(seq=2, name="b", group="gpu", input=Raw(b"2")),
+            StartTimer(seq=3, ms=50),
+            WaitSignal(seq=4, signal="go"),
+            StartChild(seq=5, workflow="c", input=Raw(b"3")),
+            RecordStep(seq=6, name="failed", error=NO),
+        ),
+    )
+    at = {"enqueued_at": NOW}
+    child = StartRun(
+        run_id="r.child.5", workflow="c", input=Raw(b"3"), partition="eu", parent=Parent("r", 5)
+    )
+    assert found == Transition(
+        suspended(partition="eu", updated_at=NOW),
+        (
+            ended(
+                pending(0, HistoryKind.STEP, name="now", **at),
+                output=Raw(b"1"),
+                started_at=5,
+                finished_at=6,
+            ),
+            pending(1, name="a", retry=retry, parallel_group="p", **at),
+            pending(2, name="b", partition="gpu", input=Raw(b"2"), **at),
+            pending(3, HistoryKind.TIMER, name="sleep:3", fires_at=NOW + 50, **at),
+            pending(4, HistoryKind.SIGNAL, name="go", **at),
+            pending(5, HistoryKind.CHILD, name="c", input=Raw(b"3"), **at),
+            ended(
+                pending(6, HistoryKind.STEP, name="failed", **at),
+                status=CheckpointStatus.FAILED,
+                error=NO,
+            ),
+        ),
+        (
+            SendStep("r", 1, 1),
+            SendStep("r", 2, 1),
+            AwaitSignal("r", 4, "default", "go"),
+            Deliver(child),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ScheduleStep(seq=0, name="other", group="default"),
+        RecordStep(seq=0, name="other"),
+        WaitSignal(seq=0, signal="other"),
+        StartChild(seq=0, workflow="other"),
+        StartTimer(seq=0, ms=9),
+    ],
+)
+def test_a_command_for_a_seq_that_has_a_checkpoint_is_skipped(command: AnyCommand) -> None:
+    found = moved(a_run(), pending(0), by=decision(command))
+    assert found == Transition(suspended(updated_at=NOW), (), ())
+
+
+def test_a_repeated_timer_keeps_its_deadline_and_one_not_repeated_loses_it() -> None:
+    kept = pending(0, HistoryKind.TIMER, fires_at=NOW + 1)
+    dropped = pending(1, HistoryKind.TIMER, fires_at=NOW + 2)
+    found = moved(a_run(), kept, dropped, by=decision(StartTimer(seq=0, ms=99)))
+    assert found == Transition(suspended(updated_at=NOW), (cancelled(dropped),), ())
+
+
+def test_a_timer_that_is_asked_for_again_gets_back_its_first_deadline() -> None:
+    timer = pending(0, HistoryKind.TIMER, fires_at=NOW - 1)
+    found = moved(a_run(), cancelled(timer), by=decision(StartTimer(seq=0, ms=99)))
+    assert found == Transition(suspended(updated_at=NOW), (timer,), ())
+
+
+def test_absurd_durations_end_at_the_last_instant() -> None:
+    found = moved(a_run(), by=decision(StartTimer(seq=0, ms=2**63)))
+    assert found.checkpoints[0].fires_at == LAST_INSTANT
+
+
+def test_a_decision_for_another_turn_is_dropped() -> None:
+    by = decision(ScheduleStep(seq=0, name="a", group="default"), task_id="r#0")
+    assert moved(a_run(), by=by) == NOTHING
+
+
+def test_a_dirty_run_gets_another_turn_at_once() -> None:
+    found = moved(a_run(is_dirty=True, recoveries=2), pending(0), by=decision())
+    assert found == Transition(next_turn(a_run()), (), (SendTurn("r", "r#2"),))
+
+
+def test_a_turn_that_only_recorded_something_gets_another_one() -> None:
+    found = moved(a_run(), by=decision(RecordStep(seq=0, name="now")))
+    assert (found.run, found.effects) == (next_turn(a_run()), (SendTurn("r", "r#2"),))
+
+
+def test_a_run_that_waits_for_nothing_fails_as_stuck() -> None:
+    found = moved(a_run(), by=decision())
+    assert found.run is not None
+    assert found.run.error is not None
+    assert (found.run.status, found.run.error.code) == (RunStatus.FAILED, "stuck")
+
+
+def test_completion_records_its_steps_and_cancels_what_is_pending() -> None:
+    child = pending(1, HistoryKind.CHILD)
+    found = moved(
+        a_run(parent=Parent("p", 9)),
+        child,
+        by=decision(
+            RecordStep(seq=2, name="now"),
+            ScheduleStep(seq=3, name="never", group="default"),
+            status=DecisionStatus.COMPLETED,
+            output=b"true",
+        ),
+    )
+    told = ChildEnded(run_id="p", seq=9, status=RunStatus.COMPLETED, output=Raw(b"true"))
+    assert found == Transition(
+        suspended(
+            parent=Parent("p", 9),
+            status=RunStatus.COMPLETED,
+            output=Raw(b"true"),
+            updated_at=NOW,
+        ),
+        (ended(pending(2, HistoryKind.STEP, name="now", enqueued_at=NOW)), cancelled(child)),
+        (Deliver(told),),
+    )
+
+
+def test_a_failure_without_a_reason_says_so() -> None:
+    found = moved(a_run(), by=decision(status=DecisionStatus.FAILED))
+    assert found.run is not None
+    assert found.run.error == Failure(message="the workflow failed without saying why")
+
+
+@pytest.mark.parametrize(
+    "by", [CancelRequested(run_id="r"), decision(status=DecisionStatus.CANCELLED)]
+)
+def test_cancelling_reaches_steps_children_and_the_parent(by: RunInput) -> None:
+    step, child = pending(0), pending(1, HistoryKind.CHILD)
+    error = Failure(message="the run was cancelled", code="cancelled")
+    parent = Parent("p", 9)
+    assert moved(a_run(parent=parent), step, child, by=by) == Transition(
+        suspended(status=RunStatus.CANCELLED, error=error, parent=parent, updated_at=NOW),
+        (cancelled(step), cancelled(child)),
+        (
+            Deliver(CancelRequested(run_id="r.child.1")),
+            BroadcastCancel("r"),
+            Deliver(ChildEnded(run_id="p", seq=9, status=RunStatus.CANCELLED, error=error)),
+        ),
+    )
+
+
+def test_a_result_starts_a_turn_or_marks_the_run_dirty() -> None:
+    step = pending(0, attempt=2, events=(StepEvent(at=1, level=EventLevel.INFO, message="a"),))
+    later = StepEvent(at=2, level=EventLevel.INFO, message="b")
+    by = result(attempt=2, output=Raw(b"5"), started_at=NOW - 3, events=[later])
+    done = ended(step, output=Raw(b"5"), started_at=NOW - 3, events=(*step.events, later))
+    assert moved(suspended(), step, by=by) == Transition(
+        next_turn(suspended()), (done,), (SendTurn("r", "r#2"),)
+    )
+    assert moved(a_run(), step, by=by) == Transition(
+        a_run(is_dirty=True, updated_at=NOW), (done,), ()
+    )
+
+
+@pytest.mark.parametrize("attempt", [1, 3])
+def test_a_result_of_another_attempt_is_dropped(attempt: int) -> None:
+    assert moved(suspended(), pending(0, attempt=2), by=result(attempt=attempt)) == NOTHING
+
+
+def test_a_result_for_what_is_not_a_pending_call_is_dropped() -> None:
+    assert moved(suspended(), by=result()) == NOTHING
+    assert moved(suspended(), ended(pending(0)), by=result()) == NOTHING
+    assert moved(suspended(), pending(0, HistoryKind.SIGNAL), by=result()) == NOTHING
+    assert moved(suspended(), pending(0, attempt=2, fires_at=NOW), by=result(attempt=None)) == (
+        NOTHING
+    )
+
+
+def test_a_failure_is_tried_again_after_its_delay_and_then_final() -> None:
+    retry = RetryOptions(attempts=2, initial_ms=100)
+    step = pending(0, retry=retry, recoveries=3)
+    waiting = replace(step, attempt=2, fires_at=NOW + 100, error=NO, recoveries=0)
+    assert moved(suspended(), step, by=result(error=NO)) == Transition(None, (waiting,), ())
+    due = replace(waiting, fires_at=NOW)
+    sent = replace(waiting, fires_at=None)
+    assert moved(suspended(), due, by=TimerDue(run_id="r", seq=0)) == Transition(
+        None, (sent,), (SendStep("r", 0, 2),)
+    )
+    final = ended(sent, status=CheckpointStatus.FAILED, error=NO)
+    assert moved(suspended(), sent, by=result(error=NO, attempt=2)) == Transition(
+        next_turn(suspended()), (final,), (SendTurn("r", "r#2"),)
+    )
+
+
+@pytest.mark.parametrize(
+    "failure", [Failure(message="no", retryable=False), Failure(message="no", code="fatal")]
+)
+def test_a_failure_that_rules_out_retries_is_final(failure: Failure) -> None:
+    step = pending(0, retry=RetryOptions(attempts=9, non_retryable=["fatal"]))
+    found = moved(suspended(), step, by=result(error=failure))
+    assert found.checkpoints == (ended(step, status=CheckpointStatus.FAILED, error=failure),)
+
+
+def test_a_timer_fires_when_it_is_due_and_not_before() -> None:
+    due, early = (pending(0, HistoryKind.TIMER, fires_at=at) for at in (NOW, NOW + 1))
+    by = TimerDue(run_id="r", seq=0)
+    assert moved(suspended(), due, by=by).checkpoints == (ended(due),)
+    assert moved(suspended(), early, by=by) == NOTHING
+
+
+def test_signals_and_children_resolve_their_waits() -> None:
+    wait, child = pending(0, HistoryKind.SIGNAL), pending(0, HistoryKind.CHILD)
+    by: RunInput = SignalMatched(run_id="r", seq=0, payload=Raw(b"1"))
+    assert moved(suspended(), wait, by=by).checkpoints == (ended(wait, output=Raw(b"1")),)
+    by = ChildEnded(run_id="r", seq=0, status=RunStatus.COMPLETED, output=Raw(b"2"))
+    assert moved(suspended(), child, by=by).checkpoints == (ended(child, output=Raw(b"2")),)
+    by = ChildEnded(run_id="r", seq=0, status=RunStatus.DEAD, error=NO)
+    failed = ended(child, status=CheckpointStatus.FAILED, error=NO)
+    assert moved(suspended(), child, by=by).checkpoints == (failed,)
+
+
+def test_a_lost_turn_is_sent_under_a_new_id_until_the_limit() -> None:
+    by = TurnLost(run_id="r", task_id="r#1")
+    assert moved(a_run(is_dirty=True), by=by) == Transition(
+        next_turn(a_run(), recoveries=1), (), (SendTurn("r", "r#2"),)
+    )
+    found = moved(a_run(recoveries=2), pending(0), by=by, limits=Limits(recoveries=2))
+    assert found.run is not None
+    assert found.run.error is not None
+    assert (found.run.status, found.run.error.code) == (RunStatus.DEAD, "dead-letter")
+    uncounted = TurnLost(run_id="r", task_id="r#1", is_counted=False)
+    assert moved(a_run(recoveries=2), by=uncounted, limits=Limits(recoveries=2)).run == next_turn(
+        a_run(), recoveries=2
+    )
+    assert moved(a_run(), by=TurnLost(run_id="r", task_id="r#0")) == NOTHING
+
+
+def test_a_lost_step_is_sent_again_until_the_limit() -> None:
+    step = pending(0, attempt=2)
+    by = StepLost(run_id="r", seq=0, attempt=2, recoveries=0)
+    assert moved(suspended(), step, by=by) == Transition(
+        None, (replace(step, recoveries=1),), (SendStep("r", 0, 2),)
+    )
+    assert moved(suspended(), replace(step, recoveries=1), by=by) == NOTHING
+    found = moved(suspended(), step, by=by, limits=Limits(recoveries=0))
+    assert found.checkpoints[0].error is not None
+    assert found.checkpoints[0].error.code == "poison"
+    assert found.effects == (SendTurn("r", "r#2"),)
+
+
+def test_poison_fails_the_step_or_ends_the_run() -> None:
+    step = pending(0, retry=RetryOptions(attempts=9))
+    by: RunInput = StepPoisoned(run_id="r", seq=0, reason="bad")
+    error = Failure(message="bad", code="poison", retryable=False)
+    failed = ended(step, status=CheckpointStatus.FAILED, error=error)
+    assert moved(suspended(), step, by=by).checkpoints == (failed,)
+    old = StepPoisoned(run_id="r", seq=0, reason="bad", attempt=7)
+    assert moved(suspended(), step, by=old) == NOTHING
+    by = TurnPoisoned(run_id="r", task_id="r#1", reason="bad")
+    assert moved(a_run(), by=by).run == suspended(
+        status=RunStatus.DEAD, error=error, updated_at=NOW
+    )
+    assert moved(a_run(turn_no=2, task_id="r#2"), by=by) == NOTHING
+
+
+def test_redispatch_sends_the_turn_and_every_attempt_that_is_out() -> None:
+    found = moved(
+        a_run(recoveries=1),
+        pending(0),
+        pending(1, fires_at=NOW),
+        pending(2, HistoryKind.SIGNAL),
+        by=Redispatched(run_id="r"),
+    )
+    assert found == Transition(
+        next_turn(a_run(), recoveries=1), (), (SendTurn("r", "r#2"), SendStep("r", 0, 1))
+    )
+
+
+def test_inputs_for_unknown_runs_are_dropped() -> None:
+    assert apply(None, result(), now=NOW) == NOTHING
+    assert apply(None, CancelRequested(run_id="r"), now=NOW) == NOTHING
+
+
+def test_a_turn_that_leaves_later_carries_what_was_resolved_meanwhile() -> None:
+    dirty = a_run(is_dirty=True)
+    assert carried_by(dirty, "r#1") == a_run()
+    assert carried_by(dirty, "r#0") is dirty
