@@ -187,7 +187,8 @@ class PayloadTooLargeError(TransportError):
     def __init__(self, *, size: int, limit: int, queue: str) -> None:
         super().__init__(
             f"the message for {queue!r} has {size:,} bytes, the limit is {limit:,}. Pass a "
-            f"reference to the data instead of the data, or raise the limit on the worker and the broker."
+            f"reference to the data instead of the data, or raise the limit on the worker and "
+            f"the broker."
         )
         self.size = size
         self.limit = limit

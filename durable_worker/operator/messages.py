@@ -1,9 +1,8 @@
 """Turns and step tasks, built from the state of a run when they are sent."""
 
-from dataclasses import dataclass, replace
-
 import msgspec
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, Struct
+from msgspec.structs import replace
 
 from durable_worker.operator.ledgers import Ledger
 from durable_worker.protocol.base import Attempt, Message, Name, Payload
@@ -31,8 +30,7 @@ class EncodedTurn(Message, frozen=True, kw_only=True):
     capabilities: list[str] = msgspec.field(default_factory=list[str])
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(Struct, frozen=True):
     """A message on its way to a work queue, and the outbox row that it settles."""
 
     row: OutboxRow

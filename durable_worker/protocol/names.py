@@ -1,6 +1,6 @@
 """Names on the wire: queues, exchanges, routing tokens, ids (protocol/README.md, "Names")."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 DEFAULT_PREFIX = "durable"
 DEFAULT_NAMESPACE = "default"
@@ -26,8 +26,7 @@ def child_run_id(run_id: str, seq: int) -> str:
     return f"{run_id}.child.{seq}"
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(Struct, frozen=True):
     """Every queue and exchange of one deployment, under its effective prefix."""
 
     prefix: str = DEFAULT_PREFIX

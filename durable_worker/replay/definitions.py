@@ -3,10 +3,11 @@
 import inspect
 import typing
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from durable_worker.errors import PayloadError, RegistrationError
 from durable_worker.protocol.base import Payload
@@ -18,8 +19,7 @@ class StepContextBase:
     """Marks the context object of steps, so that types and registration tell it from an input."""
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(Struct, frozen=True):
     """How often and when a failed step is tried again.
 
     `attempts` counts all tries, the first included. The wait before try n+1 is
@@ -70,8 +70,7 @@ def failure_code(error: type[BaseException]) -> str:
     return code if isinstance(code, str) and code else error.__name__
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
+class _Shape(Struct, frozen=True):
     """Which positional parameter is the input and which is the context."""
 
     input: str | None

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from durable_worker.protocol.base import Payload
 from durable_worker.protocol.commands import (
@@ -38,8 +38,7 @@ def place_of(location: Location) -> str:
     return f"{code.co_filename}:{line}"
 
 
-@dataclass(slots=True)
-class Operation:
+class Operation(Struct):
     """An operation at `seq`, to be resolved by the history event of that seq.
 
     `name` is what history must hold there; None where history tells no name.
@@ -59,7 +58,6 @@ class Operation:
         return describe(self.kind, self.name)
 
 
-@dataclass(slots=True)
 class Requested(Operation):
     """A call, child or signal wait: its command never changes and is harmless to repeat."""
 
@@ -69,7 +67,6 @@ class Requested(Operation):
         return self.request
 
 
-@dataclass(slots=True)
 class Timer(Operation):
     """`deadline_ms` is known once it was recorded; until then the whole duration is asked for."""
 
@@ -82,7 +79,6 @@ class Timer(Operation):
         return StartTimer(seq=self.seq, ms=remaining)
 
 
-@dataclass(slots=True)
 class LocalStep(Operation):
     """A step that runs in this worker during the turn, and is recorded."""
 
@@ -90,15 +86,13 @@ class LocalStep(Operation):
     input: Payload = msgspec.UNSET
 
 
-@dataclass(frozen=True, slots=True)
-class RunLocally:
+class RunLocally(Struct, frozen=True):
     """The turn needs these steps to be run in the worker before it can go on."""
 
     steps: tuple[LocalStep, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class IdlePoint:
+class IdlePoint(Struct, frozen=True):
     """An idle body to which only a part of what it waits for has been delivered, unrecorded.
 
     `waiting` is what was outstanding when it became idle, `delivered` what it got since, in order.

@@ -1,10 +1,11 @@
 """What the worker and the operator need from a broker."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
 from typing import Protocol, Self
+
+from msgspec import Struct, field
 
 from durable_worker.protocol.base import PROTOCOL_VERSION
 
@@ -24,8 +25,7 @@ RESENT_HEADER = "durable-resent"
 """On a task that an operator may have sent before: how often it was given up and sent again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(Struct, frozen=True):
     """A message as the broker carries it: the body is the DTO and nothing else.
 
     `protocol` is the major version of the header `durable-protocol` (None: a peer that states

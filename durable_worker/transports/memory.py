@@ -3,9 +3,10 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
+
+from msgspec.structs import replace
 
 from durable_worker.errors import ConnectionLostError, PayloadTooLargeError, UnroutableError
 from durable_worker.protocol.names import Names

@@ -1,5 +1,6 @@
 """Getting an answer to the operator, whatever the broker is doing."""
 
+import anyio
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
@@ -27,10 +28,15 @@ class Answers:
     def __init__(self, transport: Transport, names: Names) -> None:
         self._transport = transport
         self._names = names
+        self._is_open = anyio.Event()
 
-    def queues(self) -> list[str]:
+    async def open(self) -> None:
+        """Declare where answers go; until then they wait."""
         names = self._names
-        return [names.results, names.decisions, names.step_events, names.dead]
+        await self._transport.declare(
+            [names.results, names.decisions, names.step_events, names.dead]
+        )
+        self._is_open.set()
 
     async def result(self, result: StepResult, *, attempt: int) -> None:
         message_id = f"{result.step_id}:{attempt}"
@@ -81,6 +87,7 @@ class Answers:
         await self._send(self._names.dead, body)
 
     async def _send(self, queue: str, envelope: Envelope) -> None:
+        await self._is_open.wait()
         async for attempt in AsyncRetrying(
             wait=wait_random_exponential(multiplier=0.1, max=10),
             retry=retry_if_exception_type(_PASSING),

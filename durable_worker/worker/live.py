@@ -3,10 +3,10 @@
 import asyncio
 import time
 from collections import deque
-from dataclasses import dataclass
 from datetime import timedelta
 
 import anyio
+from msgspec import Struct
 
 from durable_worker.protocol.codec import MessageType, encode
 from durable_worker.protocol.control import EngineEvent, EngineEventType, EventHappened, Heartbeat
@@ -20,8 +20,7 @@ MAX_WAITING = 10_000
 """Broadcasts kept while the broker is slow; the oldest are dropped first."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Waiting(Struct, frozen=True):
     exchange: str
     envelope: Envelope
 

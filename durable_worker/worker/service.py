@@ -1,11 +1,12 @@
 """Serve a worker on a transport until told to stop, then drain."""
 
-from dataclasses import dataclass
+import asyncio
 from datetime import timedelta
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
+from msgspec import Struct
 
 from durable_worker.errors import BrokerRefusedError, ProtocolError
 from durable_worker.protocol import codec
@@ -33,8 +34,7 @@ LAST_WORDS = timedelta(seconds=5)
 """How long answers that are ready may take to reach the broker once the worker has to end."""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerOptions:
+class WorkerOptions(Struct, frozen=True):
     """`concurrency` bounds the steps that run at one time, `grace` how long a drain may take,
     `kept_runs` how many suspended bodies stay in memory between turns."""
 
@@ -147,12 +147,17 @@ class WorkerService:
             self._open += 1
             work.start_soon(self._handle, delivery)
 
-        queues = [self._names.tasks(token) for token in self._presence.tokens]
-        await self._transport.declare(self._answers.queues())
-        control = await self._transport.listen(self._names.control, self._on_control)
-        workers = await self._transport.listen(self._names.workers, self._on_workers)
-        tasks = await self._transport.consume(queues, accept, prefetch=self._options.concurrency)
-        return [tasks, workers, control]
+        transport, names = self._transport, self._names
+        queues = [names.tasks(token) for token in self._presence.tokens]
+        # The first task may run while the rest is still being set up; its answer waits for that.
+        async with asyncio.TaskGroup() as opening:
+            opening.create_task(self._answers.open())
+            tasks = opening.create_task(
+                transport.consume(queues, accept, prefetch=self._options.concurrency)
+            )
+            control = opening.create_task(transport.listen(names.control, self._on_control))
+            workers = opening.create_task(transport.listen(names.workers, self._on_workers))
+        return [tasks.result(), workers.result(), control.result()]
 
     async def _drain(self, work: TaskGroup) -> None:
         log.info("draining", running=self._steps.in_flight)

@@ -2,12 +2,11 @@
 
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from enum import Enum
 
 import anyio
 import structlog
-from msgspec import UNSET
+from msgspec import UNSET, Struct, field
 
 from durable_worker.errors import RegistrationError
 from durable_worker.protocol.base import Millis, Payload
@@ -45,8 +44,7 @@ class _Unfinished(Enum):
     RECORDED = "recorded"
 
 
-@dataclass(slots=True)
-class _Execution:
+class _Execution(Struct):
     """One attempt in this process, and every delivery that asked for it."""
 
     deliveries: list[Delivery]

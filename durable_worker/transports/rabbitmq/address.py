@@ -1,8 +1,8 @@
 """The broker URL: checked once, shown without credentials ever after."""
 
 import re
-from dataclasses import dataclass
 
+from msgspec import Struct
 from yarl import URL
 
 from durable_worker.errors import UsageError
@@ -10,8 +10,7 @@ from durable_worker.errors import UsageError
 _USER_INFO = re.compile(r"//.*@")
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerAddress:
+class BrokerAddress(Struct, frozen=True):
     """Where the broker is. `url` holds the password; `safe` is for people."""
 
     url: URL

@@ -1,11 +1,11 @@
 """The two things that can be consumed: a work queue, and what is broadcast from now on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
+from msgspec import Struct
 
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import Delivery, Envelope
@@ -33,8 +33,7 @@ class Source(Protocol):
     def receive(self, message: DeliveredMessage, holdings: Holdings) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class WorkQueue:
+class WorkQueue(Struct, frozen=True):
     name: str
     handler: Callable[[Delivery], None]
     prefetch: int
@@ -51,8 +50,7 @@ class WorkQueue:
         self.handler(holdings.take(self.name, message))
 
 
-@dataclass(frozen=True, slots=True)
-class Broadcast:
+class Broadcast(Struct, frozen=True):
     name: str
     handler: Callable[[Envelope], None]
     topic: str

@@ -1,19 +1,18 @@
 """What a transport tells about its connection, for a terminal or a log."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Connecting:
+
+class Connecting(Struct, frozen=True):
     """The first attempt starts. `url` shows no credentials."""
 
     url: str
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectFailed:
+class ConnectFailed(Struct, frozen=True):
     """An attempt failed (1-based, counted since the broker was last connected for a while)."""
 
     attempt: int
@@ -21,49 +20,42 @@ class ConnectFailed:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(Struct, frozen=True):
     """Both connections are up and consuming. `generation` grows by one with each connection."""
 
     url: str
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnected:
+class Disconnected(Struct, frozen=True):
     """An established connection is gone; messages not acked go to somebody else."""
 
     reason: str
     retry_in: timedelta
 
 
-@dataclass(frozen=True, slots=True)
-class Blocked:
+class Blocked(Struct, frozen=True):
     """The broker takes no messages for now (memory or disk alarm); sends wait."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unblocked:
+class Unblocked(Struct, frozen=True):
     """The broker takes messages again."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumerLost:
+class ConsumerLost(Struct, frozen=True):
     """The broker no longer delivers from this queue or exchange although the connection stands."""
 
     source: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumerRestored:
+class ConsumerRestored(Struct, frozen=True):
     """A consumer that was lost takes messages again."""
 
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class TopologyRefused:
+class TopologyRefused(Struct, frozen=True):
     """A queue cannot be declared again after a reconnect."""
 
     queue: str

@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from durable_worker.errors import BrokerRefusedError, TransportError
 from durable_worker.transports.rabbitmq.address import BrokerAddress
@@ -70,8 +71,7 @@ class Roster:
         group.create_task(resident.serve(link))
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionOptions:
+class ConnectionOptions(Struct, frozen=True):
     """How to connect. `heartbeat` in seconds."""
 
     address: BrokerAddress
