@@ -187,6 +187,9 @@ class WorkerService:
     async def _handle(self, delivery: Delivery) -> None:
         try:
             await self._answer(delivery)
+        except Exception:  # a defect of ours: it must cost neither the worker nor the message
+            log.exception("delivery_not_handled", queue=delivery.queue)
+            await delivery.release()
         finally:
             self._open -= 1
             if not self._open:

@@ -73,6 +73,7 @@ class StepRunner:
         self._executions: dict[Key, _Execution] = {}
         self._contexts: dict[str, set[StepContext]] = {}
         self._finished: OrderedDict[Key, StepResult] = OrderedDict()
+        self._cancelled: OrderedDict[str, None] = OrderedDict()
 
     async def handle(self, task: StepTask, delivery: Delivery) -> None:
         """Run the step, publish its result, acknowledge. A cancelled run gives the message back."""
@@ -155,7 +156,10 @@ class StepRunner:
         return record
 
     def cancel_run(self, run_id: str) -> None:
-        """Tell the run's steps that are running here."""
+        """Tell the run's steps that are running here, or that are on their way here."""
+        self._cancelled[run_id] = None
+        if len(self._cancelled) > REMEMBERED:
+            self._cancelled.popitem(last=False)
         for context in self._contexts.get(run_id, ()):
             context.cancel()
 
@@ -225,7 +229,7 @@ class StepRunner:
                 self._contexts.pop(task.run_id, None)
 
     def _context(self, task: StepTask) -> StepContext:
-        return StepContext(
+        context = StepContext(
             run_id=task.run_id,
             seq=task.seq,
             name=task.name,
@@ -235,6 +239,9 @@ class StepRunner:
             traceparent=task.traceparent,
             context=task.context,
         )
+        if task.run_id in self._cancelled:
+            context.cancel()
+        return context
 
     def _remember(self, key: Key, result: StepResult) -> None:
         self._finished[key] = result

@@ -245,6 +245,24 @@ async def test_cancelling_the_run_reaches_its_running_step(transport: MemoryTran
     assert result.error.code == "cancelled"
 
 
+async def test_a_cancel_that_overtakes_its_step_still_reaches_it(
+    transport: MemoryTransport,
+) -> None:
+    worker = Worker()
+
+    @worker.step("ask")
+    async def ask(ctx: StepContext) -> bool:
+        return ctx.cancelled
+
+    async with serving(worker, transport, NAMES) as desk:
+        await eventually(lambda: desk.workers)
+        await desk.cancel("run-9")
+        await desk.send_step("ask", run_id="run-9")
+        await desk.send_step("ask", run_id="run-8")
+        outputs = {r.run_id: bytes(r.output) for r in [await desk.result(), await desk.result()]}
+    assert outputs == {"run-9": b"true", "run-8": b"false"}
+
+
 async def test_a_running_step_sends_heartbeats_with_its_step_id(
     transport: MemoryTransport,
 ) -> None:

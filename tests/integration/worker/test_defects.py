@@ -1,0 +1,40 @@
+"""A defect in the worker itself gives the message back and leaves the worker serving."""
+
+import pytest
+
+from durable_worker import Worker, WorkflowContext
+from durable_worker.protocol.names import Names
+from durable_worker.transports.memory import MemoryTransport
+from durable_worker.worker.turns import TurnRunner
+from tests.integration.worker.desk import serving
+
+NAMES = Names()
+
+
+@pytest.mark.anyio
+async def test_a_turn_that_breaks_the_worker_goes_back_until_the_broker_gives_up_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = Worker()
+
+    @worker.step("fine")
+    async def fine() -> int:
+        return 1
+
+    @worker.workflow("flow")
+    async def flow(ctx: WorkflowContext) -> None: ...
+
+    async def broken(self: TurnRunner, task: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(TurnRunner, "decide", broken)
+    async with (
+        MemoryTransport(names=NAMES) as transport,
+        serving(worker, transport, NAMES) as desk,
+    ):
+        turn = await desk.send_turn("flow")
+        dead = await desk.dead()
+        await desk.send_step("fine")
+        result = await desk.result()
+    assert dead.message_id in (None, turn.task_id)
+    assert bytes(result.output) == b"1"
