@@ -458,6 +458,36 @@ def test_poison_fails_the_step_or_ends_the_run() -> None:
     assert moved(a_run(turn_no=2, task_id="r#2"), by=by) == NOTHING
 
 
+def test_what_the_broker_gave_up_on_is_sent_twice_more_before_it_counts_as_poison() -> None:
+    def gave_up(recoveries: int) -> RunInput:
+        return StepPoisoned(
+            run_id="r", seq=0, reason="limit", attempt=1, is_suspicion=True, recoveries=recoveries
+        )
+
+    for times in (0, 1):
+        found = moved(suspended(), pending(0, recoveries=times), by=gave_up(times))
+        again = pending(0, recoveries=times + 1)
+        assert found == Transition(None, (again,), (SendStep("r", 0, 1),))
+    assert moved(suspended(), pending(0, recoveries=1), by=gave_up(0)) == NOTHING
+    error = Failure(message="limit", code="poison", retryable=False)
+    last = moved(suspended(), pending(0, recoveries=2), by=gave_up(2))
+    assert [(each.status, each.error) for each in last.checkpoints] == [
+        (CheckpointStatus.FAILED, error)
+    ]
+
+
+def test_a_turn_that_the_broker_gave_up_on_is_sent_twice_more_before_the_run_is_dead() -> None:
+    by: RunInput = TurnPoisoned(run_id="r", task_id="r#1", reason="limit", is_suspicion=True)
+    for times in (0, 1):
+        found = moved(a_run(recoveries=times), by=by)
+        assert found == Transition(
+            next_turn(a_run(), recoveries=times + 1), (), (SendTurn("r", "r#2"),)
+        )
+    dead = moved(a_run(recoveries=2), by=by).run
+    assert dead is not None
+    assert dead.status is RunStatus.DEAD
+
+
 def test_redispatch_sends_the_turn_and_every_attempt_that_is_out() -> None:
     found = moved(
         a_run(recoveries=1),
