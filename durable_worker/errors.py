@@ -195,6 +195,24 @@ class PayloadTooLargeError(TransportError):
         self.queue = queue
 
 
+class UnsendableError(TransportError):
+    """A name or a property of a message is longer than a broker can carry; it was not sent.
+
+    Attributes: `field` (what is too long), `size` and `limit` in bytes of UTF-8.
+    """
+
+    code = "unsendable"
+
+    def __init__(self, field: str, text: str, *, size: int, limit: int) -> None:
+        super().__init__(
+            f"the {field} {text[:40]!r}... has {size:,} bytes, the limit is {limit}. Shorten the "
+            f"id, the prefix, the namespace or the handler's name that it is made of."
+        )
+        self.field = field
+        self.size = size
+        self.limit = limit
+
+
 class StoreError(DurableError):
     """The database cannot be opened, read or written."""
 

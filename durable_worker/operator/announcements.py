@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 
-from durable_worker.errors import TransportError
+from durable_worker.errors import PayloadTooLargeError, TransportError
 from durable_worker.operator.log import log
 from durable_worker.protocol.codec import MessageType, encode
 from durable_worker.protocol.control import (
@@ -14,7 +14,7 @@ from durable_worker.protocol.control import (
     EventHappened,
 )
 from durable_worker.protocol.names import Names
-from durable_worker.protocol.runs import RunReply, TenantEvent
+from durable_worker.protocol.runs import RequestError, RequestResult, RunReply, TenantEvent
 from durable_worker.transports.base import Envelope, Transport
 
 MAX_BACKLOG = 1_000
@@ -78,5 +78,15 @@ class Announcer:
             exchange, topic, envelope = self._waiting.popleft()
             try:
                 await self._transport.broadcast(exchange, envelope, topic=topic)
+            except PayloadTooLargeError as error:
+                if exchange == self._names.run_reply and envelope.message_id is not None:
+                    self.reply(_too_large(envelope.message_id, error))
+                else:
+                    log.warning("broadcast_too_large", exchange=exchange, error=str(error))
             except TransportError as error:
                 log.debug("broadcast_lost", exchange=exchange, error=str(error))
+
+
+def _too_large(request_id: str, error: PayloadTooLargeError) -> RunReply:
+    refusal = RequestError(message=str(error), code=error.code)
+    return RunReply(request_id=request_id, result=RequestResult(ok=False, error=refusal))

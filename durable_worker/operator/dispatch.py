@@ -4,7 +4,12 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from durable_worker.errors import PayloadTooLargeError, TransportError, UnroutableError
+from durable_worker.errors import (
+    PayloadTooLargeError,
+    TransportError,
+    UnroutableError,
+    UnsendableError,
+)
 from durable_worker.operator.log import log
 from durable_worker.operator.messages import Outgoing, repeated
 from durable_worker.transports.base import Transport
@@ -20,7 +25,7 @@ class DispatchEvents:
     before a retry whether the message still matters."""
 
     on_sent: Callable[[Outgoing], None]
-    on_refused: Callable[[Outgoing, PayloadTooLargeError], None]
+    on_refused: Callable[[Outgoing, TransportError], None]
     is_wanted: Callable[[Outgoing], bool]
 
 
@@ -61,7 +66,7 @@ class Dispatcher:
                 continue
             try:
                 await self._send(repeated(message) if failures else message)
-            except PayloadTooLargeError as error:
+            except (PayloadTooLargeError, UnsendableError) as error:
                 self._events.on_refused(message, error)
             except TransportError as error:
                 self._try_later(message, failures + 1, error)

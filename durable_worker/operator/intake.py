@@ -37,9 +37,16 @@ from durable_worker.transports.base import (
     Delivery,
     Envelope,
 )
+from durable_worker.transports.base import (
+    DELIVERY_LIMIT_REASON as DELIVERY_LIMIT,
+)
 
 _HARMLESS = frozenset({MessageType.STEP_EVENT, MessageType.START_RUN, MessageType.RUN_REQUEST})
 """Messages without which every step and turn still comes to its end."""
+
+
+LONGEST_ID = 160
+"""Bytes of a run id or tenant; AMQP carries ids made of them (of children, attempts) up to 255."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,11 @@ class Intake:
         self._partition = partition
         self._new_id = new_id
         self._now = now
+        self._readers: dict[str, Callable[[Envelope], AnyInput]] = {
+            MessageType.STEP_RESULT: _result,
+            MessageType.WORKFLOW_DECISION: _decision,
+            MessageType.START_RUN: self._start,
+        }
 
     def on_result(self, delivery: Delivery) -> None:
         self._take(delivery, _result)
@@ -77,7 +89,11 @@ class Intake:
         self._take(delivery, self._start)
 
     def on_dead(self, delivery: Delivery) -> None:
-        """Keep it, and fail what it names."""
+        """Apply it if only the broker gave up on it; else keep it, and fail what it names."""
+        value = self._still_good(delivery.envelope)
+        if value is not None:
+            self._inlet.offer(Job(input=value, settle=lambda: self._inlet.done(delivery)))
+            return
         letter = letter_of(delivery.envelope, received_at=self._now())
         self._inlet.offer(
             Job(
@@ -86,6 +102,17 @@ class Intake:
                 settle=lambda: self._inlet.done(delivery),
             )
         )
+
+    def _still_good(self, envelope: Envelope) -> AnyInput | None:
+        """What a message says that operators died beside, of something else."""
+        read = self._readers.get(envelope.type or "")
+        if read is None or envelope.headers.get(DEATH_HEADER) != DELIVERY_LIMIT:
+            return None
+        try:
+            check_protocol(envelope)
+            return read(envelope)
+        except ProtocolError:
+            return None
 
     def _take(self, delivery: Delivery, read: Callable[[Envelope], AnyInput]) -> None:
         try:
@@ -98,6 +125,11 @@ class Intake:
 
     def _start(self, envelope: Envelope) -> StartRun:
         message = START_RUN.decode(envelope.body)
+        for key, value in (("runId", message.run_id), ("tenant", message.tenant)):
+            if value is not None and len(value.encode()) > LONGEST_ID:
+                raise ProtocolError(
+                    MessageType.START_RUN, f"`{key}` is longer than {LONGEST_ID} bytes"
+                )
         attributes = message.search_attributes
         return StartRun(
             # A redelivered message must not start a second run.
@@ -173,7 +205,7 @@ def _verdict(letter: DeadLetter) -> AnyInput | None:
     addressee = addressee_of(letter.body)
     if addressee is None or letter.type in _HARMLESS:
         return None
-    is_suspicion = letter.headers.get(DEATH_HEADER) == "delivery_limit"
+    is_suspicion = letter.headers.get(DEATH_HEADER) == DELIVERY_LIMIT
     if addressee.task_id is not None:
         return TurnPoisoned(
             run_id=addressee.run_id,

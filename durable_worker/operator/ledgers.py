@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 import msgspec
+from msgspec import Raw
 
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
 from durable_worker.stores.base import Store
@@ -16,12 +17,13 @@ _encode = msgspec.json.Encoder().encode
 class Ledger:
     """A run's state, with each event of its history encoded once."""
 
-    __slots__ = ("_encoded", "_seqs", "state")
+    __slots__ = ("_bytes", "_encoded", "_seqs", "state")
 
     def __init__(self, state: RunState) -> None:
         self.state = state
         self._seqs: list[int] = []
         self._encoded: dict[int, bytes] = {}
+        self._bytes = len(state.run.input) if isinstance(state.run.input, Raw) else 0
         self._take_in(state.checkpoints[seq] for seq in sorted(state.checkpoints))
 
     def absorb(self, run: Run | None, checkpoints: Sequence[Checkpoint]) -> None:
@@ -33,11 +35,14 @@ class Ledger:
             if each.is_history:
                 if each.seq not in self._encoded:
                     insort(self._seqs, each.seq)
-                self._encoded[each.seq] = encode_event(each)
+                encoded = encode_event(each)
+                self._bytes += len(encoded) - len(self._encoded.get(each.seq, b""))
+                self._encoded[each.seq] = encoded
 
     @property
     def weight(self) -> int:
-        return 1 + len(self.state.checkpoints)
+        """In kilobytes, roughly: an output is held both in its checkpoint and in its event."""
+        return 1 + len(self.state.checkpoints) + self._bytes // 512
 
     def history(self) -> bytes:
         """The JSON array of a `WorkflowTask`."""

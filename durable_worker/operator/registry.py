@@ -119,8 +119,12 @@ def _versions(descriptor: WorkerDescriptor) -> dict[str, set[str]]:
     return {name: found or {LEGACY_VERSION} for name, found in versions.items()}
 
 
+def _is_number(part: str) -> bool:
+    return part.isdecimal() and len(part) < 19
+
+
 def version_order(version: str) -> tuple[tuple[int, int, str], ...]:
     """Sorts `10` after `9`, `1.10` after `1.9`, and `2` after `2-beta`."""
     parts: Iterable[str] = re.findall(r"\d+|[^\d.]+", version)
-    order = [(1, int(part), "") if part.isdecimal() else (-1, 0, part) for part in parts]
+    order = [(1, int(part), "") if _is_number(part) else (-1, 0, part) for part in parts]
     return (*order, (0, 0, ""))

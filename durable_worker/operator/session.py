@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 from uuid import uuid4
 
-from durable_worker.errors import LeaseLostError, PayloadTooLargeError, StoreError
+from durable_worker.errors import LeaseLostError, StoreError, TransportError
 from durable_worker.operator.announcements import Announcer
 from durable_worker.operator.clock import Clock
 from durable_worker.operator.consumers import Consumers, Receivers
@@ -137,26 +137,31 @@ class Session:
             await self._recover()
         async with asyncio.TaskGroup() as group:
             advancing = group.create_task(self._engine.run())
-            background = [group.create_task(each) for each in self._background(owed)]
+            background = [group.create_task(each) for each in self._background()]
+            feeding = [group.create_task(each) for each in self._feeding(owed)]
             subscriptions = await self._consumers.subscribe(prefetch=self._options.prefetch)
             # Workers are asked who they are once their answers can be heard.
-            background.append(group.create_task(self._presence.run()))
+            feeding.append(group.create_task(self._presence.run()))
             try:
                 await stop.wait()
             finally:
                 for each in subscriptions:
                     await each.stop()
+            for task in feeding:
+                task.cancel()
+            await asyncio.wait(feeding)
             self._engine.close()
             await advancing
             await self._finish()
             for task in background:
                 task.cancel()
 
-    def _background(self, owed: Sequence[OutboxRow]) -> list[Coroutine[Any, Any, None]]:
+    def _background(self) -> list[Coroutine[Any, Any, None]]:
+        return [self._dispatcher.run(), self._announcer.run(), self._consumers.run()]
+
+    def _feeding(self, owed: Sequence[OutboxRow]) -> list[Coroutine[Any, Any, None]]:
+        """What offers inputs by itself, and must have stopped before the engine does."""
         return [
-            self._dispatcher.run(),
-            self._announcer.run(),
-            self._consumers.run(),
             self._timers.run(),
             self._inbox.run(),
             self._resend(owed),
@@ -235,9 +240,8 @@ class Session:
     def _on_sent(self, message: Outgoing) -> None:
         self._engine.note_sent(message.row.key)
 
-    def _on_refused(self, message: Outgoing, error: PayloadTooLargeError) -> None:
-        row, reason, code = message.row, str(error), error.code or "payload-too-large"
-        self._engine.note_sent(row.key)
+    def _on_refused(self, message: Outgoing, error: TransportError) -> None:
+        row, reason, code = message.row, str(error), error.code or "unsendable"
         if row.seq is None:
             failed: AnyInput = TurnPoisoned(
                 run_id=row.run_id, task_id=row.key, reason=reason, code=code
@@ -246,7 +250,8 @@ class Session:
             failed = StepPoisoned(
                 run_id=row.run_id, seq=row.seq, reason=reason, code=code, attempt=row.attempt
             )
-        self._engine.offer(Job(input=failed))
+        # The row stays until the failure is committed: else a crash in between would lose both.
+        self._engine.offer(Job(input=failed, settle=lambda: self._engine.note_sent(row.key)))
 
     def _is_wanted(self, message: Outgoing) -> bool:
         state = self._ledgers.peek(message.row.run_id)

@@ -41,6 +41,7 @@ from durable_worker.stores.records import (
     Checkpoint,
     DeadLetter,
     OutboxRow,
+    Parent,
     Run,
     SignalRecord,
     Waiter,
@@ -135,9 +136,12 @@ class UnitOfWork:
 
     async def _advance(self, value: RunInput, queue: deque[RunInput]) -> None:
         ledger = await self._ledger(value.run_id)
-        if ledger is None and isinstance(value, StartRun) and value.version is None:
-            version = self._context.version_of(value.workflow, value.partition)
-            value = replace(value, version=version)
+        if ledger is None and isinstance(value, StartRun):
+            if value.parent is not None and not await self._is_awaited(value.parent):
+                return
+            if value.version is None:
+                version = self._context.version_of(value.workflow, value.partition)
+                value = replace(value, version=version)
         moved = apply(
             None if ledger is None else ledger.state,
             value,
@@ -156,6 +160,11 @@ class UnitOfWork:
             self._note_checkpoint(checkpoint)
         for effect in moved.effects:
             await self._perform(effect, queue)
+
+    async def _is_awaited(self, parent: Parent) -> bool:
+        """Whether the parent still waits for this child; it may have been cancelled meanwhile."""
+        ledger = await self._ledger(parent.run_id)
+        return ledger is not None and parent.seq in ledger.state.pending
 
     def _note_run(self, run: Run, ledger: Ledger) -> None:
         self._runs[run.id] = run
@@ -289,7 +298,8 @@ class UnitOfWork:
             ledger = self._context.ledgers.held(row.run_id)
             if not owes(ledger.state, row):
                 continue
-            if row.seq is None:
+            # An earlier copy of a repeated turn may be out, and know less than this one.
+            if row.seq is None and row.key not in self._repeated:
                 self._leave_clean(ledger, row.key)
             owed.append(row)
             message = message_for(ledger, row, names=self._context.names)

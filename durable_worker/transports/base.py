@@ -19,7 +19,9 @@ ERROR_HEADER = "durable-error"
 """Why a message lies on the dead queue, one sentence."""
 
 DEATH_HEADER = "x-first-death-reason"
-"""Why the broker itself moved a message to the dead queue; `delivery_limit` is the usual reason."""
+"""Why the broker itself moved a message to the dead queue."""
+
+DELIVERY_LIMIT_REASON = "delivery_limit"
 
 RESENT_HEADER = "durable-resent"
 """On a task that an operator may have sent before: how often it was given up and sent again."""
@@ -95,17 +97,24 @@ class Transport(Protocol):
     async def send(self, queue: str, envelope: Envelope) -> None:
         """Publish to a work queue; returns when the broker has taken responsibility for it.
 
-        Raises `UnroutableError`, `PublishRejectedError`, `PayloadTooLargeError`, and
+        Raises `UnroutableError`, `PublishRejectedError`, `PayloadTooLargeError`,
+        `UnsendableError` (a name, an id or a type of more than 255 bytes), and
         `ConnectionLostError` if the connection went away before the confirm (it may have arrived).
         """
         ...
 
     async def broadcast(self, exchange: str, envelope: Envelope, *, topic: str = "") -> None:
-        """Publish to everybody who listens now. At most once: lost while the broker is away."""
+        """Publish to everybody who listens now. At most once: lost while the broker is away.
+
+        Raises `PayloadTooLargeError` and `UnsendableError`.
+        """
         ...
 
     async def declare(self, queues: Sequence[str]) -> None:
-        """Make sure that these work queues exist, now and after every reconnect."""
+        """Make sure that these work queues exist, now and after every reconnect.
+
+        Raises `UnsendableError` for a name of more than 255 bytes, as do `consume` and `listen`.
+        """
         ...
 
     async def consume(

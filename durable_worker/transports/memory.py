@@ -18,6 +18,7 @@ from durable_worker.transports.base import (
     Delivery,
     Envelope,
 )
+from durable_worker.transports.limits import check_message, check_names
 from durable_worker.transports.topics import matches_topic
 
 
@@ -240,7 +241,7 @@ class MemoryTransport:
         self._check_open()
 
     async def declare(self, queues: Sequence[str]) -> None:
-        self._check_open()
+        self._check_open(*queues)
         for name in queues:
             self._declared(name)
 
@@ -252,7 +253,7 @@ class MemoryTransport:
         found.put(envelope)
 
     async def broadcast(self, exchange: str, envelope: Envelope, *, topic: str = "") -> None:
-        self._check(envelope, exchange)
+        self._check(envelope, exchange, topic=topic)
         listeners = self._listeners.get(exchange)
         if not listeners:
             return
@@ -264,7 +265,7 @@ class MemoryTransport:
     async def consume(
         self, queues: Sequence[str], handler: Callable[[Delivery], None], *, prefetch: int
     ) -> _Subscription:
-        self._check_open()
+        self._check_open(*queues)
         places = [(self._declared(name), _Consumer(handler, prefetch=prefetch)) for name in queues]
         for queue, consumer in places:
             queue.add(consumer)
@@ -278,7 +279,7 @@ class MemoryTransport:
     async def listen(
         self, exchange: str, handler: Callable[[Envelope], None], *, topic: str = "#"
     ) -> _Subscription:
-        self._check_open()
+        self._check_open(exchange, topic)
         listener = _Listener(handler, topic)
         listeners = self._listeners.setdefault(exchange, [])
         listeners.append(listener)
@@ -296,13 +297,15 @@ class MemoryTransport:
             self._queues[name] = _Queue(name, self._dead)
         return self._queues[name]
 
-    def _check(self, envelope: Envelope, target: str) -> None:
+    def _check(self, envelope: Envelope, target: str, *, topic: str = "") -> None:
         self._check_open()
+        check_message(target, envelope, topic=topic)
         if len(envelope.body) > self._max_message_bytes:
             raise PayloadTooLargeError(
                 size=len(envelope.body), limit=self._max_message_bytes, queue=target
             )
 
-    def _check_open(self) -> None:
+    def _check_open(self, *names: str) -> None:
         if self._users == 0:
             raise ConnectionLostError("the memory transport is closed; enter it before using it")
+        check_names(*names)

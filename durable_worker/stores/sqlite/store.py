@@ -71,6 +71,7 @@ class SqliteStore:
         self._writer = Connection(self.path, thread="durable-store-writer")
         self._reader = Connection(self.path, thread="durable-store-reader")
         self._seen_version = -1
+        self._has_own_news = False
 
     async def __aenter__(self) -> Self:
         await self._writer.open()
@@ -135,6 +136,7 @@ class SqliteStore:
 
         changes = _changes(batch)
         await self._writer.run(write)
+        self._has_own_news |= bool(batch.inbox_added)
 
     async def load(self, run_id: str) -> RunState | None:
         return (await self.load_many([run_id])).get(run_id)
@@ -219,7 +221,7 @@ class SqliteStore:
         body = encode_input(value)
         row_id = await self._writer.run(insert)
         # The database tells a connection about the changes of others only.
-        self._seen_version = -1
+        self._has_own_news = True
         return row_id
 
     async def inbox(self, *, after: int, limit: int) -> list[InboxRow]:
@@ -230,8 +232,10 @@ class SqliteStore:
         def version(database: sqlite3.Connection) -> int:
             return int(database.execute("PRAGMA data_version").fetchone()[0])
 
+        # A connection's own writes do not change its data version.
+        has_own_news, self._has_own_news = self._has_own_news, False
         seen, self._seen_version = self._seen_version, await self._writer.run(version)
-        return seen != self._seen_version
+        return has_own_news or seen != self._seen_version
 
     async def list_runs(self, query: RunQuery) -> list[Run]:
         window = {

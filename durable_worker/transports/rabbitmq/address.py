@@ -7,7 +7,8 @@ from yarl import URL
 
 from durable_worker.errors import UsageError
 
-_USER_INFO = re.compile(r"//.*@")
+_SCHEME = re.compile(r"[A-Za-z]+://")
+_AFTER_AUTHORITY = re.compile(r"//[^/?#]*(?P<rest>.*)", re.DOTALL)
 
 
 class BrokerAddress(Struct, frozen=True):
@@ -21,6 +22,12 @@ class BrokerAddress(Struct, frozen=True):
 
 def parse_address(text: str) -> BrokerAddress:
     """Read `amqp://user:password@host:port/vhost` (or `amqps`). Raises `UsageError`."""
+    if _is_ambiguous(text):
+        # No part of it is shown: any may belong to the password.
+        raise UsageError(
+            "the broker URL cannot be used: it has a `#`, or an `@` behind the host. In user name, "
+            "password and virtual host, percent-encode `/` `#` `?` `@` as %2F %23 %3F %40."
+        )
     try:
         url = URL(text)
         problem = _problem_with(url)
@@ -31,6 +38,12 @@ def parse_address(text: str) -> BrokerAddress:
     vhost = url.path[1:].replace("%2F", "/") or "/"
     safe = str(url.with_user(None).with_query(None))
     return BrokerAddress(url=url, safe=safe, user=url.user or "guest", vhost=vhost)
+
+
+def _is_ambiguous(text: str) -> bool:
+    """Whether a password that is not percent-encoded may have been cut into host and path."""
+    found = _AFTER_AUTHORITY.search(text)
+    return found is not None and ("#" in found["rest"] or "@" in found["rest"])
 
 
 def _problem_with(url: URL) -> str | None:
@@ -49,4 +62,8 @@ def _unusable(text: str, problem: str) -> UsageError:
 
 
 def _without_credentials(text: str) -> str:
-    return _USER_INFO.sub("//***@", text)
+    before, at, place = text.rpartition("@")
+    if not at:
+        return text
+    scheme = _SCHEME.match(before)
+    return f"{'' if scheme is None else scheme[0]}***@{place}"

@@ -10,7 +10,10 @@ from durable_worker.transports.base import DEATH_HEADER, ERROR_HEADER, Envelope
 
 PROTOCOL_HEADER: Final = "durable-protocol"
 UNKNOWN_PROTOCOL: Final = 0
-"""Stands for a protocol header that is not a number; no version has it."""
+"""Stands for a protocol header that cannot be read; no version has it."""
+
+_MOST_DIGITS: Final = 15
+"""Of a number that a peer may state as text: well below what an integer or a duration can hold."""
 
 _PERSISTENT = 2
 _TRANSIENT = 1
@@ -63,7 +66,7 @@ def _protocol_of(value: object) -> int | None:
             return None
         case int() if not isinstance(value, bool):
             return value
-        case str() if value.isdecimal():
+        case str() if _is_number(value):
             return int(value)
         case _:
             return UNKNOWN_PROTOCOL
@@ -74,4 +77,8 @@ def _expiration(expires: timedelta | None) -> str | None:
 
 
 def _expires(value: str | None) -> timedelta | None:
-    return timedelta(milliseconds=int(value)) if value and value.isdecimal() else None
+    return timedelta(milliseconds=int(value)) if value and _is_number(value) else None
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _MOST_DIGITS

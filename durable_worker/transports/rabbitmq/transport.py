@@ -8,9 +8,10 @@ from random import Random
 from types import TracebackType
 from typing import Self
 
-from durable_worker.errors import ConnectionLostError, PayloadTooLargeError, UsageError
+from durable_worker.errors import ConnectionLostError, PayloadTooLargeError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import DEFAULT_MAX_MESSAGE_BYTES, Delivery, Envelope
+from durable_worker.transports.limits import check_message, check_names
 from durable_worker.transports.rabbitmq.address import parse_address
 from durable_worker.transports.rabbitmq.alarms import AlarmWatch
 from durable_worker.transports.rabbitmq.backoff import Backoff
@@ -28,9 +29,6 @@ from durable_worker.transports.rabbitmq.supervisor import (
 
 DRAIN_SECONDS = 5.0
 """How long a transport that is left waits for outstanding confirms."""
-
-LONGEST_NAME = 255
-"""Bytes of a queue, an exchange or a routing key in AMQP."""
 
 
 class RabbitTransport:
@@ -117,13 +115,11 @@ class RabbitTransport:
         await self._declarations.ensure(queues)
 
     async def send(self, queue: str, envelope: Envelope) -> None:
-        self._check_open(queue)
-        self._check_size(envelope, queue)
+        self._check(envelope, queue)
         await self._publisher.send(queue, envelope)
 
     async def broadcast(self, exchange: str, envelope: Envelope, *, topic: str = "") -> None:
-        self._check_open(exchange, topic)
-        self._check_size(envelope, exchange)
+        self._check(envelope, exchange, topic=topic)
         await self._broadcaster.broadcast(exchange, envelope, topic=topic)
 
     async def consume(
@@ -162,14 +158,11 @@ class RabbitTransport:
     def _check_open(self, *names: str) -> None:
         if self._is_closed or self._running is None:
             raise _closed()
-        for name in names:
-            if len(name.encode()) > LONGEST_NAME:
-                raise UsageError(
-                    f"the name {name[:40]!r}... is longer than the {LONGEST_NAME} bytes that AMQP "
-                    f"allows; shorten the prefix, the namespace or the handler's name"
-                )
+        check_names(*names)
 
-    def _check_size(self, envelope: Envelope, target: str) -> None:
+    def _check(self, envelope: Envelope, target: str, *, topic: str = "") -> None:
+        self._check_open()
+        check_message(target, envelope, topic=topic)
         size = len(envelope.body)
         if size > self._max_message_bytes:
             raise PayloadTooLargeError(size=size, limit=self._max_message_bytes, queue=target)

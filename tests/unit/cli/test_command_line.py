@@ -121,6 +121,30 @@ def test_every_plain_line_is_read_quickly() -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "place", "reason"),
+    [
+        ("start ''", "WORKFLOW", "it is empty"),
+        ("start x --id ''", "--id", "it is empty"),
+        ("start x --id=", "--id", "it is empty"),
+        ("show ''", "RUN", "it is empty"),
+        ("cancel ''", "RUN", "it is empty"),
+        ("signal ''", "NAME", "it is empty"),
+        ("show \udcff", "RUN", "it is not UTF-8 text"),
+        ("runs --limit 99999999999999999999", "--limit", "less than"),
+        ("run app:worker --grace inf", "--grace", "less than"),
+        ("run app:worker --grace nan", "--grace", ""),
+        ("run app:worker --grace 1e300", "--grace", "less than"),
+        ("run app:worker --grace=-inf", "--grace", "greater than"),
+    ],
+)
+def test_a_value_that_means_nothing_is_a_usage_error_that_names_its_place(
+    line: str, place: str, reason: str
+) -> None:
+    with pytest.raises(UsageError, match=f"Invalid value for '{place}': .*{reason}"):
+        parse(shlex.split(line))
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
         ("nosuch", "No such command 'nosuch'. `durable-worker --help` says what there is."),

@@ -1,0 +1,34 @@
+"""What a broker of ours can carry. The memory transport keeps to it too, so that what works in one
+process works over a broker."""
+
+from typing import Final
+
+from durable_worker.errors import UnsendableError
+from durable_worker.transports.base import Envelope
+
+SHORT_STRING_BYTES: Final = 255
+"""UTF-8 bytes of a name, a topic, a message id or a type in AMQP."""
+
+_LONGEST_CHARACTER = 4
+
+
+def check_names(*names: str) -> None:
+    """Raises `UnsendableError` for a queue or an exchange that no broker can have."""
+    for name in names:
+        _check("queue or exchange name", name)
+
+
+def check_message(target: str, envelope: Envelope, *, topic: str = "") -> None:
+    """Raises `UnsendableError` if the message cannot be addressed or labelled like this."""
+    _check("queue or exchange name", target)
+    _check("topic", topic)
+    _check("message id", envelope.message_id)
+    _check("message type", envelope.type)
+
+
+def _check(field: str, text: str | None) -> None:
+    if text is None or len(text) * _LONGEST_CHARACTER <= SHORT_STRING_BYTES:
+        return
+    size = len(text.encode())
+    if size > SHORT_STRING_BYTES:
+        raise UnsendableError(field, text, size=size, limit=SHORT_STRING_BYTES)
