@@ -113,6 +113,7 @@ class PayloadDecoder(Generic[T]):
 
 
 _untyped: PayloadDecoder[Any] = PayloadDecoder(cast("type[Any]", Any))
+_MOST_DECODERS = 2_000
 _by_type: dict[Any, PayloadDecoder[Any]] = {}
 
 
@@ -125,6 +126,8 @@ def decoder_for(wanted: Any) -> PayloadDecoder[Any]:
     except TypeError:  # an unhashable annotation, such as Annotated with a list in it
         return PayloadDecoder(wanted)
     if found is None:
+        if len(_by_type) >= _MOST_DECODERS:
+            _by_type.clear()  # types made anew on every call would fill it without end
         found = _by_type[wanted] = PayloadDecoder(wanted)
     return found
 

@@ -3,6 +3,8 @@
 It puts them into a set first, and a coroutine hashes by its address: which one starts first, and
 so gets the lower seq, would differ from one process to the next. The loop therefore looks, when a
 task is made on behalf of `as_completed`, at the list that `as_completed` was given.
+
+Likewise for the futures that `gather` returns, where a body puts them into a set.
 """
 
 import asyncio
@@ -12,6 +14,26 @@ from types import CodeType
 from typing import Any
 
 from durable_worker.errors import UnsupportedInWorkflowError
+
+
+def _number_gathering_futures() -> None:
+    """What `gather` returns hashes by its address too; in a body it gets a number instead."""
+    kind: Any = getattr(asyncio.tasks, "_GatheringFuture", None)
+    if kind is None:
+        return
+
+    def number(self: Any) -> int:
+        next_number = getattr(self.get_loop(), "next_number", None)
+        if next_number is None:
+            return object.__hash__(self)
+        if not hasattr(self, "durable_number"):
+            self.durable_number = next_number()
+        return int(self.durable_number)
+
+    kind.__hash__ = number
+
+
+_number_gathering_futures()
 
 
 def _codes() -> tuple[frozenset[CodeType], frozenset[CodeType]]:

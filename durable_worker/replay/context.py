@@ -147,7 +147,7 @@ class WorkflowContext:
         retry = retry_policy(retries)
         decoder = decoder_for(returns)
         if isinstance(step, str):
-            name = step
+            name = _checked_name(step, "step")
         else:
             definition = self._step_definition(step)
             name, decoder = definition.name, definition.output_decoder
@@ -161,7 +161,7 @@ class WorkflowContext:
             token,
             name,
             input,
-            partition=partition or self._partition,
+            partition=_checked_name(partition, "partition") if partition else self._partition,
             retry=retry,
             decoder=decoder,
             location=location,
@@ -234,6 +234,7 @@ class WorkflowContext:
         the run's or a business id into it. Raises `TimeoutError` once `timeout` (seconds if a
         number) is over; a signal that comes later goes to the body's next wait for the same name.
         """
+        name = _checked_name(name, "signal")
         location, token = _caller(), self._journal.next_token()
         limit = None if timeout is None else _seconds(timeout)
         decoder = decoder_for(returns)
@@ -264,7 +265,7 @@ class WorkflowContext:
         """
         decoder: PayloadDecoder[Any] = decoder_for(returns)
         if isinstance(workflow, str):
-            name = workflow
+            name = _checked_name(workflow, "workflow")
         else:
             definition = self._directory.workflow_of(workflow)
             if definition is None:
@@ -316,6 +317,16 @@ class WorkflowContext:
         coroutine = sleep(self._replay, token, seconds)
         self._journal.called(token, coroutine, "sleep", "", location)
         return coroutine
+
+
+def _checked_name(name: object, noun: str) -> str:
+    """Raises `RegistrationError` for what cannot be a name on the wire."""
+    try:
+        if isinstance(name, str) and name and name.encode():
+            return name
+    except UnicodeEncodeError:
+        pass
+    raise RegistrationError(f"{name!r} cannot be the name of a {noun}: it must be non-empty text")
 
 
 def _seconds(duration: timedelta | float) -> float:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, Protocol
 
-from msgspec import Struct
+from msgspec import NODEFAULT, Struct, UnsetType
 
 from durable_worker.errors import PayloadError, RegistrationError
 from durable_worker.protocol.base import Payload
@@ -76,6 +76,7 @@ class _Shape(Struct, frozen=True):
     input: str | None
     context: str | None
     context_first: bool
+    default: Any = NODEFAULT
 
 
 class _Definition:
@@ -117,7 +118,10 @@ class _Definition:
         taken = (context,) if shape.context is not None else ()
         if shape.input is None:
             return taken
-        value = self.input_decoder.decode(payload, what=f"the input of {self.name!r}")
+        if isinstance(payload, UnsetType) and shape.default is not NODEFAULT:
+            value = shape.default
+        else:
+            value = self.input_decoder.decode(payload, what=f"the input of {self.name!r}")
         return (*taken, value) if shape.context_first else (value, *taken)
 
     def check(self) -> None:
@@ -164,13 +168,13 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 
 def _shape_of(fn: Callable[..., Any], name: str, context_type: str) -> _Shape:
-    parameters = [
-        p
-        for p in inspect.signature(fn).parameters.values()
-        if p.kind in _POSITIONAL and (p.default is p.empty or _is_context(p, context_type))
-    ]
+    parameters = [p for p in inspect.signature(fn).parameters.values() if p.kind in _POSITIONAL]
     contexts = [p.name for p in parameters if _is_context(p, context_type)]
-    inputs = [p.name for p in parameters if p.name not in contexts]
+    values = [p for p in parameters if p.name not in contexts]
+    inputs = [p.name for p in values if p.default is p.empty]
+    default: Any = NODEFAULT
+    if not inputs and values:
+        inputs, default = [values[0].name], values[0].default
     required_keywords = [
         p.name
         for p in inspect.signature(fn).parameters.values()
@@ -183,8 +187,8 @@ def _shape_of(fn: Callable[..., Any], name: str, context_type: str) -> _Shape:
             f"takes one value and optionally its context. Put the inputs into one dataclass or "
             f"Struct."
         )
-    first = bool(contexts) and bool(parameters) and parameters[0].name == contexts[0]
-    return _Shape(next(iter(inputs), None), next(iter(contexts), None), first)
+    first = bool(contexts) and parameters[0].name == contexts[0]
+    return _Shape(next(iter(inputs), None), next(iter(contexts), None), first, default)
 
 
 def _is_context(parameter: inspect.Parameter, context_type: str) -> bool:

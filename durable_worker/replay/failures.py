@@ -43,8 +43,9 @@ def message_of(error: BaseException) -> str:
 
 
 def _code_of(error: BaseException) -> str:
-    code = getattr(error, "code", None)
-    return code if isinstance(code, str) and code else failure_code(type(error))
+    code = _attribute(error, "code")
+    is_usable = isinstance(code, str) and code and code.isprintable()
+    return str(code) if is_usable else failure_code(type(error))
 
 
 def _stack_of(error: BaseException) -> str | None:
@@ -57,8 +58,15 @@ def _stack_of(error: BaseException) -> str | None:
     return text
 
 
+def _attribute(error: BaseException, name: str) -> object:
+    try:
+        return getattr(error, name, None)
+    except Exception:  # properties of user exceptions may raise anything
+        return None
+
+
 def _details_of(error: BaseException) -> Payload:
-    details: object = getattr(error, "details", None)
+    details = _attribute(error, "details")
     if details is None:
         return UNSET
     try:

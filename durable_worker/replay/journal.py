@@ -1,10 +1,13 @@
 """A run's history on one side, what the body asks for on the other; both numbered by seq."""
 
 import asyncio
+import inspect
 import os
 import sys
 from collections.abc import Coroutine, Iterable
 from typing import Any, NoReturn
+
+from msgspec import UnsetType
 
 from durable_worker.errors import DurableError, NeverAwaitedError, NondeterminismError
 from durable_worker.protocol.commands import RecordStep
@@ -32,6 +35,7 @@ class TurnAbortedError(BaseException):
 class Journal:
     def __init__(self) -> None:
         self.events: dict[int, HistoryEvent] = {}
+        self.bytes = 0
         self.last_seq = -1
         self.told_seq = -1
         self.next_seq = 0
@@ -46,6 +50,7 @@ class Journal:
     def extend(self, events: Iterable[HistoryEvent]) -> None:
         for event in events:
             self.events[event.seq] = event
+            self.bytes += _size(event)
             self.last_seq = max(self.last_seq, event.seq)
 
     def is_extended_by(self, events: Iterable[HistoryEvent]) -> list[int] | None:
@@ -57,7 +62,7 @@ class Journal:
             mine = known.get(event.seq)
             if mine is None:
                 added.append(event.seq)
-            elif mine.kind is event.kind and same_payload(mine.output, event.output):
+            elif _is_same(mine, event):
                 held += 1
             else:
                 return None
@@ -151,7 +156,10 @@ class Journal:
 
     def refuse_never_awaited(self) -> None:
         if self._unstarted:
-            _, method, name, location = next(iter(self._unstarted.values()))
+            left = [each for each in self._unstarted.values() if not _is_closed(each[0])]
+            if not left:
+                return  # cancelled before they began
+            _, method, name, location = left[0]
             what = f"ctx.{method}({name!r}, ...)" if name else f"ctx.{method}(...)"
             self.fail(
                 NeverAwaitedError(
@@ -166,6 +174,21 @@ class Journal:
         self._unstarted.clear()
 
 
+def _is_same(mine: HistoryEvent, told: HistoryEvent) -> bool:
+    """Equal as far as every operator tells it back."""
+    if mine.kind is not told.kind or (mine.error is None) != (told.error is None):
+        return False
+    if mine.kind in _NAMED and told.name not in (None, mine.name):
+        return False
+    if mine.error is not None and told.error is not None:
+        return (mine.error.message, mine.error.code) == (told.error.message, told.error.code)
+    return same_payload(mine.output, told.output)
+
+
+def _is_closed(coroutine: Coroutine[Any, Any, Any]) -> bool:
+    return inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
 def caller_location() -> Location | None:
     """The innermost line of user code on the stack."""
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
@@ -175,6 +198,10 @@ def caller_location() -> Location | None:
             return (frame.f_code, frame.f_lineno)
         frame = frame.f_back  # type: ignore[assignment]
     return None
+
+
+def _size(event: HistoryEvent) -> int:
+    return 0 if isinstance(event.output, UnsetType) else len(event.output)
 
 
 def same_run(left: WorkflowTask, right: WorkflowTask) -> bool:

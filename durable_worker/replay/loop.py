@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple, cast
-from weakref import WeakSet
 
 from durable_worker.errors import UnsupportedInWorkflowError, WorkflowStuckError
 from durable_worker.replay.completion import siblings_in_order
@@ -23,6 +22,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 MAX_CALLBACKS_WITHOUT_IDLE = 5_000_000
+CALLBACKS_TO_UNWIND = 100_000
 
 
 class TimerHost(Protocol):
@@ -112,7 +112,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self._count = 0
         self._tasks: list[NumberedTask] = []
         self._prune_at = 1_000
-        self._async_generators: WeakSet[Any] = WeakSet()
+        self._async_generators: list[Any] = []
         self._ordered: dict[Coroutine[Any, Any, Any], NumberedTask] = {}
         self._is_closed = False
         self.unhandled: list[BaseException] = []
@@ -132,23 +132,23 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         if not timer.is_cancelled:
             self._ready.append(timer)
 
-    def run_until_idle(self) -> None:
-        """Run callbacks until none is ready.
+    def run_until_idle(self, *, budget: int | None = None) -> None:
+        """Run callbacks until none is ready; what one raises is kept in `unhandled`.
 
         Raises `WorkflowStuckError` for a body that keeps itself busy without waiting for anything.
         """
         ready = self._ready
-        budget = MAX_CALLBACKS_WITHOUT_IDLE
+        left = MAX_CALLBACKS_WITHOUT_IDLE if budget is None else budget
         while ready:
             callback = ready.popleft()
             if callback.is_cancelled:
                 continue
             try:
                 callback.context.run(callback.fn, *callback.args)
-            except SystemExit:  # asyncio has stored it in the task; it must not end the worker
-                continue
-            budget -= 1
-            if budget == 0:
+            except BaseException as error:  # SystemExit and the like must not end the worker
+                self.unhandled.append(error)
+            left -= 1
+            if left == 0:
                 raise WorkflowStuckError(
                     f"the workflow ran {MAX_CALLBACKS_WITHOUT_IDLE:,} callbacks in a row without "
                     f"waiting for a step, timer, signal or child; is it looping on sleep(0)?"
@@ -163,7 +163,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         if host is not None and host_task is not None:
             asyncio.tasks._leave_task(host, host_task)
         events._set_running_loop(self)
-        sys.set_asyncgen_hooks(self._async_generators.add, self._drop_async_generator)
+        sys.set_asyncgen_hooks(self._keep_async_generator, _leave_async_generator)
         try:
             yield
         finally:
@@ -176,20 +176,22 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """End what is left: cancel in creation order, then close coroutines that resist."""
         for task in self._tasks:
             task.cancel()
-        self.run_until_idle()
+        with suppress(WorkflowStuckError):
+            self.run_until_idle(budget=CALLBACKS_TO_UNWIND)
         for task in self._tasks:
             if not task.done():
                 _close(task)
         self._tasks.clear()
-        for generator in list(self._async_generators):
+        for generator in self._async_generators:
             _finish(generator.aclose())
+        self._async_generators.clear()
         self._ready.clear()
         self._is_closed = True
 
-    def _drop_async_generator(self, generator: Any) -> None:
-        self._async_generators.discard(generator)
-        if not self._is_closed:
-            self.create_task(generator.aclose())
+    def _keep_async_generator(self, generator: Any) -> None:
+        # Held until the end, so that the garbage collector never decides when one is closed.
+        alive = (each for each in self._async_generators if each.ag_frame is not None)
+        self._async_generators = [*alive, generator]
 
     # What asyncio's primitives use
 
@@ -290,6 +292,10 @@ def _close(task: NumberedTask) -> None:
         except BaseException:
             continue  # it awaited or raised in a finally block: ask again
         return
+
+
+def _leave_async_generator(generator: object) -> None:
+    """Every generator is closed by `dispose`; the collector meets only what is closed."""
 
 
 def _finish(closing: Coroutine[Any, Any, None]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from durable_worker.protocol.base import Payload
+from durable_worker.protocol.base import MAX_INTEGER, Payload
 from durable_worker.protocol.commands import (
     AnyCommand,
     RecordStep,
@@ -104,9 +104,12 @@ class IdlePoint(Struct, frozen=True):
 
 def whole_milliseconds(seconds: float) -> int:
     try:
-        return max(1, round(seconds * 1000))
+        ms = max(1, round(seconds * 1000))
     except (OverflowError, ValueError) as error:
         raise ValueError(f"a durable timer cannot wait for {seconds} seconds") from error
+    if ms > MAX_INTEGER:
+        raise ValueError(f"a durable timer cannot wait for {seconds} seconds: that is too long")
+    return ms
 
 
 def describe(kind: HistoryKind, name: str | None) -> str:

@@ -26,7 +26,7 @@ async def call_step(
 ) -> Any:
     """One call, or on an operator that cannot retry: call, timer, call ... until it succeeds."""
     journal = replay.journal
-    journal.started(token)
+    await replay.waiting.begin(token)
     options = None if retry is None or retry.attempts == 1 else retry.options()
     delegated = options if replay.honours_retry else None
     attempt = 1
@@ -54,14 +54,14 @@ async def call_step(
 
 
 async def sleep(replay: Replay, token: int, seconds: float) -> None:
-    replay.journal.started(token)
+    await replay.waiting.begin(token)
     await asyncio.sleep(seconds)
 
 
 async def run_local_step(
     replay: Replay, token: int, definition: StepDefinition, value: object, *, location: Location
 ) -> Any:
-    replay.journal.started(token)
+    await replay.waiting.begin(token)
     name = definition.name
     payload = encode_payload(value, what=f"the input of local step {name!r}")
     seq = replay.journal.take_seq()
@@ -83,7 +83,7 @@ async def wait_signal(
     decoder: PayloadDecoder[Any],
     location: Location,
 ) -> Any:
-    replay.journal.started(token)
+    await replay.waiting.begin(token)
     operation = replay.waiting.lost_wait(name)
     if operation is None:
         seq = replay.journal.take_seq()
@@ -106,7 +106,7 @@ async def run_child(
     decoder: PayloadDecoder[Any],
     location: Location,
 ) -> Any:
-    replay.journal.started(token)
+    await replay.waiting.begin(token)
     payload = encode_payload(value, what=f"the input of child workflow {name!r}")
     seq = replay.journal.take_seq()
     request = StartChild(seq=seq, workflow=name, input=payload)

@@ -59,8 +59,11 @@ class Waiting:
         """
         if self._point is None or not self._point.delivered:
             return True
-        latest = max(self._point.delivered)
-        return not any(seq < latest and seq in self._point.waiting for seq in added)
+        point = self._point
+        if added and any(seq not in point.waiting for seq in point.delivered):
+            return False  # a signal wait was taken up again in between
+        latest = max(point.delivered)
+        return not any(seq < latest and seq in point.waiting for seq in added)
 
     def commands(self, now_ms: int) -> list[AnyCommand]:
         """What to ask for (again) of everything outstanding."""
@@ -95,7 +98,7 @@ class Waiting:
         seq = journal.next_seq
         event = journal.events[seq]
         journal.next_seq = seq + 1
-        self._point = None
+        self._point = IdlePoint(frozenset(self.outstanding))
         for delivered in read_delivered(event):
             if delivered not in self.outstanding or delivered not in journal.events:
                 waiting = ", ".join(op.describe() for op in self.outstanding.values())
@@ -106,6 +109,7 @@ class Waiting:
                     location=self._first_location(),
                 )
             self._deliver(delivered)
+        self._point = None
 
     def _read_deadlines(self) -> None:
         journal = self._journal
@@ -127,12 +131,14 @@ class Waiting:
         there = sorted(seq for seq in self.outstanding if seq in journal.events)
         if not there:
             return False
-        point = self._point or IdlePoint(frozenset(self.outstanding))
+        self._point = point = self._point or IdlePoint(frozenset(self.outstanding))
+        # A signal wait that was given up before and taken up again here comes after the rest.
+        there = [seq for seq in there if seq in point.waiting] or there
         if all(seq in journal.events for seq in point.waiting):
-            self._point = None
             for seq in there:
                 if seq in self.outstanding:
                     self._deliver(seq)
+            self._point = None
             return True
         marker_seq = journal.take_seq()
         delivered = list(point.delivered)
@@ -177,6 +183,15 @@ class Waiting:
         self._journal.recorded.append(deadlines_marker(self._journal.take_seq(), deadlines))
 
     # Operations
+
+    async def begin(self, token: int) -> None:
+        """An operation that was called starts; in a body that is being unwound it never does.
+
+        Raising there instead would let a body that catches everything go round for ever.
+        """
+        self._journal.started(token)
+        if self._journal.is_sealed:
+            await self.loop.create_future()
 
     async def wait(self, operation: Operation) -> HistoryEvent:
         """Wait until history resolves `operation`; the event may hold a failure."""

@@ -2,6 +2,7 @@
 
 import anyio
 import structlog
+from msgspec import MsgspecError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from durable_worker.errors import (
@@ -18,6 +19,9 @@ from durable_worker.replay.failures import failure_of
 from durable_worker.transports.base import ERROR_HEADER, Envelope, Transport
 
 log = structlog.get_logger("durable_worker.worker")
+
+_NOT_ENCODABLE = (PayloadTooLargeError, UnicodeEncodeError, MsgspecError, OverflowError, TypeError)
+"""No retry can help: the answer itself cannot be sent."""
 
 _PASSING = (ConnectionLostError, UnroutableError, PublishRejectedError)
 
@@ -43,7 +47,7 @@ class Answers:
         try:
             envelope = Envelope(MessageType.STEP_RESULT, encode(result), message_id)
             await self._send(self._names.results, envelope)
-        except PayloadTooLargeError as error:
+        except _NOT_ENCODABLE as error:
             failed = StepResult(
                 run_id=result.run_id,
                 seq=result.seq,
@@ -60,7 +64,7 @@ class Answers:
         try:
             envelope = Envelope(MessageType.WORKFLOW_DECISION, encode(decision), message_id)
             await self._send(self._names.decisions, envelope)
-        except PayloadTooLargeError as error:
+        except _NOT_ENCODABLE as error:
             failed = WorkflowDecision(
                 task_id=decision.task_id,
                 run_id=decision.run_id,

@@ -1,6 +1,7 @@
 """Run one attempt of a step and turn whatever happens into a result."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -18,11 +19,17 @@ Returned = Payload | Failure
 
 
 async def invoke(
-    definition: StepDefinition, payload: Payload, context: StepContext, *, threads: CapacityLimiter
+    definition: StepDefinition,
+    payload: Payload,
+    context: StepContext,
+    *,
+    threads: CapacityLimiter,
+    is_given_up: Callable[[], bool],
 ) -> Returned:
-    """The encoded output of the step, or its failure.
+    """The encoded output of the step, or its failure, whatever the step raises.
 
-    Raises only `CancelledError`, and only if the calling task was cancelled.
+    Raises only `CancelledError`, and only if `is_given_up` says that the worker wants it so; a step
+    that cancels itself has failed.
     """
     enter_step(context)
     try:
@@ -32,12 +39,11 @@ async def invoke(
         else:
             output = await _in_thread(definition, arguments, threads)
         return encode_payload(output, what=f"the output of step {definition.name!r}")
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+    except (asyncio.CancelledError, GeneratorExit) as error:
+        if isinstance(error, GeneratorExit) or is_given_up():
             raise
         return failure_of(error)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # SystemExit, KeyboardInterrupt and the like are failures too
         return failure_of(error, retryable=False if _is_ruled_out(definition, error) else None)
 
 

@@ -67,10 +67,12 @@ class WorkerService:
             namespace=names.namespace,
         )
         self._answers = Answers(transport, names)
+        self._announce = anyio.Event()
         self._stop = anyio.Event()
         self._hurry = anyio.Event()
         self._idle = anyio.Event()
         self._open = 0
+        self._is_ending = False
 
     @property
     def tokens(self) -> list[str]:
@@ -111,17 +113,38 @@ class WorkerService:
         )
         if not await self._connected():
             return
+        try:
+            await self._work()
+        except BaseExceptionGroup as group:
+            refused, _ = group.split(BrokerRefusedError)
+            if refused is not None:
+                raise _first_of(refused) from None
+            raise
+        finally:
+            self._turns.close()
+
+    async def _work(self) -> None:
         async with anyio.create_task_group() as background:
             background.start_soon(self._live.run)
             async with anyio.create_task_group() as work:
-                subscriptions = await self._subscribe(work)
+                subscriptions = await self._subscribe_unless_stopped(work)
                 background.start_soon(self._be_present)
                 await self._stop.wait()
                 for subscription in subscriptions:
                     await subscription.stop()
                 await self._drain(work)
             background.cancel_scope.cancel()
-        self._turns.close()
+
+    async def _subscribe_unless_stopped(self, work: TaskGroup) -> list[Subscription]:
+        opening = asyncio.ensure_future(self._subscribe(work))
+        stopping = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait([opening, stopping], return_when=asyncio.FIRST_COMPLETED)
+            return opening.result() if opening.done() else []
+        finally:
+            for task in (opening, stopping):
+                task.cancel()
+            await asyncio.wait([opening, stopping])
 
     async def _connected(self) -> bool:
         """Wait for the broker; False if told to stop before."""
@@ -172,6 +195,7 @@ class WorkerService:
                     await self._hurry.wait()
                 self._steps.give_back_all()
                 await anyio.sleep(LAST_WORDS.total_seconds())
+                self._is_ending = True
                 work.cancel_scope.cancel()
                 waiting.cancel_scope.cancel()
 
@@ -188,6 +212,11 @@ class WorkerService:
         try:
             await self._answer(delivery)
         except Exception:  # a defect of ours: it must cost neither the worker nor the message
+            log.exception("delivery_not_handled", queue=delivery.queue)
+            await delivery.release()
+        except asyncio.CancelledError:
+            if self._is_ending:
+                raise
             log.exception("delivery_not_handled", queue=delivery.queue)
             await delivery.release()
         finally:
@@ -280,9 +309,9 @@ class WorkerService:
             self._announce.set()
 
     async def _be_present(self) -> None:
+        workers = self._names.workers
         while True:
             self._announce = anyio.Event()
-            workers = self._names.workers
             await self._transport.broadcast(workers, self._presence.announcement())
             await self._transport.broadcast(workers, self._presence.beat(Lifecycle.UP))
             while True:
@@ -290,3 +319,8 @@ class WorkerService:
                     await self._announce.wait()
                     break
                 await self._transport.broadcast(workers, self._presence.beat(Lifecycle.UP))
+
+
+def _first_of(group: BaseExceptionGroup[BrokerRefusedError]) -> BrokerRefusedError:
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first

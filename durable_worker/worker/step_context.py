@@ -117,21 +117,21 @@ class StepContext(StepContextBase):
         return [*self.events, StepEvent(at=_now_ms(), level=EventLevel.WARN, message=note)]
 
     def _log(self, level: EventLevel, message: str, data: Mapping[str, object]) -> None:
-        self.emit(StepEvent(at=_now_ms(), level=level, message=message, data=_data(data)))
+        self.emit(StepEvent(at=_now_ms(), level=level, message=_text(message), data=_data(data)))
 
 
 class SubProcess:
     def __init__(self, context: StepContext, name: str, group: str | None) -> None:
         self._context = context
-        self._name = name
-        self._group = group
+        self._name = name = _text(name)
+        self._group = None if group is None else _text(group)
         self._phase: str | None = None
         self._skipped: str | None = None
         self._sub_id = f"{context.step_id}/{name}"
 
     def phase(self, name: str, **data: object) -> None:
         """Enter the next phase."""
-        self._phase = name
+        self._phase = _text(name)
         self._emit(EventLevel.INFO, name, data)
 
     def info(self, message: str, **data: object) -> None:
@@ -155,7 +155,7 @@ class SubProcess:
             StepEvent(
                 at=_now_ms(),
                 level=level,
-                message=message,
+                message=_text(message),
                 sub_id=self._sub_id,
                 name=self._name,
                 group=self._group,
@@ -216,6 +216,13 @@ def enter_step(context: StepContext) -> None:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _text(value: object) -> str:
+    """Text that fits a message, whatever was handed in (numbers, exceptions, odd file names)."""
+    if isinstance(value, BaseException):
+        value = message_of(value)
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _data(data: Mapping[str, object]) -> Any:

@@ -2,11 +2,12 @@
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from enum import Enum
 
 import anyio
 import structlog
-from msgspec import UNSET, Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from durable_worker.errors import RegistrationError
 from durable_worker.protocol.base import Millis, Payload
@@ -33,6 +34,9 @@ log = structlog.get_logger("durable_worker.worker")
 
 REMEMBERED = 2_000
 """Finished attempts whose results are kept, to answer a redelivery without running again."""
+
+REMEMBERED_BYTES = 32 * 1024 * 1024
+"""Bytes of output in those results at the most."""
 
 Key = tuple[str, int]
 
@@ -73,7 +77,9 @@ class StepRunner:
         self._executions: dict[Key, _Execution] = {}
         self._contexts: dict[str, set[StepContext]] = {}
         self._finished: OrderedDict[Key, StepResult] = OrderedDict()
+        self._finished_bytes = 0
         self._cancelled: OrderedDict[str, None] = OrderedDict()
+        self._is_ending = False
 
     async def handle(self, task: StepTask, delivery: Delivery) -> None:
         """Run the step, publish its result, acknowledge. A cancelled run gives the message back."""
@@ -93,6 +99,10 @@ class StepRunner:
             if isinstance(result, StepResult):
                 self._remember(key, result)
                 await self._answers.result(result, attempt=task.attempt)
+        except BaseException:
+            for each in execution.deliveries[1:]:  # the first is the caller's to give back
+                await each.release()
+            raise
         finally:
             del self._executions[key]
         for each in execution.deliveries:
@@ -115,7 +125,7 @@ class StepRunner:
         while True:
             local = _local_task(task, operation, definition, attempt)
             context = self._context(local)
-            returned = await self._invoke(definition, local, context)
+            returned = await self._invoke(definition, local, context, lambda: self._is_ending)
             options = definition.retry.options() if definition.retry else None
             if not isinstance(returned, Failure) or not may_retry(
                 options, returned, attempt=attempt
@@ -171,6 +181,7 @@ class StepRunner:
 
     def give_back_all(self) -> None:
         """Cancel what is running and hand its messages back."""
+        self._is_ending = True
         for execution in self._executions.values():
             execution.scope.cancel()
 
@@ -191,16 +202,18 @@ class StepRunner:
                 execution.has_started = True
                 self._presence.in_flight += 1
                 try:
-                    return await self._execute(definition, task)
+                    return await self._execute(definition, task, execution.scope)
                 finally:
                     self._presence.in_flight -= 1
         return _Unfinished.GIVEN_BACK
 
-    async def _execute(self, definition: StepDefinition, task: StepTask) -> StepResult:
+    async def _execute(
+        self, definition: StepDefinition, task: StepTask, scope: anyio.CancelScope
+    ) -> StepResult:
         context = self._context(task)
         started_at, started = _now_ms(), time.monotonic()
         log.debug("step_started", run_id=task.run_id, step=task.name, attempt=task.attempt)
-        returned = await self._invoke(definition, task, context)
+        returned = await self._invoke(definition, task, context, lambda: scope.cancel_called)
         seconds = time.monotonic() - started
         self._presence.finished(seconds)
         result = _result(task, returned, started_at=started_at, context=context)
@@ -212,7 +225,11 @@ class StepRunner:
         return result
 
     async def _invoke(
-        self, definition: StepDefinition, task: StepTask, context: StepContext
+        self,
+        definition: StepDefinition,
+        task: StepTask,
+        context: StepContext,
+        is_given_up: Callable[[], bool],
     ) -> Payload | Failure:
         heartbeat = Heartbeat(
             run_id=task.run_id, seq=task.seq, step_id=task.step_id, group=task.group
@@ -221,7 +238,9 @@ class StepRunner:
         contexts.add(context)
         self._live.started(context, heartbeat)
         try:
-            return await invoke(definition, task.input, context, threads=self._threads)
+            return await invoke(
+                definition, task.input, context, threads=self._threads, is_given_up=is_given_up
+            )
         finally:
             self._live.ended(context)
             contexts.discard(context)
@@ -245,13 +264,18 @@ class StepRunner:
 
     def _remember(self, key: Key, result: StepResult) -> None:
         self._finished[key] = result
-        if len(self._finished) > REMEMBERED:
-            self._finished.popitem(last=False)
+        self._finished_bytes += _size(result)
+        while len(self._finished) > REMEMBERED or self._finished_bytes > REMEMBERED_BYTES:
+            self._finished_bytes -= _size(self._finished.popitem(last=False)[1])
 
 
 def may_repeat(delivery: Delivery) -> bool:
     """Whether another process may have run this already."""
     return delivery.delivery_count > 0 or RESENT_HEADER in delivery.envelope.headers
+
+
+def _size(result: StepResult) -> int:
+    return 0 if isinstance(result.output, UnsetType) else len(result.output)
 
 
 def _local_task(

@@ -16,6 +16,9 @@ from durable_worker.replay.operations import LocalStep, RunLocally
 from durable_worker.replay.turn import Replay
 from durable_worker.worker.registry import Worker
 
+KEPT_BYTES = 128 * 1024 * 1024
+"""Bytes of history in the bodies that are kept, at the most."""
+
 LocalRunner = Callable[[WorkflowTask, LocalStep], Awaitable[RecordStep]]
 
 
@@ -39,12 +42,13 @@ class TurnRunner:
         self._partition = partition
         self._limit = kept
         self._kept: OrderedDict[str, Replay] = OrderedDict()
+        self._kept_bytes = 0
 
     async def decide(self, task: WorkflowTask) -> WorkflowDecision:
         definition = self._worker.workflows.get((task.workflow, task.workflow_version))
         if definition is None:
             return self._refuse(task)
-        replay = self._kept.pop(task.run_id, None)
+        replay = self._take_kept(task.run_id)
         if replay is None or not replay.can_continue(task):
             if replay is not None:
                 replay.dispose()
@@ -80,12 +84,21 @@ class TurnRunner:
             self._kept.popitem()[1].dispose()
 
     def _keep(self, run_id: str, replay: Replay) -> None:
-        previous = self._kept.pop(run_id, None)
+        previous = self._take_kept(run_id)
         if previous is not None:
             previous.dispose()
         self._kept[run_id] = replay
-        while len(self._kept) > self._limit:
-            self._kept.popitem(last=False)[1].dispose()
+        self._kept_bytes += replay.journal.bytes
+        while len(self._kept) > self._limit or self._kept_bytes > KEPT_BYTES:
+            dropped = self._take_kept(next(iter(self._kept)))
+            if dropped is not None:
+                dropped.dispose()
+
+    def _take_kept(self, run_id: str) -> Replay | None:
+        replay = self._kept.pop(run_id, None)
+        if replay is not None:
+            self._kept_bytes -= replay.journal.bytes
+        return replay
 
     def _context(self, replay: Replay, task: WorkflowTask) -> WorkflowContext:
         return WorkflowContext(replay, task, self._worker, partition=self._partition)

@@ -168,7 +168,7 @@ def _key(command: AnyCommand) -> str:
 
 @dataclass(frozen=True)
 class Do:
-    """One operation of a leaf kind: step, failing, sleep, signal, child, now, local, effect."""
+    """One operation: step, failing, sleep, signal, timed, child, now, local or effect."""
 
     kind: str
     tag: int
@@ -227,6 +227,11 @@ async def _do(ctx: WorkflowContext, node: Do) -> str:
             return "slept"
         case "signal":
             return str(await ctx.wait_signal(name))
+        case "timed":
+            try:
+                return str(await ctx.wait_signal(f"shared-{node.tag % 2}", timeout=3))
+            except TimeoutError:
+                return "timed out"
         case "child":
             return str(await ctx.child(name, node.tag))
         case "now":

@@ -1,15 +1,18 @@
 """Bodies with mistakes in them must fail clearly, or not matter; they never corrupt a run."""
 
 import asyncio
+import gc
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from msgspec import Raw
 
-from durable_worker import Worker, WorkflowContext
+from durable_worker import StepFailedError, Worker, WorkflowContext
 from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
+from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
 from durable_worker.replay import loop
 from tests.replay.model import ModelOperator, full_turn, new_replay, take_turn
@@ -244,3 +247,114 @@ def test_a_turn_inside_a_running_loop_leaves_that_loop_and_its_task_as_they_were
         return before[0] is after[0], before[1] is after[1]
 
     assert asyncio.run(host()) == (True, True)
+
+
+def test_an_operation_that_is_cancelled_before_it_begins_is_no_mistake() -> None:
+    async def body(ctx: WorkflowContext) -> str:
+        task = asyncio.create_task(ctx.step("charge"))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        try:
+            await asyncio.wait_for(ctx.step("charge"), 0)
+        except TimeoutError:
+            return "late"
+        return "in time"
+
+    assert bytes(decide(body).output) == b'"late"'
+
+
+def test_a_callback_that_raises_does_not_reach_the_worker() -> None:
+    async def body(ctx: WorkflowContext) -> str:
+        task = asyncio.create_task(ctx.step("charge"))
+        task.add_done_callback(lambda done: done.result())
+        loop = asyncio.get_running_loop()
+        loop.call_soon(lambda: {}["nothing"])
+        await asyncio.sleep(0)
+        return "ok"
+
+    assert bytes(decide(body).output) == b'"ok"'
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_body_that_catches_everything_in_a_loop_can_still_be_dropped() -> None:
+    async def body(ctx: WorkflowContext) -> None:
+        while True:
+            try:  # noqa: SIM105
+                await ctx.wait_signal("go")
+            except:  # noqa: E722 - the mistake that this is about
+                pass
+
+    assert decide(body).status is DecisionStatus.CONTINUE
+
+
+def test_gathered_futures_in_a_set_are_met_in_the_same_order_on_every_replay() -> None:
+    async def body(ctx: WorkflowContext) -> list[int]:
+        pairs = [asyncio.gather(ctx.step("s", n), ctx.step("s", n)) for n in range(8)]
+        done, _ = await asyncio.wait(pairs)
+        return [(await each)[0] for each in done]
+
+    history = [call(seq, "s", str(seq // 2)) for seq in range(16)]
+    assert len({bytes(decide(body, *history).output) for _ in range(20)}) == 1
+
+
+def test_the_garbage_collector_does_not_drive_a_body() -> None:
+    async def body(ctx: WorkflowContext) -> str:
+        async def numbers() -> AsyncIterator[int]:
+            try:
+                yield 1
+                yield 2
+            finally:
+                await ctx.step("close")
+
+        held: list[object] = []
+        generator = numbers()
+        held.extend([held, generator])
+        async for _ in generator:
+            break
+        del held, generator
+        await ctx.step("first")
+        gc.collect()
+        await ctx.step("second")
+        return "done"
+
+    asked = decide(body, call(0, "first"))
+    assert [getattr(command, "name", "") for command in asked.commands] == ["second"]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda ctx: ctx.step(""),
+        lambda ctx: ctx.step("x\udcff"),
+        lambda ctx: ctx.wait_signal(42),
+        lambda ctx: ctx.child(""),
+        lambda ctx: ctx.step("x", partition=7),
+        lambda ctx: ctx.sleep(float("inf")),
+        lambda ctx: ctx.sleep(timedelta.max),
+    ],
+)
+def test_what_cannot_go_on_the_wire_is_refused_in_the_body(ask: Callable[[Any], Any]) -> None:
+    async def body(ctx: WorkflowContext) -> Any:
+        return await ask(ctx)
+
+    assert failure_of(decide(body))[0] in ("registration", "ValueError")
+
+
+def test_a_kept_body_that_went_another_way_than_history_is_not_used() -> None:
+    async def body(ctx: WorkflowContext) -> str:
+        try:
+            await ctx.step("charge")
+        except StepFailedError:
+            return str(await ctx.step("compensate"))
+        return str(await ctx.step("ship"))
+
+    worker = serving(body)
+    failed = HistoryEvent(
+        seq=0, kind=HistoryKind.CALL, name="charge", error=Failure(message="no", code="No")
+    )
+    first = ModelOperator(history={0: failed}).task()
+    replay = new_replay(worker, first)
+    take_turn(replay, first, now_ms=0)
+    assert replay.can_continue(ModelOperator(history={0: failed}).task())
+    assert not replay.can_continue(ModelOperator(history={0: call(0, "charge")}).task())
+    replay.dispose()

@@ -133,6 +133,60 @@ async def test_every_way_to_fail_becomes_a_failed_result(transport: MemoryTransp
         assert await failing(desk, "cancels-itself") == ("CancelledError", None)
 
 
+async def test_no_step_can_end_the_worker(transport: MemoryTransport) -> None:
+    worker = Worker()
+
+    class Abort(BaseException): ...
+
+    @worker.step("cancels-its-task")
+    async def cancels_its_task() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    @worker.step("aborts")
+    async def aborts() -> None:
+        raise Abort
+
+    @worker.step("interrupts")
+    def interrupts() -> None:
+        raise KeyboardInterrupt
+
+    @worker.step("fine")
+    async def fine(name: str = "world") -> str:
+        return f"hello {name}"
+
+    async with serving(worker, transport, NAMES) as desk:
+        assert await failing(desk, "cancels-its-task") == ("CancelledError", None)
+        assert await failing(desk, "aborts") == ("Abort", None)
+        assert await failing(desk, "interrupts") == ("KeyboardInterrupt", None)
+        await desk.send_step("fine", "Ada")
+        assert bytes((await desk.result()).output) == b'"hello Ada"'
+
+
+async def test_what_a_step_tells_is_made_to_fit_the_wire(transport: MemoryTransport) -> None:
+    worker = Worker()
+
+    class Broken(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    @worker.step("tells")
+    async def tells(ctx: StepContext) -> None:
+        ctx.info(42)  # type: ignore[arg-type]
+        ctx.error(Broken())  # type: ignore[arg-type]
+        ctx.info("caf\udce9.txt", file="caf\udce9.txt")
+
+    async with serving(worker, transport, NAMES) as desk:
+        await desk.send_step("tells")
+        result = await desk.result()
+    assert result.events is not None
+    number, broken, odd = [event.message for event in result.events]
+    assert (number, odd) == ("42", "caf\\udce9.txt")
+    assert broken.endswith("Broken (its text is unavailable: RuntimeError)")
+
+
 async def test_sub_processes_report_phases_and_outcomes(transport: MemoryTransport) -> None:
     worker = Worker()
 
