@@ -17,6 +17,7 @@ from durable_worker.cli.options import (
     DEFAULT_CONCURRENCY,
     DEFAULT_GRACE,
     DEV_DATABASE,
+    LONGEST_GRACE,
     OPERATOR_DATABASE,
     AnyOptions,
     BrokerOptions,
@@ -32,6 +33,7 @@ from durable_worker.cli.options import (
     Start,
 )
 from durable_worker.errors import UsageError
+from durable_worker.protocol.base import MAX_INTEGER
 from durable_worker.protocol.names import DEFAULT_PREFIX
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.version import VERSION
@@ -73,7 +75,20 @@ Tenant = Annotated[
     str | None, typer.Option(metavar="NAME", help="Whose runs. Default: the namespace.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.")]
+
+
+def _text(value: str | None) -> str | None:
+    """A name or an id, which is not empty and can be written down."""
+    if value == "":
+        raise typer.BadParameter("it is empty")
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter("it is not UTF-8 text") from None
+    return value
+
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.", callback=_text)]
 
 app = typer.Typer(
     name=PROGRAM,
@@ -132,7 +147,13 @@ def _run(  # pyright: ignore[reportUnusedFunction]
     prefix: Prefix = DEFAULT_PREFIX,
     log_format: Format = LogFormat.CONSOLE,
     grace: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Time to finish what runs on a stop.")
+        float,
+        typer.Option(
+            min=0,
+            max=LONGEST_GRACE.total_seconds(),
+            metavar="SECONDS",
+            help="Time to finish what runs on a stop.",
+        ),
     ] = DEFAULT_GRACE.total_seconds(),
     debug: Debug = False,
 ) -> Run:
@@ -196,12 +217,20 @@ def _operator(  # pyright: ignore[reportUnusedFunction]
 
 @app.command("start")
 def _start(  # pyright: ignore[reportUnusedFunction]
-    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help="Name of the workflow.")],
+    workflow: Annotated[
+        str,
+        typer.Argument(metavar="WORKFLOW", help="Name of the workflow.", callback=_text),
+    ],
     *,
     input: Annotated[str | None, typer.Option(metavar="JSON", help="Its input.")] = None,
     run_id: Annotated[
         str | None,
-        typer.Option("--id", metavar="ID", help="Id of the run; starting it twice is harmless."),
+        typer.Option(
+            "--id",
+            metavar="ID",
+            help="Id of the run; starting it twice is harmless.",
+            callback=_text,
+        ),
     ] = None,
     is_waiting: Annotated[
         bool, typer.Option("--wait", help="Wait for the end and print the output as JSON.")
@@ -232,7 +261,8 @@ def _runs(  # pyright: ignore[reportUnusedFunction]
         str | None, typer.Option(metavar="NAME", help="Only runs of this workflow.")
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, metavar="N", help="At most so many, newest first.")
+        int,
+        typer.Option(min=1, max=MAX_INTEGER, metavar="N", help="At most so many, newest first."),
     ] = 20,
     is_json: Json = False,
     database: Database = None,
@@ -272,7 +302,9 @@ def _show(  # pyright: ignore[reportUnusedFunction]
 
 @app.command("signal")
 def _signal(  # pyright: ignore[reportUnusedFunction]
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the signal.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the signal.", callback=_text)
+    ],
     *,
     payload: Annotated[str | None, typer.Option(metavar="JSON", help="What it carries.")] = None,
     database: Database = None,

@@ -22,6 +22,7 @@ DEV_DATABASE = Path(".durable/dev.db")
 OPERATOR_DATABASE = Path(".durable/operator.db")
 DEFAULT_CONCURRENCY = 100
 DEFAULT_GRACE = timedelta(seconds=30)
+LONGEST_GRACE = timedelta(seconds=1_000_000_000)
 
 
 class LogFormat(StrEnum):

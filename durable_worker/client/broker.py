@@ -11,6 +11,7 @@ from durable_worker.errors import (
     ConnectionLostError,
     DurableError,
     NoOperatorError,
+    PayloadTooLargeError,
     ProtocolError,
     RequestRefusedError,
     RunNotFoundError,
@@ -40,6 +41,12 @@ DEFAULT_TIMEOUT = timedelta(seconds=5)
 _FIRST_LOOK = timedelta(milliseconds=500)
 _LOOK_AT_MOST_EVERY = timedelta(seconds=10)
 
+_MAX_STARTED = 1_000
+"""How many of its own starts a client remembers."""
+
+_FIRST_RETRY_SECONDS = 0.02
+_LAST_RETRY_SECONDS = 0.5
+
 
 class BrokerPort:
     """Sends starts and requests; listens for replies and for the tenant's events."""
@@ -60,6 +67,7 @@ class BrokerPort:
         self._changes: dict[str, asyncio.Event] = {}
         self._subscriptions: list[Subscription] = []
         self._last_started: str | None = None
+        self._on_their_way: dict[str, None] = {}
 
     async def __aenter__(self) -> Self:
         await self._transport.__aenter__()
@@ -101,6 +109,9 @@ class BrokerPort:
         envelope = Envelope(MessageType.START_RUN, encode(message), message_id=run_id)
         await self._send(self._names.start_run, envelope)
         self._last_started = run_id
+        self._on_their_way[run_id] = None
+        if len(self._on_their_way) > _MAX_STARTED:
+            del self._on_their_way[next(iter(self._on_their_way))]
 
     async def is_taken_up(self, *, within: timedelta) -> bool:
         run_id = self._last_started
@@ -110,17 +121,18 @@ class BrokerPort:
             async with asyncio.timeout(within.total_seconds()):
                 while True:
                     try:
-                        await self.detail(run_id)
+                        await self._ask(GetRunDetail(run_id=run_id), about=run_id)
                     except RunNotFoundError:
                         await asyncio.sleep(0.05)
+                    except RequestRefusedError:
+                        return True  # the operator knows it, whatever it has to say about it
                     else:
                         return True
         except (TimeoutError, NoOperatorError):
             return False
 
     async def detail(self, run_id: str) -> RunDetail:
-        data = await self._ask(GetRunDetail(run_id=run_id), about=run_id)
-        return _DETAIL.decode(data, what=f"the detail of run {run_id!r}")
+        return _detail_of(run_id, await self._ask_about(run_id, GetRunDetail(run_id=run_id)))
 
     async def list(self, query: RunQuery) -> Sequence[RunRecord]:
         data = await self._ask(ListRuns(query=query))
@@ -130,7 +142,7 @@ class BrokerPort:
         await self._ask(SignalRequest(signal=name, payload=payload), request_id=signal_id)
 
     async def cancel(self, run_id: str) -> None:
-        await self._ask(CancelRequest(run_id=run_id), about=run_id)
+        await self._ask_about(run_id, CancelRequest(run_id=run_id))
 
     async def wait(self, run_id: str) -> RunRecord:
         changed = self._changes.setdefault(run_id, asyncio.Event())
@@ -150,9 +162,36 @@ class BrokerPort:
 
     async def _current(self, run_id: str) -> RunRecord | None:
         try:
-            return (await self.detail(run_id)).run
+            data = await self._ask(GetRunDetail(run_id=run_id), about=run_id)
         except (RunNotFoundError, NoOperatorError):
             return None  # whoever waits has been told that it may take as long as it takes
+        except RequestRefusedError as error:
+            if error.code != PayloadTooLargeError.code:
+                raise
+            raise RequestRefusedError(
+                f"run {run_id!r} cannot be waited for over the broker, its detail does not fit a "
+                f"message: {error}",
+                code=error.code,
+            ) from error
+        return _detail_of(run_id, data).run
+
+    async def _ask_about(self, run_id: str, body: AnyRequest) -> Payload:
+        """As `_ask`. A request can overtake the start of its run, which is on another queue, so a
+        run that this client has started gets the time of a request to appear."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + self._timeout.total_seconds()
+        pause = _FIRST_RETRY_SECONDS
+        while True:
+            try:
+                data = await self._ask(body, about=run_id)
+            except RunNotFoundError:
+                if run_id not in self._on_their_way or clock() + pause > until:
+                    raise
+            else:
+                self._on_their_way.pop(run_id, None)
+                return data
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LAST_RETRY_SECONDS)
 
     async def _ask(
         self, body: AnyRequest, *, about: str | None = None, request_id: str | None = None
@@ -211,6 +250,10 @@ class BrokerPort:
 _ENDS = frozenset({"run.completed", "run.failed"})
 _DETAIL = PayloadDecoder(RunDetail)
 _RECORDS = PayloadDecoder(list[RunRecord])
+
+
+def _detail_of(run_id: str, data: Payload) -> RunDetail:
+    return _DETAIL.decode(data, what=f"the detail of run {run_id!r}")
 
 
 def _refusal(result: RequestResult, about: str | None) -> DurableError:

@@ -67,15 +67,13 @@ class StorePort:
             return False
 
     async def detail(self, run_id: str) -> RunDetail:
-        state = await self._load(run_id)
-        if state is not None:
-            return run_detail(state)
-        if await self._is_start_waiting(run_id):
-            raise NoOperatorError(
-                f"the start of run {run_id!r} is recorded, but no operator has taken it up yet; "
-                f"`durable-worker dev` or `durable-worker operator` on this database does"
-            )
-        raise RunNotFoundError(run_id)
+        found = await self._find(run_id)
+        if isinstance(found, RunState):
+            return run_detail(found)
+        raise NoOperatorError(
+            f"the start of run {run_id!r} is recorded, but no operator has taken it up yet; "
+            f"`durable-worker dev` or `durable-worker operator` on this database does"
+        )
 
     async def list(self, query: RunQuery) -> Sequence[RunRecord]:
         runs = await self._store.list_runs(msgspec.structs.replace(query, namespace=self._tenant))
@@ -83,13 +81,15 @@ class StorePort:
         return [run_record(each, wake_at=wakes.get(each.id)) for each in runs]
 
     async def signal(self, name: str, payload: Payload, *, signal_id: str) -> None:
+        # The form that an operator gives the id of a signal over the broker: one id, one signal,
+        # whichever way it comes.
+        tenants_id = f"{self._tenant}/{signal_id}"
         await self._submit(
-            SignalSent(signal_id=signal_id, namespace=self._tenant, name=name, payload=payload)
+            SignalSent(signal_id=tenants_id, namespace=self._tenant, name=name, payload=payload)
         )
 
     async def cancel(self, run_id: str) -> None:
-        if await self._load(run_id) is None and not await self._is_start_waiting(run_id):
-            raise RunNotFoundError(run_id)
+        await self._find(run_id)
         await self._submit(CancelRequested(run_id=run_id))
 
     async def wait(self, run_id: str) -> RunRecord:
@@ -103,9 +103,26 @@ class StorePort:
                     return run_record(state.run, wake_at=wake_time(state.pending.values()))
             await asyncio.sleep(_POLL)
 
+    async def _find(self, run_id: str) -> RunState | StartRun:
+        """The run, or its start that waits for an operator; this tenant's, else
+        `RunNotFoundError`."""
+        state = await self._store.load(run_id)
+        if state is None:
+            waiting = await self._waiting_start(run_id)
+            # It may have been taken up between the two looks.
+            state = await self._store.load(run_id)
+            if state is None and waiting is not None and self._is_mine(waiting.namespace):
+                return waiting
+        if state is None or not self._is_mine(state.run.namespace):
+            raise RunNotFoundError(run_id)
+        return state
+
     async def _load(self, run_id: str) -> RunState | None:
         state = await self._store.load(run_id)
-        return None if state is None or state.run.namespace != self._tenant else state
+        return state if state is not None and self._is_mine(state.run.namespace) else None
+
+    def _is_mine(self, namespace: str) -> bool:
+        return stored_namespace(namespace) == self._tenant
 
     async def _submit(self, value: AnyInput) -> None:
         self._last_row = await self._store.submit(value)
@@ -114,8 +131,8 @@ class StorePort:
         found = await self._store.inbox(after=row - 1, limit=1)
         return bool(found) and found[0].id == row
 
-    async def _is_start_waiting(self, run_id: str) -> bool:
+    async def _waiting_start(self, run_id: str) -> StartRun | None:
+        """The one that will become the run: of many with one id, the first."""
         rows = await self._store.inbox(after=0, limit=10_000)
-        return any(
-            isinstance(each.input, StartRun) and each.input.run_id == run_id for each in rows
-        )
+        starts = (each.input for each in rows if isinstance(each.input, StartRun))
+        return next((each for each in starts if each.run_id == run_id), None)

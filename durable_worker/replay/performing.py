@@ -26,7 +26,9 @@ async def call_step(
 ) -> Any:
     """One call, or on an operator that cannot retry: call, timer, call ... until it succeeds."""
     journal = replay.journal
-    await replay.waiting.begin(token)
+    if journal.is_sealed:
+        await replay.waiting.begin(token)
+    journal.started(token)
     options = None if retry is None or retry.attempts == 1 else retry.options()
     delegated = options if replay.honours_retry else None
     attempt = 1

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from durable_worker.errors import PayloadTooLargeError, UnroutableError
+from durable_worker.errors import PayloadTooLargeError, UnroutableError, UnsendableError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import Delivery, Envelope, Transport
 from tests.conformance.transports.conftest import SMALL_LIMIT
@@ -48,6 +48,49 @@ async def test_a_message_at_the_limit_goes_and_one_above_it_does_not(
     assert (error.size, error.limit, error.queue) == (SMALL_LIMIT + 1, SMALL_LIMIT, names.results)
     with pytest.raises(PayloadTooLargeError):
         await transport.broadcast(names.control, Envelope("control", b"x" * (SMALL_LIMIT + 1)))
+
+
+LONG = "ü" * 128
+"""256 bytes, one more than AMQP can write as a name, an id or a type."""
+
+
+@pytest.mark.parametrize(
+    ("queue", "envelope", "field"),
+    [
+        (LONG, Envelope("step-task", b"{}"), "queue or exchange name"),
+        ("", Envelope("step-task", b"{}", message_id=LONG), "message id"),
+        ("", Envelope(LONG, b"{}"), "message type"),
+    ],
+    ids=["queue", "message id", "type"],
+)
+async def test_a_message_with_a_property_too_long_is_unsendable_and_harms_no_other(
+    transport: Transport, names: Names, queue: str, envelope: Envelope, field: str
+) -> None:
+    await transport.declare([names.results])
+    with pytest.raises(UnsendableError, match="has 256 bytes, the limit is 255") as caught:
+        await transport.send(queue or names.results, envelope)
+    assert (caught.value.field, caught.value.size, caught.value.limit) == (field, 256, 255)
+    with pytest.raises(UnsendableError, match=field):
+        await transport.broadcast(queue or names.control, envelope)
+    longest = Envelope("step-task", b"{}", message_id="x" * 255)
+    await transport.send(names.results, longest)
+    inbox = Inbox[Delivery]()
+    await transport.consume([names.results], inbox, prefetch=1)
+    assert (await inbox.next()).envelope == longest
+
+
+async def test_names_and_topics_that_are_too_long_are_unsendable(
+    transport: Transport, names: Names
+) -> None:
+    with pytest.raises(UnsendableError, match="topic"):
+        await transport.broadcast(names.tenant_events, Envelope("t", b"{}"), topic=LONG)
+    for refused in (
+        transport.declare([names.results, LONG]),
+        transport.consume([LONG], Inbox[Delivery](), prefetch=1),
+        transport.listen(LONG, Inbox[Envelope]()),
+    ):
+        with pytest.raises(UnsendableError, match="queue or exchange name"):
+            await refused
 
 
 async def test_a_thousand_sends_at_once_are_all_confirmed_and_all_arrive(

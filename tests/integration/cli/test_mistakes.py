@@ -29,6 +29,10 @@ def _told(program: Program, *words: str, code: int) -> str:
         (["run", "app:worker", "--broker", "http://x/"], "its scheme is 'http'"),
         (["runs", "--status", "happy"], "'happy' is not one of"),
         (["runs", "--db", "x", "--broker", "y"], "--db and --broker exclude each other"),
+        (["runs", "--broker", "amqp://u:12#secret@127.0.0.1:1/"], "percent-encode"),
+        (["run", "app:worker", "--broker", "amqp://u:20/secret@h/"], "percent-encode"),
+        (["show", ""], "Invalid value for 'RUN': it is empty"),
+        (["run", "app:worker", "--grace", "inf"], "Invalid value for '--grace'"),
         (["runs"], "neither --db PATH nor --broker URL was given"),
         (["runs", "--db", "nosuch.db"], "there is no database nosuch.db"),
         (["start", "x", "--input", '{"a":}'], "not JSON: expecting value at line 1, column 6"),
@@ -99,6 +103,13 @@ def test_an_unknown_virtual_host_ends_the_program(
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: ")
     assert f"no-such-{prefix}" in last
+
+
+def test_an_id_too_long_for_the_broker_is_refused_with_its_size(on_broker: Program) -> None:
+    told = _told(on_broker, "start", "greeting", "--id", "r" * 300, code=1)
+    assert "message id" in told
+    assert "has 300 bytes, the limit is 255" in told
+    assert "unexpected" not in told
 
 
 def test_without_an_operator_a_question_over_the_broker_says_so(

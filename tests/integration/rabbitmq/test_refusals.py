@@ -12,6 +12,7 @@ from durable_worker.errors import BrokerRefusedError, PayloadTooLargeError, Usag
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import Delivery, Envelope
 from durable_worker.transports.rabbitmq import ConsumerLost, ConsumerRestored, RabbitTransport
+from durable_worker.transports.rabbitmq.address import parse_address
 from tests.conformance.transports.inbox import Inbox
 from tests.integration.rabbitmq.conftest import States
 
@@ -62,6 +63,35 @@ def test_a_url_that_is_none_is_a_usage_error(url: str) -> None:
     with pytest.raises(UsageError, match="amqp://USER:PASSWORD@HOST") as caught:
         RabbitTransport(url, names=Names())
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://user:12#3secret@127.0.0.1:5672/",
+        "amqp://admin:2024/topsecret@127.0.0.1:5672/v",
+        "amqp://u:12?secret@host/",
+        "amqp://u:sec#secret@host/",
+        "amqp://u:p@host/v#secret",
+    ],
+)
+def test_a_password_that_is_not_percent_encoded_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(UsageError, match="percent-encode") as caught:
+        RabbitTransport(url, names=Names())
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["u:secret@host:5672/", "amqp://u:secret\n1@host:x/"])
+def test_what_is_no_url_is_shown_without_its_credentials(url: str) -> None:
+    with pytest.raises(UsageError, match="host") as caught:
+        RabbitTransport(url, names=Names())
+    assert "secret" not in str(caught.value)
+
+
+def test_a_percent_encoded_password_is_taken_and_not_shown() -> None:
+    address = parse_address("amqp://u:1%232%2F3%40s@host:5672/a%2Fb")
+    assert (address.url.password, address.vhost) == ("1#2/3@s", "a/b")
+    assert address.safe == "amqp://host:5672/a%2Fb"
 
 
 async def test_a_queue_with_other_arguments_is_refused_and_the_rest_works(

@@ -3,10 +3,12 @@
 import aio_pika
 import pytest
 from aio_pika import ExchangeType
+from pamqp.common import FieldValue
 
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import Delivery, Envelope
 from durable_worker.transports.rabbitmq import RabbitTransport
+from tests.conformance.transports.inbox import Inbox
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 
@@ -43,6 +45,26 @@ async def test_queues_and_exchanges_are_declared_as_the_protocol_fixes_them(
             await channel.declare_exchange(
                 f"{prefix}-acme-tenant-events", ExchangeType.TOPIC, durable=True
             )
+
+
+@pytest.mark.parametrize("stated", ["9" * 5_000, "one", "", -1.5, True])
+async def test_a_protocol_header_that_cannot_be_read_arrives_as_a_version_that_nobody_speaks(
+    broker_url: str, prefix: str, stated: FieldValue
+) -> None:
+    names = Names(prefix=prefix)
+    inbox = Inbox[Delivery]()
+    async with (
+        RabbitTransport(broker_url, names=names) as transport,
+        await aio_pika.connect(broker_url) as connection,
+    ):
+        await transport.consume([names.results], inbox, prefetch=2)
+        channel = await connection.channel()
+        for header in (stated, "1"):
+            message = aio_pika.Message(b"{}", headers={"durable-protocol": header})
+            await channel.default_exchange.publish(message, names.results)
+        odd, plain = await inbox.take(2)
+        assert (odd.envelope.protocol, plain.envelope.protocol) == (0, 1)
+        await transport.send(names.dead, odd.envelope)
 
 
 async def test_a_message_carries_the_properties_of_the_protocol_and_nothing_but_the_body(
