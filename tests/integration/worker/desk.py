@@ -1,7 +1,7 @@
 """The operator's side of the wire, by hand: send tasks, read answers."""
 
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -119,6 +119,12 @@ class Desk:
 
     def unread_results(self) -> int:
         return self._results[1].statistics().current_buffer_used
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    with anyio.fail_after(5):
+        while not condition():  # noqa: ASYNC110 - what is awaited has no event of its own
+            await anyio.sleep(0.005)
 
 
 async def _next(stream: MemoryObjectReceiveStream[Delivery]) -> Delivery:
