@@ -31,7 +31,10 @@ class SmallDisk:
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     path = tmp_path / "disk"
     path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=800k", "tmpfs", str(path)], check=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=800k", "tmpfs", str(path)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"this container does not let root mount a small disk: {mounted.stderr}")
     try:
         yield SmallDisk(path)
     finally:
