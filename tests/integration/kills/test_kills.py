@@ -124,8 +124,12 @@ async def test_every_run_completes_and_no_completed_step_runs_again(
         with anyio.move_on_after(15):
             while any((await messages_left(broker_url, names)).values()):  # noqa: ASYNC110
                 await anyio.sleep(0.2)
-        left = await messages_left(broker_url, names)
-        assert left == dict.fromkeys(left, 0)
+        # The broker counts what is ready; what a process still holds comes back when it is gone.
+        cast.end()
+        for _ in range(5):
+            left = await messages_left(broker_url, names)
+            assert left == dict.fromkeys(left, 0)
+            await anyio.sleep(0.2)
     finally:
         cast.end()
     assert cast.kills >= KILLS
