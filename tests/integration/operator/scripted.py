@@ -38,6 +38,8 @@ from durable_worker.protocol.results import ResultStatus, StepResult
 from durable_worker.protocol.tasks import StepTask, WorkflowTask
 from durable_worker.stores.base import Store
 from durable_worker.transports.base import Delivery, Envelope, Subscription, Transport
+from durable_worker.transports.memory import MemoryTransport
+from tests.integration.operator.waiting import eventually
 
 Turn = Callable[[WorkflowTask], WorkflowDecision]
 Step = Callable[[StepTask], StepResult | Awaitable[StepResult]]
@@ -238,3 +240,13 @@ async def operating(
             yield service
         finally:
             service.request_stop()
+
+
+async def announced_until_sent(worker: ScriptedWorker, transport: MemoryTransport) -> None:
+    """Announce a worker that takes nothing, until a turn lies on its queue."""
+
+    async def is_sent() -> bool:
+        await worker.announce()
+        return transport.depth(worker.names.tasks(worker.tokens[0])) == 1
+
+    await eventually(is_sent)

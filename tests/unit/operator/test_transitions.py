@@ -1,17 +1,15 @@
-from typing import Any
+"""Transitions, one input at a time: whole values compared."""
 
 import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from durable_worker.operator.transitions.apply import apply, carried_by
+from durable_worker.operator.transitions.apply import apply
 from durable_worker.operator.transitions.effects import (
     NOTHING,
     AwaitSignal,
     BroadcastCancel,
     Deliver,
-    Emit,
-    Limits,
     SendStep,
     SendTurn,
     Transition,
@@ -25,132 +23,38 @@ from durable_worker.protocol.commands import (
     StartChild,
     StartTimer,
     WaitSignal,
-    WorkflowDecision,
 )
 from durable_worker.protocol.failure import Failure
-from durable_worker.protocol.results import EventLevel, ResultStatus, StepEvent, StepResult
+from durable_worker.protocol.results import EventLevel, StepEvent
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.inputs import (
     CancelRequested,
     ChildEnded,
-    DecisionReceived,
-    Redispatched,
-    ResultReceived,
     RunInput,
     SignalMatched,
     StartRun,
-    StepLost,
-    StepPoisoned,
     TimerDue,
-    TurnLost,
-    TurnPoisoned,
     WorkflowAvailable,
 )
 from durable_worker.stores.records import (
     LAST_INSTANT,
-    Checkpoint,
     CheckpointStatus,
     Parent,
-    Run,
-    RunState,
 )
-
-NOW = 1_700_000_000_000
-USUAL = Limits()
-NO = Failure(message="no")
-
-
-def a_run(**changes: Any) -> Run:
-    """A run whose first turn is out."""
-    fields: dict[str, Any] = {
-        "id": "r",
-        "workflow": "w",
-        "version": "1",
-        "namespace": "default",
-        "status": RunStatus.RUNNING,
-        "created_at": NOW - 10,
-        "updated_at": NOW - 10,
-        "turn_no": 1,
-        "task_id": "r#1",
-        **changes,
-    }
-    return Run(**fields)
-
-
-def suspended(**changes: Any) -> Run:
-    return a_run(**{"status": RunStatus.SUSPENDED, "task_id": None, **changes})
-
-
-def pending(seq: int, kind: HistoryKind = HistoryKind.CALL, **changes: Any) -> Checkpoint:
-    fields: dict[str, Any] = {
-        "run_id": "r",
-        "seq": seq,
-        "kind": kind,
-        "name": "step",
-        "status": CheckpointStatus.PENDING,
-        "enqueued_at": NOW - 5,
-        **changes,
-    }
-    return Checkpoint(**fields)
-
-
-def ended(checkpoint: Checkpoint, **changes: Any) -> Checkpoint:
-    fields = {"status": CheckpointStatus.COMPLETED, "finished_at": NOW, **changes}
-    return replace(checkpoint, **fields)
-
-
-def cancelled(checkpoint: Checkpoint) -> Checkpoint:
-    return ended(checkpoint, status=CheckpointStatus.CANCELLED)
-
-
-def moved(run: Run, *checkpoints: Checkpoint, by: RunInput, limits: Limits = USUAL) -> Transition:
-    """The transition without the events it tells."""
-    found = apply(RunState(run, checkpoints), by, now=NOW, limits=limits)
-    effects = tuple(each for each in found.effects if not isinstance(each, Emit))
-    return Transition(found.run, found.checkpoints, effects)
-
-
-def decision(
-    *commands: AnyCommand,
-    status: DecisionStatus = DecisionStatus.CONTINUE,
-    task_id: str = "r#1",
-    output: bytes | None = None,
-    error: Failure | None = None,
-) -> DecisionReceived:
-    fields: dict[str, Any] = {} if output is None else {"output": Raw(output)}
-    made = WorkflowDecision(
-        task_id=task_id, run_id="r", status=status, commands=list(commands), error=error, **fields
-    )
-    return DecisionReceived(run_id="r", decision=made)
-
-
-def result(
-    seq: int = 0, *, error: Failure | None = None, attempt: int | None = 1, **fields: Any
-) -> ResultReceived:
-    made = StepResult(
-        run_id="r",
-        seq=seq,
-        step_id=f"r:{seq}",
-        status=ResultStatus.COMPLETED if error is None else ResultStatus.FAILED,
-        error=error,
-        **fields,
-    )
-    return ResultReceived(run_id="r", result=made, attempt=attempt)
-
-
-def next_turn(run: Run, **changes: Any) -> Run:
-    number = run.turn_no + 1
-    fields: dict[str, Any] = {
-        "status": RunStatus.RUNNING,
-        "turn_no": number,
-        "task_id": f"r#{number}",
-        "updated_at": NOW,
-        "recoveries": 0,
-        "is_dirty": False,
-        **changes,
-    }
-    return replace(run, **fields)
+from tests.unit.operator.samples import (
+    NO,
+    NOW,
+    a_run,
+    cancelled,
+    decision,
+    ended,
+    moved,
+    next_turn,
+    pending,
+    result,
+    suspended,
+)
 
 
 def test_a_start_on_a_known_version_sends_the_first_turn() -> None:
@@ -412,101 +316,3 @@ def test_signals_and_children_resolve_their_waits() -> None:
     by = ChildEnded(run_id="r", seq=0, status=RunStatus.DEAD, error=NO)
     failed = ended(child, status=CheckpointStatus.FAILED, error=NO)
     assert moved(suspended(), child, by=by).checkpoints == (failed,)
-
-
-def test_a_lost_turn_is_sent_under_a_new_id_until_the_limit() -> None:
-    by = TurnLost(run_id="r", task_id="r#1")
-    assert moved(a_run(is_dirty=True), by=by) == Transition(
-        next_turn(a_run(), recoveries=1), (), (SendTurn("r", "r#2"),)
-    )
-    found = moved(a_run(recoveries=2), pending(0), by=by, limits=Limits(recoveries=2))
-    assert found.run is not None
-    assert found.run.error is not None
-    assert (found.run.status, found.run.error.code) == (RunStatus.DEAD, "dead-letter")
-    uncounted = TurnLost(run_id="r", task_id="r#1", is_counted=False)
-    assert moved(a_run(recoveries=2), by=uncounted, limits=Limits(recoveries=2)).run == next_turn(
-        a_run(), recoveries=2
-    )
-    assert moved(a_run(), by=TurnLost(run_id="r", task_id="r#0")) == NOTHING
-
-
-def test_a_lost_step_is_sent_again_until_the_limit() -> None:
-    step = pending(0, attempt=2)
-    by = StepLost(run_id="r", seq=0, attempt=2, recoveries=0)
-    assert moved(suspended(), step, by=by) == Transition(
-        None, (replace(step, recoveries=1),), (SendStep("r", 0, 2),)
-    )
-    assert moved(suspended(), replace(step, recoveries=1), by=by) == NOTHING
-    found = moved(suspended(), step, by=by, limits=Limits(recoveries=0))
-    assert found.checkpoints[0].error is not None
-    assert found.checkpoints[0].error.code == "poison"
-    assert found.effects == (SendTurn("r", "r#2"),)
-
-
-def test_poison_fails_the_step_or_ends_the_run() -> None:
-    step = pending(0, retry=RetryOptions(attempts=9))
-    by: RunInput = StepPoisoned(run_id="r", seq=0, reason="bad")
-    error = Failure(message="bad", code="poison", retryable=False)
-    failed = ended(step, status=CheckpointStatus.FAILED, error=error)
-    assert moved(suspended(), step, by=by).checkpoints == (failed,)
-    old = StepPoisoned(run_id="r", seq=0, reason="bad", attempt=7)
-    assert moved(suspended(), step, by=old) == NOTHING
-    by = TurnPoisoned(run_id="r", task_id="r#1", reason="bad")
-    assert moved(a_run(), by=by).run == suspended(
-        status=RunStatus.DEAD, error=error, updated_at=NOW
-    )
-    assert moved(a_run(turn_no=2, task_id="r#2"), by=by) == NOTHING
-
-
-def test_what_the_broker_gave_up_on_is_sent_twice_more_before_it_counts_as_poison() -> None:
-    def gave_up(recoveries: int) -> RunInput:
-        return StepPoisoned(
-            run_id="r", seq=0, reason="limit", attempt=1, is_suspicion=True, recoveries=recoveries
-        )
-
-    for times in (0, 1):
-        found = moved(suspended(), pending(0, recoveries=times), by=gave_up(times))
-        again = pending(0, recoveries=times + 1)
-        assert found == Transition(None, (again,), (SendStep("r", 0, 1),))
-    assert moved(suspended(), pending(0, recoveries=1), by=gave_up(0)) == NOTHING
-    error = Failure(message="limit", code="poison", retryable=False)
-    last = moved(suspended(), pending(0, recoveries=2), by=gave_up(2))
-    assert [(each.status, each.error) for each in last.checkpoints] == [
-        (CheckpointStatus.FAILED, error)
-    ]
-
-
-def test_a_turn_that_the_broker_gave_up_on_is_sent_twice_more_before_the_run_is_dead() -> None:
-    by: RunInput = TurnPoisoned(run_id="r", task_id="r#1", reason="limit", is_suspicion=True)
-    for times in (0, 1):
-        found = moved(a_run(recoveries=times), by=by)
-        assert found == Transition(
-            next_turn(a_run(), recoveries=times + 1), (), (SendTurn("r", "r#2"),)
-        )
-    dead = moved(a_run(recoveries=2), by=by).run
-    assert dead is not None
-    assert dead.status is RunStatus.DEAD
-
-
-def test_redispatch_sends_the_turn_and_every_attempt_that_is_out() -> None:
-    found = moved(
-        a_run(recoveries=1),
-        pending(0),
-        pending(1, fires_at=NOW),
-        pending(2, HistoryKind.SIGNAL),
-        by=Redispatched(run_id="r"),
-    )
-    assert found == Transition(
-        next_turn(a_run(), recoveries=1), (), (SendTurn("r", "r#2"), SendStep("r", 0, 1))
-    )
-
-
-def test_inputs_for_unknown_runs_are_dropped() -> None:
-    assert apply(None, result(), now=NOW) == NOTHING
-    assert apply(None, CancelRequested(run_id="r"), now=NOW) == NOTHING
-
-
-def test_a_turn_that_leaves_later_carries_what_was_resolved_meanwhile() -> None:
-    dirty = a_run(is_dirty=True)
-    assert carried_by(dirty, "r#1") == a_run()
-    assert carried_by(dirty, "r#0") is dirty
