@@ -1,0 +1,84 @@
+/** The two connections of a process: a blocked publisher must not stop consuming, acks included. */
+import { setTimeout as delay } from 'node:timers/promises';
+import { Connection, type Consumer } from 'rabbitmq-client';
+import { TransportClosedError } from './errors.js';
+import { textOf, type Logger } from './logger.js';
+import { withoutPassword } from './options.js';
+
+const HEARTBEAT_SECONDS = 10;
+const RETRY_LOW_MS = 200;
+const RETRY_HIGH_MS = 5_000;
+const FRAME_BYTES = 131_072;
+
+export class Broker {
+  readonly publishing: Connection;
+  readonly consuming: Connection;
+  readonly #logger: Logger;
+  readonly #closing = new AbortController();
+  #isReachable: boolean | undefined;
+
+  constructor(url: string, name: string, logger: Logger) {
+    this.#logger = logger;
+    this.publishing = this.#connect(url, `${name} publishing`);
+    this.consuming = this.#connect(url, `${name} consuming`);
+  }
+
+  get isClosed(): boolean {
+    return this.#closing.signal.aborted;
+  }
+
+  /** Aborted once `close` begins. */
+  get closing(): AbortSignal {
+    return this.#closing.signal;
+  }
+
+  /** Milliseconds, cut short by `close`: then throws `TransportClosedError`. */
+  async pause(ms: number): Promise<void> {
+    try {
+      await delay(ms, undefined, { signal: this.closing });
+    } catch {
+      throw new TransportClosedError();
+    }
+  }
+
+  beginClosing(): void {
+    this.#closing.abort();
+  }
+
+  async close(consumers: Iterable<Consumer>): Promise<void> {
+    const patience = delay(5_000).then(() => false);
+    const orderly = Promise.allSettled([...consumers].map((each) => each.close()))
+      .then(() => Promise.allSettled([this.publishing.close(), this.consuming.close()]))
+      .then(() => true);
+    if (!(await Promise.race([orderly, patience]))) {
+      this.publishing.unsafeDestroy();
+      this.consuming.unsafeDestroy();
+    }
+  }
+
+  #connect(url: string, connectionName: string): Connection {
+    const connection = new Connection({
+      url,
+      connectionName,
+      heartbeat: HEARTBEAT_SECONDS,
+      retryLow: RETRY_LOW_MS,
+      retryHigh: RETRY_HIGH_MS,
+      frameMax: FRAME_BYTES,
+      noDelay: true, // else a confirm waits some 40 ms for the delayed acknowledgement of TCP
+    });
+    connection.on('connection', () => this.#report(url, true));
+    connection.on('error', (error) => this.#report(url, false, textOf(error)));
+    connection.on('connection.blocked', (reason) => this.#logger.warn('broker_blocks_publishing', { reason }));
+    connection.on('connection.unblocked', () => this.#logger.info('broker_unblocked'));
+    return connection;
+  }
+
+  /** One line for each change, not one for each attempt. */
+  #report(url: string, isReachable: boolean, reason?: string): void {
+    if (this.isClosed || this.#isReachable === isReachable) return;
+    this.#isReachable = isReachable;
+    const broker = withoutPassword(url);
+    if (isReachable) this.#logger.info('broker_connected', { broker });
+    else this.#logger.warn('broker_unreachable', { broker, reason, next: 'trying again until it answers' });
+  }
+}

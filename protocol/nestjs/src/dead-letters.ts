@@ -1,0 +1,131 @@
+/** Consumes the dead letters and fails what they can be attributed to: protocol/README.md, "Delivery". */
+import type { StepResult, WorkflowDecision } from '@dudousxd/nestjs-durable-core';
+import { ConsumerStatus, type AsyncMessage } from 'rabbitmq-client';
+import type { WorkConsumers } from './consumer.js';
+import { textOf, type Logger } from './logger.js';
+import type { Names } from './names.js';
+import type { DeadLetter } from './options.js';
+import type { Publisher } from './publisher.js';
+import { addresseeOf, attemptIn, bytesOf, ERROR_HEADER, RESENT_HEADER, type MessageType } from './wire.js';
+
+const PREFETCH = 20;
+const SECOND_CHANCES = 2;
+const PAUSE_MS = 1_000;
+/** Nothing waits for these. */
+const HARMLESS = new Set<string>([
+  'step-event', 'heartbeat', 'control', 'run-request', 'run-reply', 'tenant-event', 'worker-beat', 'worker-descriptor', 'who',
+]);
+
+export interface Verdicts {
+  onResult(result: StepResult): Promise<void>;
+  onDecision(decision: WorkflowDecision): Promise<void>;
+}
+
+export interface DeadLettersDependencies {
+  names: Names;
+  publisher: Publisher;
+  consumers: WorkConsumers;
+  logger: Logger;
+  verdicts: Verdicts;
+  keep: ((letter: DeadLetter) => Promise<void>) | undefined;
+  pause: (ms: number) => Promise<void>;
+}
+
+export class DeadLetters {
+  readonly #deps: DeadLettersDependencies;
+
+  constructor(deps: DeadLettersDependencies) {
+    this.#deps = deps;
+  }
+
+  consume(): Promise<void> {
+    return this.#deps.consumers.subscribeRaw(this.#deps.names.dead, PREFETCH, (message) => this.#take(message));
+  }
+
+  async #take(message: AsyncMessage): Promise<ConsumerStatus> {
+    try {
+      if (await this.#triedAgain(message)) return ConsumerStatus.ACK;
+      const verdict = await this.#fail(message);
+      await this.#record(message, verdict);
+      return ConsumerStatus.ACK;
+    } catch (error) {
+      this.#deps.logger.warn('dead_letter_not_applied', {
+        messageId: message.messageId,
+        reason: textOf(error),
+        next: 'trying again',
+      });
+      await this.#deps.pause(PAUSE_MS).catch(() => undefined);
+      return ConsumerStatus.REQUEUE;
+    }
+  }
+
+  /**
+   * A broker that gives up on a message only counts deliveries: whoever held it died, perhaps of
+   * something else. Tasks get two more chances, answers and starts simply come again.
+   */
+  async #triedAgain(message: AsyncMessage): Promise<boolean> {
+    const queue = this.#queueOf(message);
+    if (queue === undefined || ERROR_HEADER in (message.headers ?? {})) return false;
+    const times = Number(message.headers?.[RESENT_HEADER] ?? 0);
+    if (!Number.isSafeInteger(times) || times >= SECOND_CHANCES) return false;
+    const { contentType, type, messageId, headers } = message;
+    const kept = Object.entries(headers ?? {}).filter(([key]) => !key.startsWith('x-'));
+    const properties = {
+      contentType,
+      type,
+      messageId,
+      durable: true,
+      headers: { ...Object.fromEntries(kept), [RESENT_HEADER]: String(times + 1) },
+    };
+    await this.#deps.publisher.sendRaw(queue, properties, bytesOf(message));
+    this.#deps.logger.warn('message_sent_again', { queue, messageId, times: times + 1 });
+    return true;
+  }
+
+  #queueOf(message: AsyncMessage): string | undefined {
+    const [death] = (message.headers?.['x-death'] ?? []) as { queue?: string; reason?: string }[];
+    return death?.reason === 'delivery_limit' ? death.queue : undefined;
+  }
+
+  async #fail(message: AsyncMessage): Promise<string> {
+    const type = message.type as MessageType | undefined;
+    const addressee = type !== undefined && HARMLESS.has(type) ? undefined : addresseeOf(message);
+    if (addressee === undefined) return 'kept';
+    const { runId, seq, taskId } = addressee;
+    const error = { message: `poison message: ${reasonOf(message)}`, code: 'poison', retryable: false };
+    if (taskId !== undefined) {
+      await this.#deps.verdicts.onDecision({ taskId, runId, status: 'failed', commands: [], error });
+      return 'turn failed';
+    }
+    if (seq === undefined) return 'kept';
+    await this.#deps.verdicts.onResult({ runId, seq, stepId: `${runId}:${seq}`, status: 'failed', error });
+    return 'step failed';
+  }
+
+  async #record(message: AsyncMessage, verdict: string): Promise<void> {
+    const letter: DeadLetter = {
+      type: message.type,
+      messageId: message.messageId,
+      reason: reasonOf(message),
+      body: bytesOf(message),
+      headers: message.headers ?? {},
+    };
+    this.#deps.logger.error('dead_letter', {
+      type: letter.type,
+      messageId: letter.messageId,
+      attempt: attemptIn(letter.messageId),
+      reason: letter.reason,
+      verdict,
+      ...(this.#deps.keep === undefined ? { body: letter.body.toString('utf8') } : {}),
+    });
+    await this.#deps.keep?.(letter);
+  }
+}
+
+function reasonOf(message: AsyncMessage): string {
+  const stated: unknown = message.headers?.[ERROR_HEADER];
+  return typeof stated === 'string'
+    ? stated
+    : `it was delivered too often without being answered (${message.type ?? 'untyped'})`;
+}
+

@@ -1,0 +1,6 @@
+export { MalformedMessageError, TransportClosedError, TransportOptionsError, UnsendableError } from './errors.js';
+export type { Logger } from './logger.js';
+export { Names, routingToken } from './names.js';
+export type { DeadLetter, RabbitMQTransportOptions } from './options.js';
+export { RunRecovery, type RunRecoveryOptions } from './recovery.js';
+export { RabbitMQTransport } from './transport.js';

@@ -1,0 +1,227 @@
+/**
+ * Runs that an operator left behind when it was killed between two writes.
+ *
+ * The engine writes a checkpoint and then sends the task, clears the marker of a turn and then
+ * applies it, ends a child and then tells the parent. Killed in between, the run would wait for
+ * something that never comes. This looks for such runs through the store's public interface and
+ * gives the engine a push: `resume`, `signal`, or the lost task once more.
+ */
+import type { Heartbeat, RemoteTask, RunStatus, StateStore, StepCheckpoint, WorkflowRun } from '@dudousxd/nestjs-durable-core';
+import { textOf, type Logger } from './logger.js';
+import { stderrLogger } from './logger.js';
+
+/** What recovery needs of the engine. */
+export interface RecoveringEngine {
+  resume(runId: string): Promise<unknown>;
+  signal(token: string, payload: unknown): Promise<unknown>;
+}
+
+/** What recovery needs of the transport. */
+export interface RecoveringTransport {
+  hasDispatched(stepId: string, attempt: number): boolean;
+  resend(task: RemoteTask): Promise<void>;
+  onHeartbeat(handler: (beat: Heartbeat) => Promise<void>): void;
+  groupHealth(group: string): Promise<{ depth: number }>;
+  ready(): Promise<void>;
+}
+
+export interface RunRecoveryOptions {
+  engine: RecoveringEngine;
+  store: StateStore;
+  transport: RecoveringTransport;
+  /** Between two looks. A run is pushed when two looks in a row find it unchanged. Default 5 s. */
+  everyMs?: number;
+  /**
+   * How long a task must have been silent (no heartbeat, no result, none waiting in its queue)
+   * before it counts as never sent. Workers beat every 5 s from the moment they hold a task.
+   * Default 15 s.
+   */
+  silentForMs?: number;
+  /** Only runs that changed within this time are looked at. Default 15 minutes. */
+  lookBackMs?: number;
+  logger?: Logger;
+}
+
+type Push = { kind: 'resume' } | { kind: 'tell-parent'; completion: object } | { kind: 'resend'; checkpoint: StepCheckpoint };
+
+const PAGE = 500;
+const TERMINAL = new Set<RunStatus>(['completed', 'failed', 'cancelled', 'dead']);
+const CHILD = 'child:';
+
+export class RunRecovery {
+  readonly #engine: RecoveringEngine;
+  readonly #store: StateStore;
+  readonly #transport: RecoveringTransport;
+  readonly #everyMs: number;
+  readonly #silentForMs: number;
+  readonly #lookBackMs: number;
+  readonly #logger: Logger;
+  readonly #heardOf = new Map<string, number>();
+  #suspects = new Map<string, string>();
+  #timer: NodeJS.Timeout | undefined;
+  #isListening = false;
+  #listeningSince = 0;
+
+  constructor(options: RunRecoveryOptions) {
+    this.#engine = options.engine;
+    this.#store = options.store;
+    this.#transport = options.transport;
+    this.#everyMs = options.everyMs ?? 5_000;
+    this.#silentForMs = options.silentForMs ?? 15_000;
+    this.#lookBackMs = options.lookBackMs ?? 15 * 60_000;
+    this.#logger = options.logger ?? stderrLogger();
+  }
+
+  /** Looks now and from then on. Call it once the transport has been started. */
+  start(): void {
+    if (this.#timer !== undefined) return;
+    if (!this.#isListening) {
+      this.#isListening = true;
+      this.#listeningSince = Date.now();
+      this.#transport.onHeartbeat(async (beat) => {
+        if (beat.stepId !== undefined) this.#heardOf.set(beat.stepId, Date.now());
+      });
+    }
+    this.#schedule(0);
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
+
+  #schedule(ms: number): void {
+    this.#timer = setTimeout(() => {
+      void this.look()
+        .catch((error: unknown) => this.#logger.warn('recovery_failed', { reason: textOf(error), next: 'trying again' }))
+        .finally(() => {
+          if (this.#timer !== undefined) this.#schedule(this.#everyMs);
+        });
+    }, ms);
+    this.#timer.unref();
+  }
+
+  /** One look at all recent runs; returns how many were pushed. */
+  async look(): Promise<number> {
+    await this.#transport.ready();
+    const now = Date.now();
+    const seen = new Map<string, string>();
+    let pushed = 0;
+    const waiters = new Map((await this.#store.listSignalWaiters('')).map((each) => [`${each.runId}:${each.seq}`, each.token]));
+    for await (const run of this.#recent(now)) {
+      const checkpoints = await this.#store.listCheckpoints(run.id);
+      const tokens = [...waiters].filter(([key]) => key.slice(0, key.lastIndexOf(':')) === run.id).map(([, token]) => token);
+      for (const [subject, evidence, push] of await this.#lost(run, checkpoints, tokens, now)) {
+        seen.set(subject, evidence);
+        if (this.#suspects.get(subject) !== evidence) continue;
+        seen.delete(subject);
+        pushed += 1;
+        await this.#push(run, subject, push);
+      }
+    }
+    this.#suspects = seen;
+    for (const [stepId, at] of this.#heardOf) if (now - at > this.#lookBackMs) this.#heardOf.delete(stepId);
+    return pushed;
+  }
+
+  async *#recent(now: number): AsyncGenerator<WorkflowRun> {
+    for (let offset = 0; ; offset += PAGE) {
+      const page = await this.#store.listRuns({ statuses: ['suspended', 'running'], limit: PAGE, offset });
+      for (const run of page) {
+        const isLeased = (run.lockedUntil ?? 0) > now;
+        const isRecent = now - run.updatedAt.getTime() < this.#lookBackMs;
+        if (!isLeased && isRecent) yield run;
+      }
+      if (page.length < PAGE) return;
+    }
+  }
+
+  /** What was lost of a run: subject, evidence that must not change until the next look, remedy. */
+  async #lost(
+    run: WorkflowRun,
+    checkpoints: StepCheckpoint[],
+    tokens: string[],
+    now: number,
+  ): Promise<[string, string, Push][]> {
+    const lost: [string, string, Push][] = [];
+    for (const checkpoint of checkpoints) {
+      if (await this.#isNeverSent(checkpoint, now)) {
+        const { stepId, attempts } = checkpoint;
+        lost.push([`step ${stepId}`, String(attempts), { kind: 'resend', checkpoint }]);
+      }
+    }
+    for (const token of tokens.filter((each) => each.startsWith(CHILD))) {
+      const push = await this.#lostChild(token.slice(CHILD.length));
+      if (push !== undefined) lost.push([`child ${run.id} ${token}`, push.kind, push]);
+    }
+    if (run.status === 'suspended' && run.awaitingDecisionTaskId == null && hasLostItsWake(run, checkpoints, tokens, now)) {
+      lost.push([`run ${run.id}`, String(run.updatedAt.getTime()), { kind: 'resume' }]);
+    }
+    return lost;
+  }
+
+  async #isNeverSent(checkpoint: StepCheckpoint, now: number): Promise<boolean> {
+    const { kind, status, stepId, attempts, workerGroup } = checkpoint;
+    if (kind !== 'remote' || status !== 'pending' || workerGroup === undefined) return false;
+    if (this.#transport.hasDispatched(stepId, attempts)) return false;
+    const lastSign = Math.max(checkpoint.enqueuedAt.getTime(), this.#listeningSince, this.#heardOf.get(stepId) ?? 0);
+    if (now - lastSign < this.#silentForMs) return false;
+    return (await this.#transport.groupHealth(workerGroup)).depth === 0;
+  }
+
+  async #lostChild(childId: string): Promise<Push | undefined> {
+    const child = await this.#store.getRun(childId);
+    if (child === null) return { kind: 'resume' };
+    if (!TERMINAL.has(child.status)) return undefined;
+    const completion =
+      child.status === 'completed'
+        ? { ok: true, value: child.output }
+        : { ok: false, error: child.error?.message ?? `child run ${childId} was ${child.status}` };
+    return { kind: 'tell-parent', completion };
+  }
+
+  async #push(run: WorkflowRun, subject: string, push: Push): Promise<void> {
+    this.#logger.info('run_pushed', { runId: run.id, subject, remedy: push.kind });
+    try {
+      if (push.kind === 'resume') await this.#engine.resume(run.id);
+      else if (push.kind === 'tell-parent') {
+        await this.#engine.signal(subject.slice(subject.indexOf(` ${CHILD}`) + 1), push.completion);
+      } else await this.#transport.resend(taskOf(push.checkpoint));
+    } catch (error) {
+      this.#logger.warn('run_not_pushed', { runId: run.id, subject, reason: textOf(error), next: 'trying again' });
+    }
+  }
+}
+
+/**
+ * The wake-up of a suspended run is lost if nothing is outstanding, if a checkpoint was resolved
+ * after the run was last put to sleep, or if it was never put to sleep properly: the engine gives
+ * every sleeping run a time to wake.
+ */
+function hasLostItsWake(run: WorkflowRun, checkpoints: StepCheckpoint[], tokens: string[], now: number): boolean {
+  if (run.wakeAt == null) return true;
+  if (run.wakeAt <= now) return false;
+  const asleepSince = run.updatedAt.getTime();
+  const isOutstanding = checkpoints.some(
+    ({ kind, status, wakeAt }) =>
+      (kind === 'remote' && status === 'pending') ||
+      (kind === 'sleep' && status === 'pending' && (wakeAt ?? 0) > now) ||
+      (kind === 'remote' && status === 'failed' && wakeAt != null),
+  );
+  if (!isOutstanding && tokens.length === 0) return true;
+  return checkpoints.some(
+    ({ status, finishedAt }) => (status === 'completed' || status === 'failed') && finishedAt.getTime() > asleepSince,
+  );
+}
+
+function taskOf(checkpoint: StepCheckpoint): RemoteTask {
+  return {
+    runId: checkpoint.runId,
+    seq: checkpoint.seq,
+    name: checkpoint.name,
+    stepId: checkpoint.stepId,
+    group: checkpoint.workerGroup ?? checkpoint.name.replaceAll(':', '-'),
+    input: checkpoint.input,
+    attempt: checkpoint.attempts,
+  };
+}
