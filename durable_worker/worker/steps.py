@@ -195,17 +195,31 @@ class StepRunner:
         definition = self._worker.steps.get(task.name)
         if definition is None:
             return _result(task, _unknown_step(self._worker, task.name), started_at=_now_ms())
-        with execution.scope:
-            async with self._slots:
-                if may_repeat(execution.deliveries[0]) and await self._recorded.holds(task):
-                    return _Unfinished.RECORDED
-                execution.has_started = True
-                self._presence.in_flight += 1
-                try:
-                    return await self._execute(definition, task, execution.scope)
-                finally:
-                    self._presence.in_flight -= 1
+        is_repeated = may_repeat(execution.deliveries[0])
+        held = (task.step_id, task.attempt)
+        if is_repeated or not self._slots.available_tokens:
+            # Held here, though not running yet: an operator must not take it for lost.
+            self._live.started(held, _heartbeat(task))
+        try:
+            with execution.scope:
+                async with self._slots:
+                    if is_repeated and await self._recorded.holds(task):
+                        return _Unfinished.RECORDED
+                    self._live.ended(held)
+                    return await self._start(definition, task, execution)
+        finally:
+            self._live.ended(held)
         return _Unfinished.GIVEN_BACK
+
+    async def _start(
+        self, definition: StepDefinition, task: StepTask, execution: _Execution
+    ) -> StepResult:
+        execution.has_started = True
+        self._presence.in_flight += 1
+        try:
+            return await self._execute(definition, task, execution.scope)
+        finally:
+            self._presence.in_flight -= 1
 
     async def _execute(
         self, definition: StepDefinition, task: StepTask, scope: anyio.CancelScope
@@ -231,12 +245,9 @@ class StepRunner:
         context: StepContext,
         is_given_up: Callable[[], bool],
     ) -> Payload | Failure:
-        heartbeat = Heartbeat(
-            run_id=task.run_id, seq=task.seq, step_id=task.step_id, group=task.group
-        )
         contexts = self._contexts.setdefault(task.run_id, set())
         contexts.add(context)
-        self._live.started(context, heartbeat)
+        self._live.started(context, _heartbeat(task))
         try:
             return await invoke(
                 definition, task.input, context, threads=self._threads, is_given_up=is_given_up
@@ -291,6 +302,10 @@ def _local_task(
         attempt=attempt,
         traceparent=task.traceparent,
     )
+
+
+def _heartbeat(task: StepTask) -> Heartbeat:
+    return Heartbeat(run_id=task.run_id, seq=task.seq, step_id=task.step_id, group=task.group)
 
 
 def _result(

@@ -322,3 +322,27 @@ async def test_a_running_step_sends_heartbeats_with_its_step_id(
     assert (beat.run_id, beat.seq, beat.step_id) == (task.run_id, task.seq, task.step_id)
     assert result.events is not None
     assert bytes(result.events[0].data) == b'{"details":{"page":3}}'
+
+
+async def test_a_step_that_is_held_but_waits_for_its_turn_sends_heartbeats_too(
+    transport: MemoryTransport,
+) -> None:
+    worker, may_end = Worker(), anyio.Event()
+
+    @worker.step("first")
+    async def first() -> None:
+        await may_end.wait()
+
+    @worker.step("second")
+    async def second() -> None: ...
+
+    async with serving(worker, transport, NAMES, concurrency=1) as desk:
+        await desk.send_step("first")
+        await eventually(lambda: len(desk.heartbeats) == 1)
+        waiting = await desk.send_step("second")
+        await eventually(lambda: len(desk.heartbeats) == 2)
+        beat = codec.HEARTBEAT.decode(desk.heartbeats[-1].body)
+        may_end.set()
+        await desk.result()
+        await desk.result()
+    assert beat.step_id == waiting.step_id
