@@ -42,7 +42,7 @@ class RecordedSteps:
         for look in range(2):
             if look:
                 await anyio.sleep(SECOND_LOOK_AFTER.total_seconds())
-            detail = await self._detail(task.run_id)
+            detail = await self._detail_from_any(task)
             if detail is None:
                 return False
             if _is_settled(detail, task):
@@ -50,13 +50,28 @@ class RecordedSteps:
                 return True
         return False
 
-    async def _detail(self, run_id: str) -> "_Detail | None":
+    async def _detail_from_any(self, task: StepTask) -> "_Detail | None":
+        for tenant in self._tenants(task):
+            reply = await self._ask(tenant, task.run_id)
+            if reply is None:
+                return None
+            if reply.result.ok:
+                return _read(reply, task.run_id)
+        return None
+
+    def _tenants(self, task: StepTask) -> list[str]:
+        """Operators that keep tenants apart by partition own a run of theirs by that name."""
+        _, _, partition = task.group.partition("@")
+        own = self._names.namespace or DEFAULT_NAMESPACE
+        return [partition, own] if partition and partition != own else [own]
+
+    async def _ask(self, tenant: str, run_id: str) -> RunReply | None:
         await self._listen()
         request_id = uuid.uuid4().hex
         arrived, replies = self._replies.setdefault(request_id, (anyio.Event(), []))
         request = RunRequest(
             request_id=request_id,
-            tenant=self._names.namespace or DEFAULT_NAMESPACE,
+            tenant=tenant,
             body=GetRunDetail(run_id=run_id),
         )
         try:
@@ -71,14 +86,7 @@ class RecordedSteps:
             log.warning("operator_not_asked", run_id=run_id, reason=str(error))
         finally:
             del self._replies[request_id]
-        if not replies or not replies[0].result.ok:
-            return None
-        try:
-            data = replies[0].result.data
-            return None if isinstance(data, msgspec.UnsetType) else _decoder.decode(data)
-        except msgspec.ValidationError as error:
-            log.warning("operator_answer_ignored", run_id=run_id, reason=str(error))
-            return None
+        return replies[0] if replies else None
 
     async def _listen(self) -> None:
         async with self._lock:
@@ -119,6 +127,15 @@ class _Detail(msgspec.Struct, rename="camel"):
 
 _decoder = msgspec.json.Decoder(_Detail)
 _TERMINAL = frozenset(status.value for status in RunStatus if status.is_terminal)
+
+
+def _read(reply: RunReply, run_id: str) -> _Detail | None:
+    try:
+        data = reply.result.data
+        return None if isinstance(data, msgspec.UnsetType) else _decoder.decode(data)
+    except msgspec.ValidationError as error:
+        log.warning("operator_answer_ignored", run_id=run_id, reason=str(error))
+        return None
 
 
 def _is_settled(detail: _Detail, task: StepTask) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import anyio
+import msgspec
 import pytest
 from msgspec import Raw, json
 
@@ -11,7 +12,7 @@ from durable_worker import Worker
 from durable_worker.protocol import codec
 from durable_worker.protocol.codec import MessageType
 from durable_worker.protocol.names import Names
-from durable_worker.protocol.runs import GetRunDetail, RequestResult, RunReply
+from durable_worker.protocol.runs import GetRunDetail, RequestError, RequestResult, RunReply
 from durable_worker.protocol.tasks import StepTask
 from durable_worker.transports.base import RESENT_HEADER, Delivery, Envelope
 from durable_worker.transports.memory import MemoryTransport
@@ -35,8 +36,17 @@ async def transport() -> AsyncIterator[MemoryTransport]:
 class Answering:
     """An operator that only answers `getRunDetail`."""
 
-    def __init__(self, transport: MemoryTransport, *, run: str, step: str, attempts: int) -> None:
+    def __init__(
+        self,
+        transport: MemoryTransport,
+        *,
+        run: str,
+        step: str,
+        attempts: int,
+        tenant: str = "default",
+    ) -> None:
         self._transport = transport
+        self._tenant = tenant
         self._detail = {
             "run": {"status": run},
             "timeline": [{"seq": 4, "status": step, "attempts": attempts}],
@@ -53,7 +63,10 @@ class Answering:
                 request = codec.RUN_REQUEST.decode(delivery.envelope.body)
                 assert request.body == GetRunDetail(run_id="r")
                 self.questions += 1
-                result = RequestResult(ok=True, data=Raw(json.encode(self._detail)))
+                if request.tenant == self._tenant:
+                    result = RequestResult(ok=True, data=Raw(json.encode(self._detail)))
+                else:
+                    result = RequestResult(ok=False, error=RequestError(message="not yours"))
                 reply = RunReply(request_id=request.request_id, result=result)
                 await self._transport.broadcast(
                     NAMES.run_reply, Envelope(MessageType.RUN_REPLY, codec.encode(reply))
@@ -119,3 +132,26 @@ async def test_without_an_operator_that_answers_the_step_is_run_all_the_same(
         await transport.send(NAMES.tasks("pay"), REPEATED)
         assert (await desk.result()).step_id == TASK.step_id
     assert runs == ["paid"]
+
+
+@pytest.mark.parametrize("tenant", ["acme", "default"])
+async def test_a_run_of_the_tenant_whose_partition_this_is_is_asked_about_in_its_name(
+    transport: MemoryTransport, tenant: str
+) -> None:
+    runs: list[str] = []
+    operator = Answering(transport, run="running", step="completed", attempts=1, tenant=tenant)
+    task = msgspec.structs.replace(TASK, group="pay@acme")
+    repeated = msgspec.structs.replace(REPEATED, body=codec.encode(task))
+    other = msgspec.structs.replace(task, seq=5, step_id="r:5", name="other", group="other@acme")
+    fresh = Envelope(MessageType.STEP_TASK, codec.encode(other), "r:5:1")
+    async with anyio.create_task_group() as group:
+        group.start_soon(operator.run)
+        async with serving(paying(runs), transport, NAMES, partition="acme") as desk:
+            await transport.send(NAMES.tasks("pay@acme"), repeated)
+            with anyio.fail_after(5):
+                while not operator.questions or transport.depth(NAMES.tasks("pay@acme")):  # noqa: ASYNC110
+                    await anyio.sleep(0.005)
+            await transport.send(NAMES.tasks("other@acme"), fresh)
+            assert (await desk.result()).step_id == "r:5"
+        group.cancel_scope.cancel()
+    assert runs == []
