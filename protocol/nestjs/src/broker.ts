@@ -1,4 +1,5 @@
 /** The two connections of a process: a blocked publisher must not stop consuming, acks included. */
+import { setMaxListeners } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Connection, type Consumer } from 'rabbitmq-client';
 import { TransportClosedError } from './errors.js';
@@ -19,6 +20,7 @@ export class Broker {
 
   constructor(url: string, name: string, logger: Logger) {
     this.#logger = logger;
+    setMaxListeners(0, this.closing); // one for each consumer and listener
     this.publishing = this.#connect(url, `${name} publishing`);
     this.consuming = this.#connect(url, `${name} consuming`);
   }

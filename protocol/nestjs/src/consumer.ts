@@ -3,6 +3,7 @@ import type { AsyncMessage, Consumer } from 'rabbitmq-client';
 import { ConsumerStatus } from 'rabbitmq-client';
 import type { Broker } from './broker.js';
 import { MalformedMessageError } from './errors.js';
+import { InOrder } from './in-order.js';
 import { textOf, type Logger } from './logger.js';
 import type { Names } from './names.js';
 import type { Publisher } from './publisher.js';
@@ -22,10 +23,14 @@ export interface Subscription<T> {
   types: readonly MessageType[];
   prefetch: number;
   handle: (delivery: Delivery<T>) => Promise<void>;
-  /** Deliveries with one key are handled one after the other. */
-  keyOf?: (value: T) => string;
+  /** The run whose inputs are handled one after the other. */
+  runOf?: (value: T) => string;
+  /** The step that it answers, if it answers one. */
+  stepOf?: (value: T) => string;
   /** How long a failing handler is called again before the message goes back to the queue. */
   retryForMs?: number;
+  /** When a handler that is still at it is trusted to have stored what it was given. */
+  ackAfterMs?: number;
 }
 
 const FIRST_RETRY_MS = 100;
@@ -61,13 +66,18 @@ export class WorkConsumers {
   readonly #publisher: Publisher;
   readonly #logger: Logger;
   readonly #consumers = new Set<Consumer>();
-  readonly #tails = new Map<string, Promise<void>>();
+  readonly #inOrder = new InOrder();
 
   constructor(broker: Broker, names: Names, publisher: Publisher, logger: Logger) {
     this.#broker = broker;
     this.#names = names;
     this.#publisher = publisher;
     this.#logger = logger;
+  }
+
+  /** See `InOrder`. */
+  noteDispatch(runId: string, stepId: string): void {
+    this.#inOrder.noteDispatch(runId, stepId);
   }
 
   get all(): ReadonlySet<Consumer> {
@@ -132,25 +142,19 @@ export class WorkConsumers {
       headers: message.headers ?? {},
       isRepeated: message.redelivered || Number(message.headers?.['x-delivery-count'] ?? 0) > 0,
     };
-    const key = subscription.keyOf?.(value);
-    const work = () => this.#handle(subscription, delivery);
-    return key === undefined ? work() : this.#inOrder(key, work);
+    const runId = subscription.runOf?.(value);
+    const work = () => this.#within(subscription.ackAfterMs, this.#handle(subscription, delivery));
+    return runId === undefined ? work() : this.#inOrder.run(runId, work, subscription.stepOf?.(value));
   }
 
-  /** The engine reads and writes a run in several steps; two inputs of one run must not mix. */
-  async #inOrder(key: string, work: () => Promise<ConsumerStatus>): Promise<ConsumerStatus> {
-    const before = this.#tails.get(key) ?? Promise.resolve();
-    const running = before.then(work);
-    const tail = running.then(
-      () => undefined,
-      () => undefined,
-    );
-    this.#tails.set(key, tail);
-    try {
-      return await running;
-    } finally {
-      if (this.#tails.get(key) === tail) this.#tails.delete(key);
-    }
+  /** The engine stores a result first, then goes on with the run, which may take as long as a step. */
+  async #within(ms: number | undefined, handling: Promise<ConsumerStatus>): Promise<ConsumerStatus> {
+    if (ms === undefined) return handling;
+    let timer: NodeJS.Timeout | undefined;
+    const patience = new Promise<ConsumerStatus>((resolve) => {
+      timer = setTimeout(resolve, ms, ConsumerStatus.ACK);
+    });
+    return Promise.race([handling, patience]).finally(() => clearTimeout(timer));
   }
 
   async #handle<T>(subscription: Subscription<T>, delivery: Delivery<T>): Promise<ConsumerStatus> {

@@ -1,5 +1,6 @@
 import { TransportOptionsError } from './errors.js';
 import { stderrLogger, type Logger } from './logger.js';
+import type { OnSignal } from './requests.js';
 
 export interface RabbitMQTransportOptions {
   /** `amqp://user:password@host:5672/vhost`, or `amqps://...`. */
@@ -27,6 +28,12 @@ export interface RabbitMQTransportOptions {
    * again. Without it such a letter is logged whole and then forgotten.
    */
   onDeadLetter?: (letter: DeadLetter) => Promise<void>;
+  /**
+   * Delivers signals that clients send over the broker: `(name, payload) => engine.signal(name, payload)`.
+   * Signal names are global to an engine, so that a tenant could reach the runs of another; refuse
+   * here what a tenant must not send. Without it such requests are answered `unsupported`.
+   */
+  onSignal?: OnSignal;
   logger?: Logger;
 }
 
@@ -49,6 +56,7 @@ export interface Settings {
   autoStart: boolean;
   maxMessageBytes: number;
   onDeadLetter: ((letter: DeadLetter) => Promise<void>) | undefined;
+  onSignal: OnSignal | undefined;
   logger: Logger;
 }
 
@@ -77,6 +85,7 @@ export function settingsOf(options: RabbitMQTransportOptions, newId: () => strin
     autoStart: options.autoStart ?? true,
     maxMessageBytes: options.maxMessageBytes ?? 16 * MiB,
     onDeadLetter: options.onDeadLetter,
+    onSignal: options.onSignal,
     logger: options.logger ?? stderrLogger(),
   };
 }

@@ -1,6 +1,7 @@
 /** Requests to an operator and their replies, correlated by request id. */
 import type { RunReply, RunRequest, RunRequestKind } from '@dudousxd/nestjs-durable-core';
 import { randomUUID } from 'node:crypto';
+import { textOf } from './logger.js';
 import type { Names } from './names.js';
 import type { Publisher } from './publisher.js';
 
@@ -45,5 +46,41 @@ export class Requests {
       clearTimeout(timer);
       this.#waiting.delete(requestId);
     }
+  }
+}
+
+/** What the core's responder knows. It answers anything else with an empty success. */
+const KNOWN_TO_THE_CORE = new Set<string>([
+  'getRunDetail',
+  'listRuns',
+  'workerHealth',
+  'cancel',
+  'retry',
+  'continue',
+  'retryWithInput',
+  'redispatch',
+  'waitingFor',
+]);
+
+export type OnSignal = (signal: string, payload: unknown, tenant: string) => Promise<unknown>;
+
+/** The reply to a request that the core does not know; undefined for one that it does. */
+export async function answerBeyondTheCore(
+  { requestId, tenant, body }: RunRequest,
+  onSignal: OnSignal | undefined,
+): Promise<RunReply | undefined> {
+  const kind: string = body.kind;
+  if (KNOWN_TO_THE_CORE.has(kind)) return undefined;
+  if (kind !== 'signal' || onSignal === undefined) {
+    const advice = kind === 'signal' ? '; give its RabbitMQTransport an onSignal' : '';
+    const message = `this operator does not answer ${kind} requests${advice}`;
+    return { requestId, result: { ok: false, error: { message, code: 'unsupported' } } };
+  }
+  const { signal, payload } = body as unknown as { signal: string; payload?: unknown };
+  try {
+    await onSignal(signal, payload ?? null, tenant);
+    return { requestId, result: { ok: true, data: null } };
+  } catch (error) {
+    return { requestId, result: { ok: false, error: { message: textOf(error) } } };
   }
 }

@@ -24,20 +24,22 @@ import { Broker } from './broker.js';
 import { WorkConsumers, type Subscription } from './consumer.js';
 import { DeadLetters } from './dead-letters.js';
 import { MalformedMessageError, TransportClosedError, UnsendableError } from './errors.js';
+import { LiveSteps } from './live-steps.js';
 import { textOf } from './logger.js';
 import { Names, routingToken } from './names.js';
 import { settingsOf, type RabbitMQTransportOptions, type Settings } from './options.js';
 import { newInstanceId, Presence } from './presence.js';
 import { Publisher } from './publisher.js';
-import { Requests } from './requests.js';
+import { answerBeyondTheCore, Requests } from './requests.js';
 import { Steps, unsent } from './steps.js';
 import { listenerOn } from './topology.js';
 import { readMessage, RESENT_HEADER, type MessageType, type Outgoing } from './wire.js';
 
-const ANSWER_PREFETCH = 100;
+const ANSWER_PREFETCH = 200;
 const REQUEST_PREFETCH = 20;
 /** Outlasts a database that restarts; ten deliveries of a minute each before the broker gives up. */
 const RETRY_FOR_MS = 60_000;
+const TRUSTED_AFTER_MS = 5_000;
 const REMEMBERED_DISPATCHES = 100_000;
 const REGISTRY_PATIENCE_MS = 2_000;
 
@@ -61,6 +63,7 @@ export class RabbitMQTransport implements Transport, ControlPlane {
   readonly #presence: Presence;
   readonly #requests: Requests;
   readonly #steps: Steps;
+  readonly #liveSteps = new LiveSteps();
   readonly #listeners = new Set<Consumer>();
   readonly #starting: (() => Promise<void>)[] = [];
   readonly #dispatched = new Set<string>();
@@ -159,6 +162,7 @@ export class RabbitMQTransport implements Transport, ControlPlane {
 
   async #dispatch(task: RemoteTask, headers: Record<string, string>): Promise<void> {
     const messageId = `${task.stepId}:${task.attempt}`;
+    this.#consumers.noteDispatch(task.runId, task.stepId);
     await this.#sendTask(
       task.group,
       { type: 'step-task', value: task, messageId, headers },
@@ -206,7 +210,9 @@ export class RabbitMQTransport implements Transport, ControlPlane {
       types: ['step-result'],
       prefetch: ANSWER_PREFETCH,
       retryForMs: RETRY_FOR_MS,
-      keyOf: (result) => result.runId,
+      ackAfterMs: TRUSTED_AFTER_MS,
+      runOf: (result) => result.runId,
+      stepOf: (result) => result.stepId,
       handle: ({ value }) => handler(value),
     });
     this.#whenStarted(() =>
@@ -232,8 +238,11 @@ export class RabbitMQTransport implements Transport, ControlPlane {
       types: ['workflow-decision'],
       prefetch: ANSWER_PREFETCH,
       retryForMs: RETRY_FOR_MS,
-      keyOf: (decision) => decision.runId,
-      handle: ({ value }) => handler(value),
+      runOf: (decision) => decision.runId,
+      handle: ({ value }) => {
+        this.#liveSteps.onDecision(value);
+        return handler(value);
+      },
     });
   }
 
@@ -246,9 +255,10 @@ export class RabbitMQTransport implements Transport, ControlPlane {
       queue: this.#names.stepEvents,
       types: ['step-event'],
       prefetch: ANSWER_PREFETCH,
-      keyOf: (event) => event.runId,
+      runOf: (event) => event.runId,
       // For display only: what cannot be shown is not worth holding up what can.
-      handle: async ({ value }) => {
+      handle: async ({ value, isRepeated }) => {
+        if (!this.#liveSteps.isWelcome(value, isRepeated)) return;
         await handler(value).catch((error: unknown) => {
           this.#settings.logger.warn('step_event_not_applied', { runId: value.runId, reason: textOf(error) });
         });
@@ -325,7 +335,9 @@ export class RabbitMQTransport implements Transport, ControlPlane {
       prefetch: REQUEST_PREFETCH,
       // The asker gives up after a while; a request is not worth repeating.
       handle: async ({ value }) => {
-        await handler(value).catch((error: unknown) => {
+        const reply = await answerBeyondTheCore(value, this.#settings.onSignal);
+        const answering = reply === undefined ? handler(value) : this.publishRunReply(reply);
+        await answering.catch((error: unknown) => {
           this.#settings.logger.warn('request_not_answered', { requestId: value.requestId, reason: textOf(error) });
         });
       },
