@@ -12,6 +12,7 @@ from durable_worker.errors import (
 )
 from durable_worker.replay.context import WorkflowContext
 from durable_worker.replay.definitions import Retry
+from durable_worker.replay.webhook import Webhook
 from durable_worker.version import VERSION as __version__
 from durable_worker.worker.registry import Worker
 from durable_worker.worker.step_context import StepContext, SubProcess, current_step
@@ -28,6 +29,7 @@ __all__ = [
     "StepContext",
     "StepFailedError",
     "SubProcess",
+    "Webhook",
     "Worker",
     "WorkflowContext",
     "__version__",

@@ -7,7 +7,7 @@ import structlog
 from durable_worker.cli.options import LogFormat
 from durable_worker.cli.page import Block, Line, Table, plain_text
 from durable_worker.cli.serving import tell
-from durable_worker.protocol.names import Names, routing_token
+from durable_worker.protocol.names import Names, is_default, routing_token
 from durable_worker.version import VERSION
 from durable_worker.worker.registry import Worker
 
@@ -38,8 +38,12 @@ def announce(
             steps=list(worker.steps),
             workflows=versions,
             queues=sorted({queue for queue in queues.values() if queue}),
+            **({} if is_default(partition) else {"partition": partition}),
         )
         return
+    suffix = "" if is_default(partition) else f"@{partition}"
+    if suffix:
+        where += f", partition {partition} (its queues end in {suffix})"
     rows = [
         *(["  step", name, queues[name]] for name in worker.steps),
         *(

@@ -14,6 +14,8 @@ from durable_worker.cli.options import LogFormat
 _QUIET = ("aio_pika", "aiormq", "asyncio")
 """They tell in many lines what the transport's states tell in one."""
 
+_BELOW_EVENT = " " * len("12:03:44 warning  ")
+
 _LEVEL_COLOURS = {"warning": "33", "error": "31", "critical": "31", "debug": "2"}
 
 
@@ -62,7 +64,10 @@ def _json_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
 
 
 class _ConsoleLine:
-    """`12:03:44 warning  connect_failed  attempt=1 reason="..."`, coloured on a terminal."""
+    """`12:03:44 warning  connect_failed  attempt=1 reason="..."`, coloured on a terminal.
+
+    A `hint` is a sentence or two for a person, and has a line of its own.
+    """
 
     def __init__(self, is_coloured: bool) -> None:
         self._is_coloured = is_coloured
@@ -71,6 +76,7 @@ class _ConsoleLine:
         fields: dict[str, Any] = dict(event)
         stamp, level = fields.pop("timestamp", ""), str(fields.pop("level", ""))
         text, trace = str(fields.pop("event", "")), fields.pop("exception", None)
+        hint = fields.pop("hint", None)
         level_colour = _LEVEL_COLOURS.get(level, "")
         line = "  ".join(
             part
@@ -81,7 +87,8 @@ class _ConsoleLine:
             )
             if part
         )
-        return f"{line}\n{str(trace).rstrip()}" if trace else line
+        below = [f"{_BELOW_EVENT}{hint}"] if hint else []
+        return "\n".join([line, *below, *([str(trace).rstrip()] if trace else [])])
 
     def _in(self, text: object, colour: str) -> str:
         return f"\x1b[{colour}m{text}\x1b[0m" if self._is_coloured and colour else str(text)

@@ -39,6 +39,7 @@ def _prepare(options: Run) -> Server:
 
 
 async def _serve(options: Run, worker: Worker, url: str) -> None:
+    address = parse_address(url)
     reporter = ConnectionReporter()
     transport = RabbitTransport(url, names=options.broker.names, on_state=reporter)
     service = WorkerService(
@@ -46,7 +47,10 @@ async def _serve(options: Run, worker: Worker, url: str) -> None:
         transport,
         names=options.broker.names,
         options=WorkerOptions(
-            concurrency=options.concurrency, partition=options.partition, grace=options.grace
+            concurrency=options.concurrency,
+            partition=options.partition,
+            grace=options.grace,
+            place=f"{address.safe} (virtual host {address.vhost})",
         ),
     )
     async with transport:

@@ -9,13 +9,14 @@ from durable_worker.operator.clock import Clock
 from durable_worker.operator.engine import Job
 from durable_worker.operator.log import log
 from durable_worker.operator.registry import Registry
+from durable_worker.operator.strangers import Strangers
 from durable_worker.protocol.codec import (
     WORKER_BEAT,
     WORKER_DESCRIPTOR,
     MessageType,
     encode,
 )
-from durable_worker.protocol.descriptor import Who, WorkerAnnouncement
+from durable_worker.protocol.descriptor import OUR_PROTOCOL, Who, WorkerAnnouncement
 from durable_worker.protocol.names import Names, routing_token
 from durable_worker.stores.base import Store
 from durable_worker.stores.inputs import WorkflowAvailable
@@ -60,6 +61,7 @@ class Presence:
         self._instance_id = instance_id
         self._offer = offer
         self._appeared: asyncio.Queue[str] = asyncio.Queue()
+        self._strangers = Strangers(clock.monotonic)
         self._missing: dict[str, _Missing] = {}
         self._reported: set[str] = set()
         self._last_who = -WHO_INTERVAL_SECONDS
@@ -77,10 +79,12 @@ class Presence:
                 case _:
                     pass
         except ProtocolError as error:
-            log.warning("worker_message_malformed", error=str(error))
+            self._strangers.not_understood(envelope, error)
 
     def _on_announcement(self, announcement: WorkerAnnouncement) -> None:
         descriptor = announcement.descriptor
+        if self._strangers.met(descriptor):
+            self._is_who_due = True
         for workflow in self._registry.on_announcement(announcement):
             self._appeared.put_nowait(workflow)
         log.debug(
@@ -145,7 +149,7 @@ class Presence:
             await self._clock.sleep(_CHECK_SECONDS)
 
     async def _ask_who(self) -> None:
-        message = Who(sender=self._instance_id)
+        message = Who(sender=self._instance_id, protocol=OUR_PROTOCOL)
         try:
             await self._transport.broadcast(
                 self._names.workers, Envelope(type=MessageType.WHO, body=encode(message))

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from durable_worker.protocol.base import PROTOCOL_VERSION
 from durable_worker.protocol.descriptor import (
     LEGACY_PROTOCOL,
+    OUR_PROTOCOL,
     Lifecycle,
     WorkerAnnouncement,
     WorkerBeat,
@@ -42,8 +42,7 @@ class LiveWorker:
     def is_compatible(self) -> bool:
         if self.descriptor is None:
             return True
-        low, high = (self.descriptor.protocol or LEGACY_PROTOCOL).range
-        return low <= PROTOCOL_VERSION <= high
+        return OUR_PROTOCOL.overlaps(self.descriptor.protocol or LEGACY_PROTOCOL)
 
 
 class Registry:

@@ -1,10 +1,11 @@
 """Bytes to structs and back, with an error that names the field."""
 
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeGuard, TypeVar, cast
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from durable_worker.errors import ProtocolError
 from durable_worker.protocol.commands import WorkflowDecision
@@ -133,3 +134,42 @@ def addressee_of(body: bytes) -> Addressee | None:
         named = step_id if isinstance(step_id, str) and step_id else f"{run_id}:{seq}"
         return Addressee(run_id=run_id, seq=seq, step_id=named)
     return None
+
+
+class Announcer(Struct, frozen=True, kw_only=True):
+    """Whose beat or announcement could not be understood, and which required keys it lacks."""
+
+    instance_id: str | None
+    missing: list[str]
+
+
+def announcer_of(body: bytes, *, message_type: str | None) -> Announcer:
+    """What a malformed `worker-beat` or `worker-descriptor` still tells."""
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return Announcer(instance_id=None, missing=[])
+    is_descriptor = message_type == MessageType.WORKER_DESCRIPTOR
+    named = fields.get("descriptor") if is_descriptor else fields
+    instance_id = (
+        cast("dict[str, Any]", named).get("instanceId") if isinstance(named, dict) else None
+    )
+    struct = WorkerAnnouncement if is_descriptor else WorkerBeat
+    return Announcer(
+        instance_id=instance_id if isinstance(instance_id, str) else None,
+        missing=list(_missing(struct, fields)),
+    )
+
+
+def _missing(struct: type[Struct], fields: dict[str, Any], path: str = "") -> Iterator[str]:
+    for field in structs.fields(struct):
+        key, value = f"{path}{field.encode_name}", fields.get(field.encode_name)
+        if value is None:
+            if field.required:
+                yield key
+        elif isinstance(value, dict) and _is_struct(field.type):
+            yield from _missing(field.type, cast("dict[str, Any]", value), f"{key}.")
+
+
+def _is_struct(kind: Any) -> TypeGuard[type[Struct]]:
+    return isinstance(kind, type) and issubclass(kind, Struct)

@@ -7,7 +7,14 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from durable_worker.protocol.base import MAX_INTEGER, Count, Message, Millis, Name
+from durable_worker.protocol.base import (
+    MAX_INTEGER,
+    PROTOCOL_VERSION,
+    Count,
+    Message,
+    Millis,
+    Name,
+)
 
 V1_CAPABILITIES = frozenset(
     [
@@ -46,8 +53,13 @@ class ProtocolRange(Message, frozen=True, kw_only=True):
     version: ProtocolVersion
     range: tuple[ProtocolVersion, ProtocolVersion]
 
+    def overlaps(self, other: "ProtocolRange") -> bool:
+        """Whether there is a version that both understand."""
+        return max(self.range[0], other.range[0]) <= min(self.range[1], other.range[1])
+
 
 LEGACY_PROTOCOL = ProtocolRange(version=1, range=(1, 1))
+OUR_PROTOCOL = ProtocolRange(version=PROTOCOL_VERSION, range=(PROTOCOL_VERSION, PROTOCOL_VERSION))
 
 
 class Registration(Message, frozen=True, kw_only=True):
@@ -144,9 +156,10 @@ class WorkerAnnouncement(Message, frozen=True, kw_only=True):
 
 
 class Who(Message, frozen=True, kw_only=True):
-    """An operator asks every worker to announce itself."""
+    """An operator asks every worker to announce itself, and may tell what it speaks."""
 
     sender: Name = msgspec.field(name="from")
+    protocol: ProtocolRange | None = None
 
 
 def descriptor_hash(descriptor: WorkerDescriptor) -> str:
@@ -237,9 +250,10 @@ def negotiate(
 
     `required` are capabilities that the dispatching side cannot do without on `theirs`.
     """
-    our_range = (ours.protocol or LEGACY_PROTOCOL).range
-    their_range = (theirs.protocol or LEGACY_PROTOCOL).range
-    if max(our_range[0], their_range[0]) > min(our_range[1], their_range[1]):
+    our_protocol = ours.protocol or LEGACY_PROTOCOL
+    their_protocol = theirs.protocol or LEGACY_PROTOCOL
+    our_range, their_range = our_protocol.range, their_protocol.range
+    if not our_protocol.overlaps(their_protocol):
         return Agreement(
             compatibility=Compatibility.INCOMPATIBLE,
             reason=f"protocol {list(our_range)} and {list(their_range)} do not overlap",

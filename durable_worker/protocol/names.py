@@ -1,4 +1,6 @@
-"""Names on the wire: queues, exchanges, routing tokens, ids (protocol/README.md, "Names")."""
+"""Names on the wire: queues, exchanges, tokens, ids (protocol/README.md, "Names", "Composing")."""
+
+from base64 import b64encode
 
 from msgspec import Struct
 
@@ -24,6 +26,33 @@ def step_id(run_id: str, seq: int) -> str:
 
 def child_run_id(run_id: str, seq: int) -> str:
     return f"{run_id}.child.{seq}"
+
+
+def published_value(key: str) -> str:
+    """The name of the recorded step that publishes a value."""
+    return f"event:{key}"
+
+
+def webhook_signal(run_id: str, seq: int) -> str:
+    return f"wh:{run_id}:{seq}"
+
+
+def update_signal(run_id: str, name: str) -> str:
+    return f"update:{run_id}:{name}"
+
+
+def event_subject(name: str, match: bytes) -> str:
+    """What one subscription to an event is for. `match`: a compact JSON object."""
+    return f"event:{_base64(name.encode())}:{_base64(match)}"
+
+
+def event_signal(subject: str, run_id: str, seq: int) -> str:
+    """The signal that the operator sends for each event that fits `subject`."""
+    return f"{subject}:{run_id}#{seq}"
+
+
+def _base64(data: bytes) -> str:
+    return b64encode(data).decode()
 
 
 class Names(Struct, frozen=True):

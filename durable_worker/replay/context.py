@@ -2,25 +2,39 @@
 
 import sys
 import uuid as uuids
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, TypeVar, overload
 
 from durable_worker.errors import RegistrationError
-from durable_worker.protocol.names import DEFAULT_PARTITION
+from durable_worker.protocol.names import (
+    DEFAULT_PARTITION,
+    event_subject,
+    published_value,
+    update_signal,
+)
 from durable_worker.protocol.payload import PayloadDecoder, decoder_for, encode_payload
 from durable_worker.protocol.tasks import WorkflowTask
+from durable_worker.replay.arguments import (
+    Timeout,
+    caller,
+    checked_name,
+    limit_of,
+    match_json,
+    not_registered,
+    seconds,
+)
 from durable_worker.replay.definitions import (
     Directory,
     Retry,
     StepContextBase,
     StepDefinition,
-    location_of,
     retry_policy,
 )
 from durable_worker.replay.operations import Location
 from durable_worker.replay.performing import (
+    SignalWait,
     call_step,
     run_child,
     run_local_step,
@@ -28,6 +42,7 @@ from durable_worker.replay.performing import (
     wait_signal,
 )
 from durable_worker.replay.turn import Replay
+from durable_worker.replay.webhook import Webhook
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
@@ -36,13 +51,15 @@ C = TypeVar("C", bound=StepContextBase)
 
 Operation = Coroutine[Any, Any, T]
 Retries = int | Retry | None
+Match = Mapping[str, Any] | None
 
 
 class WorkflowContext:
     """Durable operations of one run. Deterministic: the same history gives the same answers.
 
     Operations that return a coroutine take effect when awaited or wrapped into a task, like any
-    coroutine. Plain methods (`now`, `uuid`, `random`, `side_effect`) answer at once.
+    coroutine. Plain methods (`now`, `uuid`, `random`, `side_effect`, `set_event`,
+    `webhook`) take effect at once.
 
     `run_id`, `workflow` and `version` identify the run.
     """
@@ -147,7 +164,7 @@ class WorkflowContext:
         retry = retry_policy(retries)
         decoder = decoder_for(returns)
         if isinstance(step, str):
-            name = _checked_name(step, "step")
+            name = checked_name(step, "step")
         else:
             definition = self._step_definition(step)
             name, decoder = definition.name, definition.output_decoder
@@ -161,7 +178,7 @@ class WorkflowContext:
             token,
             name,
             input,
-            partition=_checked_name(partition, "partition") if partition else self._partition,
+            partition=checked_name(partition, "partition") if partition else self._partition,
             retry=retry,
             decoder=decoder,
             location=location,
@@ -190,7 +207,7 @@ class WorkflowContext:
         All local steps that run at one time end before the body sees the first result.
         """
         definition = self._step_definition(step)
-        location, token = _caller(), self._journal.next_token()
+        location, token = caller(), self._journal.next_token()
         coroutine = run_local_step(self._replay, token, definition, input, location=location)
         self._journal.called(token, coroutine, "local_step", definition.name, location)
         return coroutine
@@ -199,13 +216,13 @@ class WorkflowContext:
 
     def sleep(self, duration: timedelta | float) -> Operation[None]:
         """Suspend the run for a duration (seconds if a number); the same as `asyncio.sleep`."""
-        return self._sleep(_seconds(duration), _caller())
+        return self._sleep(seconds(duration), caller())
 
     def sleep_until(self, instant: datetime) -> Operation[None]:
         """Suspend the run until an aware datetime; returns at once if it has passed."""
         if instant.tzinfo is None:
             raise ValueError("ctx.sleep_until needs a datetime with a time zone")
-        return self._sleep((instant - self.now()).total_seconds(), _caller())
+        return self._sleep((instant - self.now()).total_seconds(), caller())
 
     def now(self) -> datetime:
         """The time (UTC) at which the body got here first."""
@@ -219,14 +236,12 @@ class WorkflowContext:
 
     @overload
     def wait_signal(
-        self, name: str, *, timeout: timedelta | float | None = None, returns: type[T]
+        self, name: str, *, timeout: Timeout = None, returns: type[T]
     ) -> Operation[T]: ...
     @overload
+    def wait_signal(self, name: str, *, timeout: Timeout = None) -> Operation[Any]: ...
     def wait_signal(
-        self, name: str, *, timeout: timedelta | float | None = None
-    ) -> Operation[Any]: ...
-    def wait_signal(
-        self, name: str, *, timeout: timedelta | float | None = None, returns: Any = None
+        self, name: str, *, timeout: Timeout = None, returns: Any = None
     ) -> Operation[Any]:
         """Wait for a signal and return its payload, read as `returns`.
 
@@ -234,15 +249,61 @@ class WorkflowContext:
         the run's or a business id into it. Raises `TimeoutError` once `timeout` (seconds if a
         number) is over; a signal that comes later goes to the body's next wait for the same name.
         """
-        name = _checked_name(name, "signal")
-        location, token = _caller(), self._journal.next_token()
-        limit = None if timeout is None else _seconds(timeout)
-        decoder = decoder_for(returns)
-        coroutine = wait_signal(
-            self._replay, token, name, timeout=limit, decoder=decoder, location=location
-        )
-        self._journal.called(token, coroutine, "wait_signal", name, location)
-        return coroutine
+        name = checked_name(name, "signal")
+        wait = SignalWait(name, limit_of(timeout), decoder_for(returns))
+        return self._wait("wait_signal", name, wait, caller())
+
+    @overload
+    def wait_update(
+        self, name: str, *, timeout: Timeout = None, returns: type[T]
+    ) -> Operation[T]: ...
+    @overload
+    def wait_update(self, name: str, *, timeout: Timeout = None) -> Operation[Any]: ...
+    def wait_update(
+        self, name: str, *, timeout: Timeout = None, returns: Any = None
+    ) -> Operation[Any]:
+        """Wait for an update of this run, and return its argument; else like `wait_signal`.
+
+        A NestJS operator sends one by `engine.update(run_id, name, argument)`; to any other it is
+        the signal `update:<run id>:<name>`.
+        """
+        signal = update_signal(self.run_id, checked_name(name, "update"))
+        wait = SignalWait(signal, limit_of(timeout), decoder_for(returns))
+        return self._wait("wait_update", name, wait, caller())
+
+    @overload
+    def wait_event(
+        self, name: str, *, match: Match = None, timeout: Timeout = None, returns: type[T]
+    ) -> Operation[T]: ...
+    @overload
+    def wait_event(
+        self, name: str, *, match: Match = None, timeout: Timeout = None
+    ) -> Operation[Any]: ...
+    def wait_event(
+        self, name: str, *, match: Match = None, timeout: Timeout = None, returns: Any = None
+    ) -> Operation[Any]:
+        """Wait for an event that anybody publishes to every run, and return its payload.
+
+        With `match` only for one whose payload holds these values under these keys. It needs an
+        operator with `engine.publishEvent` (NestJS). An event published before the operator has
+        noted the wait may be missed. Raises `TimeoutError` like `wait_signal`.
+        """
+        name = checked_name(name, "event")
+        subject = event_subject(name, match_json(match, name))
+        wait = SignalWait(subject, limit_of(timeout), decoder_for(returns), is_event=True)
+        return self._wait("wait_event", name, wait, caller())
+
+    @overload
+    def webhook(self, *, returns: type[T]) -> Webhook[T]: ...
+    @overload
+    def webhook(self) -> Webhook[Any]: ...
+    def webhook(self, *, returns: Any = None) -> Webhook[Any]:
+        """A callback of this run: give its `token` to a step, await it, and get what comes back.
+
+        Whoever calls back sends a signal named like the token. It may come before the body awaits
+        the webhook, which need not happen at all.
+        """
+        return Webhook(self._replay, decoder=decoder_for(returns), location=caller())
 
     @overload
     def child(
@@ -265,13 +326,13 @@ class WorkflowContext:
         """
         decoder: PayloadDecoder[Any] = decoder_for(returns)
         if isinstance(workflow, str):
-            name = _checked_name(workflow, "workflow")
+            name = checked_name(workflow, "workflow")
         else:
             definition = self._directory.workflow_of(workflow)
             if definition is None:
-                raise RegistrationError(_not_registered("workflow", workflow))
+                raise RegistrationError(not_registered("workflow", workflow))
             name, decoder = definition.name, definition.output_decoder
-        location, token = _caller(), self._journal.next_token()
+        location, token = caller(), self._journal.next_token()
         coroutine = run_child(self._replay, token, name, input, decoder=decoder, location=location)
         self._journal.called(token, coroutine, "child", name, location)
         return coroutine
@@ -304,43 +365,31 @@ class WorkflowContext:
         )
         return decoder_for(returns).decode(event.output, what="the value of a side effect")
 
+    def set_event(self, key: str, value: object) -> None:
+        """Publish a value of this run for others to read (NestJS: `engine.getEvent(run_id, key)`).
+
+        Recorded once; the last call for a key counts. Raises `PayloadError` for what has no JSON.
+        """
+        name = published_value(checked_name(key, "published value"))
+        payload = encode_payload(value, what=f"the published value {key!r}")
+        self._replay.record(name, lambda: payload)
+
     # Inside
 
     def _step_definition(self, step: Callable[..., Any]) -> StepDefinition:
         definition = self._directory.step_of(step)
         if definition is None:
-            raise RegistrationError(_not_registered("step", step))
+            raise RegistrationError(not_registered("step", step))
         return definition
+
+    def _wait(self, method: str, name: str, wait: SignalWait, location: Location) -> Operation[Any]:
+        token = self._journal.next_token()
+        coroutine = wait_signal(self._replay, token, wait, location=location)
+        self._journal.called(token, coroutine, method, name, location)
+        return coroutine
 
     def _sleep(self, seconds: float, location: Location) -> Operation[None]:
         token = self._journal.next_token()
         coroutine = sleep(self._replay, token, seconds)
         self._journal.called(token, coroutine, "sleep", "", location)
         return coroutine
-
-
-def _checked_name(name: object, noun: str) -> str:
-    """Raises `RegistrationError` for what cannot be a name on the wire."""
-    try:
-        if isinstance(name, str) and name and name.encode():
-            return name
-    except UnicodeEncodeError:
-        pass
-    raise RegistrationError(f"{name!r} cannot be the name of a {noun}: it must be non-empty text")
-
-
-def _seconds(duration: timedelta | float) -> float:
-    return duration.total_seconds() if isinstance(duration, timedelta) else duration
-
-
-def _caller() -> Location:
-    frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
-    return (frame.f_code, frame.f_lineno)
-
-
-def _not_registered(noun: str, function: Callable[..., Any]) -> str:
-    return (
-        f"{getattr(function, '__qualname__', function)!r} ({location_of(function)}) is not "
-        f"registered as a {noun} on this worker; decorate it with @worker.{noun}(...), or pass the "
-        f"name of a {noun} that another worker serves"
-    )

@@ -59,9 +59,13 @@ class Operation(Struct):
 
 
 class Requested(Operation):
-    """A call, child or signal wait: its command never changes and is harmless to repeat."""
+    """A call, child or signal wait: its command never changes and is harmless to repeat.
+
+    `subject` is what a signal wait is for: a later wait for the same takes up one given up before.
+    """
 
     request: AnyCommand | None = None
+    subject: str = ""
 
     def command(self, now_ms: int) -> AnyCommand | None:  # noqa: ARG002
         return self.request

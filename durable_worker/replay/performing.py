@@ -3,7 +3,10 @@
 import asyncio
 from typing import Any
 
+from msgspec import Struct
+
 from durable_worker.protocol.commands import ScheduleStep, StartChild, WaitSignal
+from durable_worker.protocol.names import event_signal
 from durable_worker.protocol.payload import PayloadDecoder, encode_payload
 from durable_worker.protocol.retry import delay_before_next, may_retry
 from durable_worker.protocol.tasks import HistoryKind
@@ -11,6 +14,18 @@ from durable_worker.replay.definitions import Retry, StepDefinition
 from durable_worker.replay.failures import error_of
 from durable_worker.replay.operations import LocalStep, Location, Requested
 from durable_worker.replay.turn import Replay
+
+
+class SignalWait(Struct, frozen=True):
+    """What a body waits for: a signal of this name, or an event that fits this subject.
+
+    `limit` in seconds. The signal of an event also tells which wait it is for.
+    """
+
+    subject: str
+    limit: float | None
+    decoder: PayloadDecoder[Any]
+    is_event: bool = False
 
 
 async def call_step(
@@ -76,27 +91,22 @@ async def run_local_step(
     return definition.output_decoder.decode(event.output, what=f"the output of local step {name!r}")
 
 
-async def wait_signal(
-    replay: Replay,
-    token: int,
-    name: str,
-    *,
-    timeout: float | None,
-    decoder: PayloadDecoder[Any],
-    location: Location,
-) -> Any:
+async def wait_signal(replay: Replay, token: int, wait: SignalWait, *, location: Location) -> Any:
     await replay.waiting.begin(token)
-    operation = replay.waiting.lost_wait(name)
+    operation = replay.waiting.lost_wait(wait.subject)
     if operation is None:
         seq = replay.journal.take_seq()
+        name = event_signal(wait.subject, replay.run_id, seq) if wait.is_event else wait.subject
         request = WaitSignal(seq=seq, signal=name)
-        operation = Requested(seq, HistoryKind.SIGNAL, name, location, request=request)
-    if timeout is None:
+        operation = Requested(
+            seq, HistoryKind.SIGNAL, name, location, request=request, subject=wait.subject
+        )
+    if wait.limit is None:
         event = await replay.waiting.wait(operation)
     else:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(wait.limit):
             event = await replay.waiting.wait(operation)
-    return decoder.decode(event.output, what=f"the payload of signal {name!r}")
+    return wait.decoder.decode(event.output, what=f"the payload of signal {operation.name!r}")
 
 
 async def run_child(

@@ -12,6 +12,7 @@ does not tell in which order results came. The rule (protocol/README.md, "Marker
 Deliveries happen one at a time, and the body runs until it is idle in between.
 """
 
+import asyncio
 from collections.abc import Callable
 
 from durable_worker.protocol.commands import AnyCommand
@@ -210,6 +211,13 @@ class Waiting:
             self._abandon(operation)
             raise
 
+    def open(self, operation: Operation) -> asyncio.Future[HistoryEvent]:
+        """Make an operation outstanding before anything in the body waits for it."""
+        self._journal.expect(operation.seq, operation.kind, operation.name)
+        operation.future = self.loop.create_future()
+        self.outstanding[operation.seq] = operation
+        return operation.future
+
     def settled(self, seq: int, kind: HistoryKind, name: str | None) -> HistoryEvent | None:
         """The event of a new operation, if it would be the next thing to be delivered anyway."""
         journal = self._journal
@@ -226,9 +234,9 @@ class Waiting:
         self.loop.next_number()
         return event
 
-    def lost_wait(self, signal: str) -> Requested | None:
-        """An abandoned wait for this signal: the operator still delivers the next one there."""
-        waits = self._lost_waits.get(signal)
+    def lost_wait(self, subject: str) -> Requested | None:
+        """An abandoned wait for the same: the operator still delivers the next signal there."""
+        waits = self._lost_waits.get(subject)
         if not waits:
             return None
         operation = waits.pop(0)
@@ -240,7 +248,7 @@ class Waiting:
             return
         self._abandoned[operation.seq] = operation
         if operation.kind is HistoryKind.SIGNAL and isinstance(operation, Requested):
-            self._lost_waits.setdefault(operation.name or "", []).append(operation)
+            self._lost_waits.setdefault(operation.subject, []).append(operation)
 
     def _first_location(self) -> Location | None:
         return next((op.location for op in self.outstanding.values() if op.location), None)

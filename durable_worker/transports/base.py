@@ -129,6 +129,14 @@ class Transport(Protocol):
         """Receive broadcasts that are sent from now on."""
         ...
 
+    async def consumers(self, queue: str) -> int:
+        """How many consume from a work queue now, in any process; 0 if there is no such queue.
+
+        Raises `ConnectionLostError` while the broker is away, `BrokerRefusedError` if it may not
+        look.
+        """
+        ...
+
     async def wait_connected(self) -> None:
         """Return when connected. Raises `BrokerRefusedError` if the broker refuses this client."""
         ...

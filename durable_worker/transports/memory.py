@@ -35,6 +35,10 @@ class _Queue:
         self._is_pump_due = False
 
     @property
+    def consumers(self) -> int:
+        return len(self._consumers)
+
+    @property
     def depth(self) -> int:
         return len(self._ready) + len(self._returned) + len(self._unacked)
 
@@ -244,6 +248,11 @@ class MemoryTransport:
         self._check_open(*queues)
         for name in queues:
             self._declared(name)
+
+    async def consumers(self, queue: str) -> int:
+        self._check_open(queue)
+        found = self._queues.get(queue)
+        return 0 if found is None else found.consumers
 
     async def send(self, queue: str, envelope: Envelope) -> None:
         self._check(envelope, queue)

@@ -7,13 +7,12 @@ import uuid
 from collections import deque
 from datetime import timedelta
 
-from durable_worker.protocol.base import PROTOCOL_VERSION
 from durable_worker.protocol.codec import MessageType, encode
 from durable_worker.protocol.descriptor import (
+    OUR_PROTOCOL,
     Concurrency,
     ConcurrencyMode,
     Lifecycle,
-    ProtocolRange,
     Registration,
     Runtime,
     Sdk,
@@ -98,9 +97,7 @@ def _describe(
         instance_id=instance_id,
         runtime=Runtime.PYTHON,
         sdk=Sdk(name="durable-worker", version=VERSION),
-        protocol=ProtocolRange(
-            version=PROTOCOL_VERSION, range=(PROTOCOL_VERSION, PROTOCOL_VERSION)
-        ),
+        protocol=OUR_PROTOCOL,
         capabilities=list(CAPABILITIES),
         workflows=workflows,
         steps=list(worker.steps),

@@ -22,6 +22,7 @@ from durable_worker.replay.failures import failure_of
 from durable_worker.transports.base import Delivery, Envelope, Subscription, Transport
 from durable_worker.worker.answers import Answers
 from durable_worker.worker.live import LiveReports
+from durable_worker.worker.operators import OperatorWatch
 from durable_worker.worker.presence import BEAT_EVERY, Presence
 from durable_worker.worker.recorded import RecordedSteps
 from durable_worker.worker.registry import Worker
@@ -36,12 +37,14 @@ LAST_WORDS = timedelta(seconds=5)
 
 class WorkerOptions(Struct, frozen=True):
     """`concurrency` bounds the steps that run at one time, `grace` how long a drain may take,
-    `kept_runs` how many suspended bodies stay in memory between turns."""
+    `kept_runs` how many suspended bodies stay in memory between turns. `place` is what messages to
+    people call the broker: no credentials, but the virtual host."""
 
     concurrency: int = 100
     partition: str | None = None
     grace: timedelta = timedelta(seconds=30)
     kept_runs: int = 1_000
+    place: str = "in this process"
 
 
 class WorkerService:
@@ -67,6 +70,9 @@ class WorkerService:
             namespace=names.namespace,
         )
         self._answers = Answers(transport, names)
+        self._operators = OperatorWatch(
+            transport, names, partition=self._options.partition, place=self._options.place
+        )
         self._announce = anyio.Event()
         self._stop = anyio.Event()
         self._hurry = anyio.Event()
@@ -129,6 +135,7 @@ class WorkerService:
             async with anyio.create_task_group() as work:
                 subscriptions = await self._subscribe_unless_stopped(work)
                 background.start_soon(self._be_present)
+                background.start_soon(self._operators.run)
                 await self._stop.wait()
                 for subscription in subscriptions:
                     await subscription.stop()
@@ -307,6 +314,7 @@ class WorkerService:
     def _on_workers(self, envelope: Envelope) -> None:
         if envelope.type == codec.MessageType.WHO:
             self._announce.set()
+            self._operators.on_who(envelope)
 
     async def _be_present(self) -> None:
         workers = self._names.workers

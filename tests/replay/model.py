@@ -168,7 +168,7 @@ def _key(command: AnyCommand) -> str:
 
 @dataclass(frozen=True)
 class Do:
-    """One operation: step, failing, sleep, signal, timed, child, now, local or effect."""
+    """One of the operations of `_do`."""
 
     kind: str
     tag: int
@@ -214,7 +214,7 @@ async def perform(ctx: WorkflowContext, node: Node, log: list[str]) -> str:
     return outcome
 
 
-async def _do(ctx: WorkflowContext, node: Do) -> str:
+async def _do(ctx: WorkflowContext, node: Do) -> str:  # noqa: PLR0912 - one for each kind
     name = f"{node.kind}-{node.tag}"
     match node.kind:
         case "step" | "failing":
@@ -240,8 +240,30 @@ async def _do(ctx: WorkflowContext, node: Do) -> str:
             return str(await ctx.local_step(local_work))
         case "effect":
             return str(ctx.side_effect(lambda: node.tag))
+        case "publish":
+            ctx.set_event(name, node.tag)
+            return "published"
+        case "event":
+            try:
+                return str(await ctx.wait_event(f"shared-{node.tag % 2}", timeout=3))
+            except TimeoutError:
+                return "no event"
+        case "hook" | "unused-hook":
+            return await _called_back(ctx, name, is_awaited=node.kind == "hook")
         case _:
             raise AssertionError(node)
+
+
+async def _called_back(ctx: WorkflowContext, name: str, *, is_awaited: bool) -> str:
+    """A webhook that is outstanding during a step, then given up, then taken up again."""
+    hook = ctx.webhook()
+    asked = str(await ctx.step(name, hook.token))
+    if not is_awaited:
+        return asked
+    try:
+        return f"{asked} {await hook.wait(timeout=2)}"
+    except TimeoutError:
+        return f"{asked} late {await hook}"
 
 
 async def local_work() -> str:

@@ -22,7 +22,10 @@ from tests.replay.model import (
     worker_for,
 )
 
-LEAVES = ("step", "step", "failing", "sleep", "signal", "timed", "child", "now", "local", "effect")
+LEAVES = (
+    *("step", "step", "failing", "sleep", "signal", "timed", "child", "now", "local", "effect"),
+    *("publish", "event", "hook", "unused-hook"),
+)
 COMBINATIONS = ("sequence", "gather", "race", "group", "completed", "timeout")
 
 leaves = st.builds(Do, st.sampled_from(LEAVES), st.integers(0, 3))

@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 from typing import assert_type
 
-from durable_worker import Retry, StepContext, Worker, WorkflowContext
+from durable_worker import Retry, StepContext, Webhook, Worker, WorkflowContext
 
 
 class Order:
@@ -64,6 +64,14 @@ async def checkout(ctx: WorkflowContext, order: Order) -> str:
     await ctx.child(cleanup)
     assert_type(await ctx.child("other", 5, returns=Order), Order)
     assert_type(await ctx.wait_signal("go", timeout=timedelta(days=1), returns=Order), Order)
+    assert_type(await ctx.wait_update("approve", returns=Order), Order)
+    assert_type(await ctx.wait_event("paid", match={"id": 1}, timeout=5, returns=Order), Order)
+    hook = ctx.webhook(returns=Charge)
+    assert_type(hook, Webhook[Charge])
+    assert_type(hook.token, str)
+    assert_type(await hook, Charge)
+    assert_type(await hook.wait(timeout=timedelta(days=1)), Charge)
+    ctx.set_event("state", {"charged": order})
     assert_type(ctx.side_effect(lambda: 5), int)
     both = await asyncio.gather(ctx.step(charge, order), ctx.step(reserve, order))
     assert_type(both, tuple[Charge, int])

@@ -36,8 +36,13 @@ async def checkout(ctx: WorkflowContext, order: Order) -> None:
     await ctx.wait_signal(5)  # type: ignore[call-overload]
     await ctx.sleep("1h")  # type: ignore[arg-type]
     await ctx.wait_signal("go", timeout=timedelta(1), returns="Order")  # type: ignore[call-overload]
+    await ctx.wait_update("go", returns="Order")  # type: ignore[call-overload]
+    await ctx.wait_event("go", match=[1])  # type: ignore[call-overload]
+    await ctx.webhook(int)  # type: ignore[call-overload]
+    answer: str = await ctx.webhook(returns=int)  # type: ignore[arg-type]
+    await ctx.set_event("state", 1)  # type: ignore[misc, func-returns-value]
     _ = ctx.step(charge, order).reference  # type: ignore[attr-defined]
-    del number, tracking
+    del number, tracking, answer
 
 
 worker.step("x", retries=1.5)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """Queues and exchanges as the protocol fixes them (protocol/README.md, "AMQP binding")."""
 
 from aiormq.channel import Channel
+from aiormq.exceptions import ChannelNotFoundEntity
 
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import DELIVERY_LIMIT
@@ -60,4 +61,14 @@ async def consumer_count(channel: Channel, queue: str) -> int:
     """How many consumers the broker sees. Raises `ConnectionLostError` if the queue is gone."""
     with translated("look at queue", entity=queue):
         found = await channel.queue_declare(queue, passive=True)
+    return found.consumer_count or 0
+
+
+async def consumers_if_any(channel: Channel, queue: str) -> int:
+    """`consumer_count`, 0 if there is no such queue; then the channel is gone."""
+    with translated("look at queue", entity=queue):
+        try:
+            found = await channel.queue_declare(queue, passive=True)
+        except ChannelNotFoundEntity:
+            return 0
     return found.consumer_count or 0

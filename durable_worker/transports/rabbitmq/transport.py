@@ -18,6 +18,7 @@ from durable_worker.transports.rabbitmq.backoff import Backoff
 from durable_worker.transports.rabbitmq.broadcaster import Broadcaster
 from durable_worker.transports.rabbitmq.consumer import Consumer
 from durable_worker.transports.rabbitmq.declarations import Declarations
+from durable_worker.transports.rabbitmq.inspection import Inspection
 from durable_worker.transports.rabbitmq.publisher import Publisher
 from durable_worker.transports.rabbitmq.sources import Broadcast, Source, WorkQueue
 from durable_worker.transports.rabbitmq.states import StateListener, TransportState
@@ -70,6 +71,7 @@ class RabbitTransport:
             ready=self._declarations.restored, on_unroutable=self._declarations.doubt
         )
         self._broadcaster = Broadcaster(names)
+        self._inspection = Inspection()
         self._subscriptions: dict[_Subscription, None] = {}
         self._group = asyncio.TaskGroup()
         self._running: asyncio.Task[None] | None = None
@@ -79,6 +81,7 @@ class RabbitTransport:
         alarms = AlarmWatch(period=self._watchdog, emit=self._emit)
         for resident in (self._declarations, self._publisher, self._broadcaster, alarms):
             self._publishing.add(resident)
+        self._consuming.add(self._inspection)
         await self._group.__aenter__()
         self._running = self._group.create_task(self._supervisor.run())
         return self
@@ -113,6 +116,10 @@ class RabbitTransport:
     async def declare(self, queues: Sequence[str]) -> None:
         self._check_open(*queues)
         await self._declarations.ensure(queues)
+
+    async def consumers(self, queue: str) -> int:
+        self._check_open(queue)
+        return await self._inspection.consumers(queue)
 
     async def send(self, queue: str, envelope: Envelope) -> None:
         self._check(envelope, queue)

@@ -154,6 +154,28 @@ async def test_after_stop_nothing_comes_but_what_was_taken_can_be_acked(
     assert (await after.next()).envelope.body == b"3"
 
 
+async def test_a_queue_tells_how_many_consume_from_it(transport: Transport, names: Names) -> None:
+    queue = names.tasks("watched")
+    await transport.wait_connected()
+    assert await transport.consumers(queue) == 0  # it does not exist
+    await transport.declare([queue])
+    assert await transport.consumers(queue) == 0
+    one = await transport.consume([queue], Inbox[Delivery](), prefetch=1)
+    two = await transport.consume([queue], Inbox[Delivery](), prefetch=1)
+    await until_consumed(transport, queue, by=2)
+    await one.stop()
+    await until_consumed(transport, queue, by=1)
+    await two.stop()
+    await until_consumed(transport, queue, by=0)
+    assert await transport.consumers(names.tasks("never-declared")) == 0
+
+
+async def until_consumed(transport: Transport, queue: str, *, by: int) -> None:
+    async with asyncio.timeout(10):
+        while await transport.consumers(queue) != by:  # noqa: ASYNC110 - the broker has no event
+            await asyncio.sleep(0.02)
+
+
 async def test_stopping_twice_does_nothing(transport: Transport, names: Names) -> None:
     subscription = await transport.consume([names.results], Inbox[Delivery](), prefetch=2)
     await subscription.stop()
@@ -213,6 +235,8 @@ async def test_a_transport_that_was_left_says_that_it_is_closed(
         await transport.declare([names.results])
     with pytest.raises(ConnectionLostError, match="closed"):
         await transport.send(names.results, numbered(1))
+    with pytest.raises(ConnectionLostError, match="closed"):
+        await transport.consumers(names.results)
     with pytest.raises(ConnectionLostError, match="closed"):
         await transport.consume([names.results], Inbox[Delivery](), prefetch=1)
 

@@ -87,6 +87,9 @@ class MortalTransport:
     async def declare(self, queues: Sequence[str]) -> None:
         await self._inner.declare(queues)
 
+    async def consumers(self, queue: str) -> int:
+        return await self._inner.consumers(queue)
+
     async def listen(
         self, exchange: str, handler: Callable[[Envelope], None], *, topic: str = "#"
     ) -> Subscription:

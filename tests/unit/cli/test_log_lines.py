@@ -51,3 +51,18 @@ def test_an_exception_is_told_with_its_traceback(capsys: pytest.CaptureFixture[s
     assert lines[0].endswith("error    crashed")
     assert lines[1] == "Traceback (most recent call last):"
     assert lines[-1] == "ValueError: broken"
+
+
+def test_a_hint_has_a_line_of_its_own_below_the_event(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(LogFormat.CONSOLE, debug=False)
+    structlog.get_logger().warning("no_operator", prefix="durable", hint="Start the operator.")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first[8:] == " warning  no_operator  prefix=durable"
+    assert second == " " * 18 + "Start the operator."
+    assert first.index("no_operator") == 18
+
+
+def test_a_hint_is_a_field_like_others_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(LogFormat.JSON, debug=False)
+    structlog.get_logger().warning("no_operator", hint="Start the operator.")
+    assert json.loads(capsys.readouterr().err)["hint"] == "Start the operator."
