@@ -7,6 +7,8 @@ from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
+from msgspec import UnsetType
+
 from durable_worker.errors import (
     ConnectionLostError,
     DurableError,
@@ -215,6 +217,8 @@ class BrokerPort:
             del self._replies[key]
         if not result.ok:
             raise _refusal(result, about)
+        if about is not None and _is_null(result.data):
+            raise RunNotFoundError(about)  # how a NestJS operator says so
         return result.data
 
     async def _send(self, queue: str, envelope: Envelope) -> None:
@@ -254,6 +258,10 @@ _RECORDS = PayloadDecoder(list[RunRecord])
 
 def _detail_of(run_id: str, data: Payload) -> RunDetail:
     return _DETAIL.decode(data, what=f"the detail of run {run_id!r}")
+
+
+def _is_null(data: Payload) -> bool:
+    return isinstance(data, UnsetType) or bytes(data) == b"null"
 
 
 def _refusal(result: RequestResult, about: str | None) -> DurableError:

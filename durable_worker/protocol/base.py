@@ -16,6 +16,8 @@ Name = Annotated[str, Meta(min_length=1)]
 Integer = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 Count = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 Seq = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
+StepSeq = Integer
+"""The seq of one step. A NestJS operator counts compensations from -1 downwards."""
 Attempt = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
 Millis = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 """A duration or an instant (since the epoch) in milliseconds."""

@@ -130,7 +130,7 @@ def addressee_of(body: bytes) -> Addressee | None:
         return None
     if isinstance(task_id, str) and task_id:
         return Addressee(run_id=run_id, task_id=task_id)
-    if isinstance(seq, int) and not isinstance(seq, bool) and seq >= 0:
+    if isinstance(seq, int) and not isinstance(seq, bool):
         named = step_id if isinstance(step_id, str) and step_id else f"{run_id}:{seq}"
         return Addressee(run_id=run_id, seq=seq, step_id=named)
     return None

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from msgspec import UNSET, field
 
-from durable_worker.protocol.base import Message, Millis, Name, Payload, Seq
+from durable_worker.protocol.base import Message, Millis, Name, Payload, StepSeq
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.results import StepEvent
 
@@ -13,7 +13,7 @@ class Heartbeat(Message, frozen=True, kw_only=True):
     """Keeps a running step alive (`step_id` set) or a running turn (`step_id` absent)."""
 
     run_id: Name
-    seq: Seq
+    seq: StepSeq
     step_id: Name | None = None
     group: str
 
@@ -37,7 +37,7 @@ class EngineEvent(Message, frozen=True, kw_only=True):
     run_id: Name
     workflow: str | None = None
     namespace: str | None = None
-    seq: Seq | None = None
+    seq: StepSeq | None = None
     name: str | None = None
     kind: str | None = None
     output: Payload = UNSET

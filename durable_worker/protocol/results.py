@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from msgspec import UNSET
 
-from durable_worker.protocol.base import Message, Millis, Name, Payload, Seq
+from durable_worker.protocol.base import Message, Millis, Name, Payload, Seq, StepSeq
 from durable_worker.protocol.failure import Failure
 
 
@@ -43,7 +43,7 @@ class ResultStatus(StrEnum):
 
 class StepResult(Message, frozen=True, kw_only=True):
     run_id: Name
-    seq: Seq
+    seq: StepSeq
     step_id: Name
     status: ResultStatus
     output: Payload = UNSET

@@ -5,7 +5,15 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Raw
 
-from durable_worker.protocol.base import MAX_INTEGER, Count, Integer, Message, Name, Payload, Seq
+from durable_worker.protocol.base import (
+    MAX_INTEGER,
+    Count,
+    Integer,
+    Message,
+    Name,
+    Payload,
+    StepSeq,
+)
 from durable_worker.protocol.control import EngineEvent
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.results import StepEvent
@@ -182,7 +190,7 @@ class TimelineEntry(Message, frozen=True, kw_only=True):
     """One checkpoint of a run: what was asked at `seq`, and how it stands."""
 
     run_id: Name
-    seq: Seq
+    seq: StepSeq
     name: str
     kind: str
     step_id: str

@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from durable_worker.protocol.base import Attempt, Integer, Message, Name, Payload, Seq
+from durable_worker.protocol.base import Attempt, Integer, Message, Name, Payload, Seq, StepSeq
 from durable_worker.protocol.failure import Failure
 
 
@@ -13,7 +13,7 @@ class StepTask(Message, frozen=True, kw_only=True):
     """One attempt at one step. `step_id` is the key under which peers drop duplicates."""
 
     run_id: Name
-    seq: Seq
+    seq: StepSeq
     name: Name
     step_id: Name
     group: str

@@ -82,10 +82,13 @@ class StepRunner:
         self._is_ending = False
 
     async def handle(self, task: StepTask, delivery: Delivery) -> None:
-        """Run the step, publish its result, acknowledge. A cancelled run gives the message back."""
+        """Run the step, publish its result, acknowledge. A cancelled run gives the message back.
+
+        A failed attempt that is sent as new is run anew: so operators try a failed run again.
+        """
         key = (task.step_id, task.attempt)
         known = self._finished.get(key)
-        if known is not None:
+        if known is not None and (known.error is None or may_repeat(delivery)):
             await self._answers.result(known, attempt=task.attempt)
             await delivery.ack()
             return

@@ -93,7 +93,7 @@ def test_no_body_whatever_raises_anything_but_a_protocol_error(body: bytes) -> N
         ({"runId": "r", "taskId": "t", "seq": 1}, Addressee(run_id="r", task_id="t")),
         ({"runId": "r", "taskId": "", "seq": 1}, Addressee(run_id="r", seq=1, step_id="r:1")),
         ({"runId": "r"}, None),
-        ({"runId": "r", "seq": -1}, None),
+        ({"runId": "r", "seq": -1}, Addressee(run_id="r", seq=-1, step_id="r:-1")),
         ({"runId": "r", "seq": True}, None),
         ({"runId": "r", "seq": "1"}, None),
         ({"runId": "", "seq": 1}, None),

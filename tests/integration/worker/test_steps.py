@@ -10,9 +10,11 @@ import pytest
 
 from durable_worker import FatalError, Retry, StepContext, Worker, current_step
 from durable_worker.protocol import codec
+from durable_worker.protocol.codec import MessageType
 from durable_worker.protocol.control import EventHappened
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.results import EventLevel, ResultStatus, SubProcessStatus
+from durable_worker.transports.base import RESENT_HEADER, Envelope
 from durable_worker.transports.memory import MemoryTransport
 from tests.integration.worker.desk import Desk, eventually, serving
 
@@ -346,3 +348,30 @@ async def test_a_step_that_is_held_but_waits_for_its_turn_sends_heartbeats_too(
         await desk.result()
         await desk.result()
     assert beat.step_id == waiting.step_id
+
+
+async def test_a_failed_attempt_that_is_sent_as_new_runs_anew_but_a_repeated_one_does_not(
+    transport: MemoryTransport,
+) -> None:
+    """A NestJS operator tries a failed run again under the same step id and attempt."""
+    worker = Worker()
+    runs: list[int] = []
+
+    @worker.step("mended")
+    async def mended() -> int:
+        runs.append(1)
+        if len(runs) == 1:
+            raise RuntimeError("not yet")
+        return len(runs)
+
+    async with serving(worker, transport, NAMES) as desk:
+        task = await desk.send_step("mended", seq=7)
+        first = await desk.result()
+        envelope = Envelope(
+            MessageType.STEP_TASK, codec.encode(task), "run-1:7:1", headers={RESENT_HEADER: "0"}
+        )
+        await transport.send(NAMES.tasks("mended"), envelope)
+        repeated = await desk.result()
+        await desk.send_step("mended", seq=7)
+        anew = await desk.result()
+    assert (first, anew.status, runs) == (repeated, ResultStatus.COMPLETED, [1, 1])
