@@ -1,7 +1,7 @@
 /** The two connections of a process: a blocked publisher must not stop consuming, acks included. */
 import { setMaxListeners } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
-import { Connection, type Consumer } from 'rabbitmq-client';
+import { Connection } from 'rabbitmq-client';
 import { TransportClosedError } from './errors.js';
 import { textOf, type Logger } from './logger.js';
 import { withoutPassword } from './options.js';
@@ -20,9 +20,10 @@ export class Broker {
 
   constructor(url: string, name: string, logger: Logger) {
     this.#logger = logger;
-    setMaxListeners(0, this.closing); // one for each consumer and listener
     this.publishing = this.#connect(url, `${name} publishing`);
     this.consuming = this.#connect(url, `${name} consuming`);
+    // One listener for each queue and each message that waits: many, and no leak.
+    setMaxListeners(0, this.#closing.signal, this.publishing, this.consuming);
   }
 
   get isClosed(): boolean {
@@ -47,9 +48,10 @@ export class Broker {
     this.#closing.abort();
   }
 
-  async close(consumers: Iterable<Consumer>): Promise<void> {
-    const patience = delay(5_000).then(() => false);
-    const orderly = Promise.allSettled([...consumers].map((each) => each.close()))
+  async close(channels: Iterable<{ close(): Promise<void> }>): Promise<void> {
+    // Without a connection there is nothing to say goodbye to.
+    const patience = delay(this.publishing.ready || this.consuming.ready ? 5_000 : 0, false, { ref: false });
+    const orderly = Promise.allSettled([...channels].map((each) => each.close()))
       .then(() => Promise.allSettled([this.publishing.close(), this.consuming.close()]))
       .then(() => true);
     if (!(await Promise.race([orderly, patience]))) {

@@ -1,4 +1,6 @@
 /** Deliveries from work queues: each is acknowledged after its handler, never before. */
+import { setMaxListeners } from 'node:events';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { AsyncMessage, Consumer } from 'rabbitmq-client';
 import { ConsumerStatus } from 'rabbitmq-client';
 import type { Broker } from './broker.js';
@@ -27,6 +29,8 @@ export interface Subscription<T> {
   runOf?: (value: T) => string;
   /** The step that it answers, if it answers one. */
   stepOf?: (value: T) => string;
+  /** Why a well-formed message is not taken: it goes to the dead letters. */
+  refusalOf?: (value: T) => string | undefined;
   /** How long a failing handler is called again before the message goes back to the queue. */
   retryForMs?: number;
   /** When a handler that is still at it is trusted to have stored what it was given. */
@@ -66,6 +70,7 @@ export class WorkConsumers {
   readonly #publisher: Publisher;
   readonly #logger: Logger;
   readonly #consumers = new Set<Consumer>();
+  readonly #draining = new AbortController();
   readonly #inOrder = new InOrder();
 
   constructor(broker: Broker, names: Names, publisher: Publisher, logger: Logger) {
@@ -73,6 +78,7 @@ export class WorkConsumers {
     this.#names = names;
     this.#publisher = publisher;
     this.#logger = logger;
+    setMaxListeners(0, this.#draining.signal); // one for each message that waits to be tried again
   }
 
   /** See `InOrder`. */
@@ -80,8 +86,10 @@ export class WorkConsumers {
     this.#inOrder.noteDispatch(runId, stepId);
   }
 
-  get all(): ReadonlySet<Consumer> {
-    return this.#consumers;
+  /** Takes no more, gives back what its handler refuses, and resolves when no handler runs. */
+  async drain(): Promise<void> {
+    this.#draining.abort();
+    await Promise.allSettled([...this.#consumers].map((each) => each.close()));
   }
 
   /** Resolves when the broker delivers. Goes on by itself after every loss of the connection. */
@@ -132,6 +140,8 @@ export class WorkConsumers {
     let value: T;
     try {
       value = readMessage<T>(message, subscription.types);
+      const refusal = subscription.refusalOf?.(value);
+      if (refusal !== undefined) throw new MalformedMessageError(refusal);
     } catch (error) {
       if (!(error instanceof MalformedMessageError)) throw error;
       return this.#bury(subscription.queue, message, error.message);
@@ -143,16 +153,19 @@ export class WorkConsumers {
       isRepeated: message.redelivered || Number(message.headers?.['x-delivery-count'] ?? 0) > 0,
     };
     const runId = subscription.runOf?.(value);
-    const work = () => this.#within(subscription.ackAfterMs, this.#handle(subscription, delivery));
+    const work = () => this.#handle(subscription, delivery);
     return runId === undefined ? work() : this.#inOrder.run(runId, work, subscription.stepOf?.(value));
   }
 
-  /** The engine stores a result first, then goes on with the run, which may take as long as a step. */
-  async #within(ms: number | undefined, handling: Promise<ConsumerStatus>): Promise<ConsumerStatus> {
+  /**
+   * The engine stores a result first, then goes on with the run, which may take as long as a step.
+   * What still runs after this time has been stored; what rejects before has not.
+   */
+  async #within(ms: number | undefined, handling: Promise<void>): Promise<void> {
     if (ms === undefined) return handling;
     let timer: NodeJS.Timeout | undefined;
-    const patience = new Promise<ConsumerStatus>((resolve) => {
-      timer = setTimeout(resolve, ms, ConsumerStatus.ACK);
+    const patience = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, ms);
     });
     return Promise.race([handling, patience]).finally(() => clearTimeout(timer));
   }
@@ -162,10 +175,10 @@ export class WorkConsumers {
     const giveUpAt = Date.now() + retryForMs;
     for (let wait = FIRST_RETRY_MS; ; wait = Math.min(wait * 2, LAST_RETRY_MS)) {
       try {
-        await subscription.handle(delivery);
+        await this.#within(subscription.ackAfterMs, subscription.handle(delivery));
         return ConsumerStatus.ACK;
       } catch (error) {
-        if (this.#broker.isClosed) return ConsumerStatus.REQUEUE;
+        if (this.#draining.signal.aborted) return ConsumerStatus.REQUEUE;
         const isOver = Date.now() + wait > giveUpAt;
         this.#logger.warn('message_not_applied', {
           queue,
@@ -174,8 +187,8 @@ export class WorkConsumers {
           next: isOver ? 'back to the queue' : 'trying again',
         });
         if (isOver) return ConsumerStatus.REQUEUE;
-        await this.#broker.pause(wait).catch(() => undefined);
-        if (this.#broker.isClosed) return ConsumerStatus.REQUEUE;
+        await delay(wait, undefined, { signal: this.#draining.signal }).catch(() => undefined);
+        if (this.#draining.signal.aborted) return ConsumerStatus.REQUEUE;
       }
     }
   }

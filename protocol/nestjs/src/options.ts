@@ -69,6 +69,10 @@ export function settingsOf(options: RabbitMQTransportOptions, newId: () => strin
   if (!Number.isInteger(concurrency) || concurrency < 1 || concurrency > 65_535) {
     throw new TransportOptionsError(`concurrency is ${concurrency}; it must be an integer from 1 to 65535`);
   }
+  const { maxMessageBytes } = options;
+  if (maxMessageBytes !== undefined && !(Number.isSafeInteger(maxMessageBytes) && maxMessageBytes > 0)) {
+    throw new TransportOptionsError(`maxMessageBytes is ${maxMessageBytes}; it must be a positive integer`);
+  }
   for (const key of ['prefix', 'namespace', 'partition', 'instanceId'] as const) {
     const value = options[key];
     if (value !== undefined && (typeof value !== 'string' || Buffer.byteLength(value) > 100)) {

@@ -115,7 +115,8 @@ export class Presence {
 
   #onMessage(message: AsyncMessage): void {
     try {
-      const value = readMessage<unknown>(message, TYPES);
+      // Whatever it speaks: how else would a worker of another version be told so?
+      const value = readMessage<unknown>(message, TYPES, { isAnyMajor: true });
       if (message.type === 'worker-beat') this.#onBeat(value as WorkerBeat);
       else if (message.type === 'worker-descriptor') this.#onAnnouncement(value as WorkerAnnouncement);
       else if (this.#served.steps().length > 0) void this.announce();

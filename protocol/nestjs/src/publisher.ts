@@ -85,18 +85,27 @@ export class Publisher {
 
   /** Messages ready in a queue and its consumers; undefined if there is no such queue. */
   async depthOf(queue: string): Promise<{ ready: number; consumers: number } | undefined> {
+    // A channel of its own: the broker closes it if there is no such queue, and all that it carries.
+    const channel = await this.#broker.publishing.acquire();
     try {
-      const answer = await this.#broker.publishing.queueDeclare({ queue, passive: true });
+      const answer = await channel.queueDeclare({ queue, passive: true });
       return { ready: answer.messageCount, consumers: answer.consumerCount };
     } catch (error) {
       if ((error as { code?: string }).code === 'NOT_FOUND') return undefined;
       throw error;
+    } finally {
+      await channel.close();
     }
   }
 
   /** Resolves when nothing waits for a confirm any more. */
   async drained(): Promise<void> {
     if (this.#inFlight > 0) await new Promise<void>((resolve) => this.#onIdle.push(resolve));
+  }
+
+  /** Ends the channels that messages go out on; a connection does not close before its channels. */
+  async close(): Promise<void> {
+    await Promise.allSettled([this.#confirmed.close(), this.#unconfirmed.close()]);
   }
 
   async #untilConfirmed(queue: string, properties: object, body: Buffer): Promise<void> {

@@ -37,7 +37,10 @@ export interface RunRecoveryOptions {
    * Default 15 s.
    */
   silentForMs?: number;
-  /** Only runs that changed within this time are looked at. Default 15 minutes. */
+  /**
+   * Only runs that changed within this time are looked at, but for the first looks after a start:
+   * the operator may have been away for long. Default 15 minutes.
+   */
   lookBackMs?: number;
   logger?: Logger;
 }
@@ -46,6 +49,7 @@ type Push = { kind: 'resume' } | { kind: 'tell-parent'; completion: object } | {
 
 const PAGE = 500;
 const TERMINAL = new Set<RunStatus>(['completed', 'failed', 'cancelled', 'dead']);
+const LONGEST_PAUSE_MS = 5 * 60_000;
 const CHILD = 'child:';
 
 export class RunRecovery {
@@ -57,6 +61,7 @@ export class RunRecovery {
   readonly #lookBackMs: number;
   readonly #logger: Logger;
   readonly #heardOf = new Map<string, number>();
+  readonly #pushes = new Map<string, { at: number; times: number }>();
   #suspects = new Map<string, string>();
   #timer: NodeJS.Timeout | undefined;
   #isListening = false;
@@ -113,24 +118,34 @@ export class RunRecovery {
       const tokens = [...waiters].filter(([key]) => key.slice(0, key.lastIndexOf(':')) === run.id).map(([, token]) => token);
       for (const [subject, evidence, push] of await this.#lost(run, checkpoints, tokens, now)) {
         seen.set(subject, evidence);
-        if (this.#suspects.get(subject) !== evidence) continue;
+        if (this.#suspects.get(subject) !== evidence || !this.#mayPush(subject, now)) continue;
         seen.delete(subject);
         pushed += 1;
         await this.#push(run, subject, push);
       }
     }
     this.#suspects = seen;
+    for (const [subject, { at }] of this.#pushes) if (now - at > this.#lookBackMs) this.#pushes.delete(subject);
     for (const [stepId, at] of this.#heardOf) if (now - at > this.#lookBackMs) this.#heardOf.delete(stepId);
     return pushed;
   }
 
+  /** What a push did not help, as with a step that a rate limit holds back, is pushed ever more rarely. */
+  #mayPush(subject: string, now: number): boolean {
+    const { at, times } = this.#pushes.get(subject) ?? { at: -Infinity, times: 0 };
+    if (now - at < Math.min(this.#everyMs * 2 ** times, LONGEST_PAUSE_MS)) return false;
+    this.#pushes.set(subject, { at: now, times: times + 1 });
+    return true;
+  }
+
   async *#recent(now: number): AsyncGenerator<WorkflowRun> {
+    const isBeginning = now - this.#listeningSince < this.#silentForMs + 3 * this.#everyMs;
     for (let offset = 0; ; offset += PAGE) {
       const page = await this.#store.listRuns({ statuses: ['suspended', 'running'], limit: PAGE, offset });
       for (const run of page) {
         const isLeased = (run.lockedUntil ?? 0) > now;
         const isRecent = now - run.updatedAt.getTime() < this.#lookBackMs;
-        if (!isLeased && isRecent) yield run;
+        if (!isLeased && (isRecent || isBeginning)) yield run;
       }
       if (page.length < PAGE) return;
     }
@@ -205,7 +220,8 @@ function hasLostItsWake(run: WorkflowRun, checkpoints: StepCheckpoint[], tokens:
   const isOutstanding = checkpoints.some(
     ({ kind, status, wakeAt }) =>
       (kind === 'remote' && status === 'pending') ||
-      (kind === 'sleep' && status === 'pending' && (wakeAt ?? 0) > now) ||
+      // The sleep of a body in TypeScript counts as completed from the start; its time tells.
+      (kind === 'sleep' && (wakeAt ?? 0) > now) ||
       (kind === 'remote' && status === 'failed' && wakeAt != null),
   );
   if (!isOutstanding && tokens.length === 0) return true;

@@ -5,14 +5,15 @@ import { textOf } from './logger.js';
 import type { Names } from './names.js';
 import type { Publisher } from './publisher.js';
 
-type OnReply = (handler: (reply: RunReply) => void) => void;
+/** Resolves when the handler gets what is sent from then on. */
+type OnReply = (handler: (reply: RunReply) => void) => Promise<void>;
 
 export class Requests {
   readonly #names: Names;
   readonly #publisher: Publisher;
   readonly #onReply: OnReply;
   readonly #waiting = new Map<string, (reply: RunReply) => void>();
-  #isListening = false;
+  #listening: Promise<void> | undefined;
 
   constructor(names: Names, publisher: Publisher, onReply: OnReply) {
     this.#names = names;
@@ -30,17 +31,15 @@ export class Requests {
 
   /** The reply, or undefined if none came in time. */
   async ask(tenant: string, body: RunRequestKind, timeoutMs: number): Promise<RunReply | undefined> {
-    if (!this.#isListening) {
-      this.#isListening = true;
-      this.#onReply((reply) => this.#waiting.get(reply.requestId)?.(reply));
-    }
+    this.#listening ??= this.#onReply((reply) => this.#waiting.get(reply.requestId)?.(reply));
+    const listening = this.#listening;
     const requestId = randomUUID();
     let timer: NodeJS.Timeout | undefined;
     try {
       return await new Promise<RunReply | undefined>((resolve, reject) => {
         timer = setTimeout(resolve, timeoutMs, undefined);
         this.#waiting.set(requestId, resolve);
-        this.send({ requestId, tenant, body }).catch(reject);
+        listening.then(() => this.send({ requestId, tenant, body })).catch(reject);
       });
     } finally {
       clearTimeout(timer);

@@ -83,16 +83,20 @@ export class Steps implements Served {
   async #take(token: string, delivery: Delivery<RemoteTask>): Promise<void> {
     const task = delivery.value;
     const key = `${task.stepId}:${task.attempt}`;
-    const known = this.#finished.get(key) ?? this.#running.get(key);
-    if (known !== undefined) return this.#answer(task, await known);
-    if ((delivery.isRepeated || RESENT_HEADER in delivery.headers) && (await this.#isRecorded(task))) {
+    const mayRepeat = delivery.isRepeated || RESENT_HEADER in delivery.headers;
+    const running = this.#running.get(key);
+    if (running !== undefined) return this.#answer(task, await running);
+    const finished = this.#finished.get(key);
+    // A failed attempt that is sent as new is run anew: so the engine tries a failed run again.
+    if (finished !== undefined && (finished.status === 'completed' || mayRepeat)) return this.#answer(task, finished);
+    if (mayRepeat && (await this.#isRecorded(task))) {
       this.#deps.logger.info('repeated_step_skipped', { runId: task.runId, step: task.name });
       return undefined;
     }
-    const running = this.#alive(task, () => this.#slots.use(() => runStepHandler(task, this.#handlers.get(token)?.handler)));
-    this.#running.set(key, running);
+    const started = this.#alive(task, () => this.#slots.use(() => runStepHandler(task, this.#handlers.get(token)?.handler)));
+    this.#running.set(key, started);
     try {
-      const result = await running;
+      const result = await started;
       this.#remember(key, result);
       await this.#answer(task, result);
     } finally {

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import type {
   ControlMessage,
@@ -31,6 +32,7 @@ import { settingsOf, type RabbitMQTransportOptions, type Settings } from './opti
 import { newInstanceId, Presence } from './presence.js';
 import { Publisher } from './publisher.js';
 import { answerBeyondTheCore, Requests } from './requests.js';
+import { Settling } from './settling.js';
 import { Steps, unsent } from './steps.js';
 import { listenerOn } from './topology.js';
 import { readMessage, RESENT_HEADER, type MessageType, type Outgoing } from './wire.js';
@@ -39,7 +41,8 @@ const ANSWER_PREFETCH = 200;
 const REQUEST_PREFETCH = 20;
 /** Outlasts a database that restarts; ten deliveries of a minute each before the broker gives up. */
 const RETRY_FOR_MS = 60_000;
-const TRUSTED_AFTER_MS = 5_000;
+const TRUSTED_AFTER_MS = 10_000;
+const LONGEST_ID_BYTES = 160;
 const REMEMBERED_DISPATCHES = 100_000;
 const REGISTRY_PATIENCE_MS = 2_000;
 
@@ -64,6 +67,7 @@ export class RabbitMQTransport implements Transport, ControlPlane {
   readonly #requests: Requests;
   readonly #steps: Steps;
   readonly #liveSteps = new LiveSteps();
+  readonly #settling = new Settling();
   readonly #listeners = new Set<Consumer>();
   readonly #starting: (() => Promise<void>)[] = [];
   readonly #dispatched = new Set<string>();
@@ -82,7 +86,9 @@ export class RabbitMQTransport implements Transport, ControlPlane {
     this.#broker = new Broker(url, this.instanceId, logger);
     this.#publisher = new Publisher(this.#broker, this.#names, logger, this.#settings.maxMessageBytes);
     this.#consumers = new WorkConsumers(this.#broker, this.#names, this.#publisher, logger);
-    this.#requests = new Requests(this.#names, this.#publisher, (handler) => this.onRunReply(handler));
+    this.#requests = new Requests(this.#names, this.#publisher, (handler) =>
+      this.#listen<RunReply>(this.#names.runReply, '', 'run-reply', handler).isUp,
+    );
     this.#steps = new Steps({
       names: this.#names,
       publisher: this.#publisher,
@@ -125,10 +131,9 @@ export class RabbitMQTransport implements Transport, ControlPlane {
 
   async #close(): Promise<void> {
     await this.#presence.sayGoodbye();
-    const consuming = Promise.allSettled([...this.#consumers.all].map((each) => each.close()));
-    await settledWithin(10_000, consuming.then(() => this.#publisher.drained()));
+    await settledWithin(10_000, this.#consumers.drain().then(() => this.#publisher.drained()));
     this.#broker.beginClosing();
-    await this.#broker.close(this.#listeners);
+    await this.#broker.close([...this.#listeners, this.#publisher]);
   }
 
   #whenStarted(subscribe: () => Promise<void>): void {
@@ -163,10 +168,12 @@ export class RabbitMQTransport implements Transport, ControlPlane {
   async #dispatch(task: RemoteTask, headers: Record<string, string>): Promise<void> {
     const messageId = `${task.stepId}:${task.attempt}`;
     this.#consumers.noteDispatch(task.runId, task.stepId);
-    await this.#sendTask(
-      task.group,
-      { type: 'step-task', value: task, messageId, headers },
-      (error) => this.#onResult?.({ ...unsent(task), error }),
+    await this.#settling.during(task.runId, task.seq, () =>
+      this.#sendTask(
+        task.group,
+        { type: 'step-task', value: task, messageId, headers },
+        (error) => this.#onResult?.({ ...unsent(task), error }),
+      ),
     );
     this.#dispatched.add(messageId);
     if (this.#dispatched.size > REMEMBERED_DISPATCHES) {
@@ -213,7 +220,10 @@ export class RabbitMQTransport implements Transport, ControlPlane {
       ackAfterMs: TRUSTED_AFTER_MS,
       runOf: (result) => result.runId,
       stepOf: (result) => result.stepId,
-      handle: ({ value }) => handler(value),
+      handle: async ({ value }) => {
+        await this.#settling.settled(value.runId);
+        await handler(value);
+      },
     });
     this.#whenStarted(() =>
       new DeadLetters({
@@ -296,6 +306,7 @@ export class RabbitMQTransport implements Transport, ControlPlane {
   // Control plane
 
   publishControl(message: ControlMessage): Promise<void> {
+    this.#settling.observe(message);
     const isPatient = message.kind === 'cancel';
     return this.#publisher.broadcast(this.#names.control, { type: 'control', value: message }, { isPatient });
   }
@@ -309,7 +320,8 @@ export class RabbitMQTransport implements Transport, ControlPlane {
   // Clients
 
   async dispatchStartRun(message: StartRunMessage): Promise<void> {
-    const messageId = message.runId;
+    // Without a run id the operator takes this one: a redelivered start must not become a second run.
+    const messageId = message.runId ?? randomUUID();
     await this.#publisher.send(this.#names.startRun, { type: 'start-run', value: message, messageId });
   }
 
@@ -319,6 +331,7 @@ export class RabbitMQTransport implements Transport, ControlPlane {
       types: ['start-run'],
       prefetch: REQUEST_PREFETCH,
       retryForMs: RETRY_FOR_MS,
+      refusalOf: ({ runId, tenant }) => longIdIn({ runId, tenant }),
       // A redelivered message must not start a second run.
       handle: ({ value, messageId }) => handler({ ...value, runId: value.runId ?? messageId }),
     });
@@ -362,7 +375,7 @@ export class RabbitMQTransport implements Transport, ControlPlane {
   }
 
   onTenantEvent(tenant: string, handler: (event: TenantEvent) => void): () => void {
-    const listener = this.#listen<TenantEvent>(this.#names.tenantEvents, tenant, 'tenant-event', (message) => {
+    const { listener } = this.#listen<TenantEvent>(this.#names.tenantEvents, tenant, 'tenant-event', (message) => {
       handler({ ...message, event: revived(message.event) });
     });
     return () => {
@@ -371,7 +384,12 @@ export class RabbitMQTransport implements Transport, ControlPlane {
     };
   }
 
-  #listen<T>(exchange: string, routingKey: string, type: MessageType, handler: (value: T) => void): Consumer {
+  #listen<T>(
+    exchange: string,
+    routingKey: string,
+    type: MessageType,
+    handler: (value: T) => void,
+  ): { listener: Consumer; isUp: Promise<void> } {
     if (this.#closed !== undefined) throw new TransportClosedError();
     const listener = this.#broker.consuming.createConsumer(listenerOn(exchange, routingKey, this.#names), (message: AsyncMessage) => {
       try {
@@ -385,13 +403,12 @@ export class RabbitMQTransport implements Transport, ControlPlane {
       if (!this.#broker.isClosed) this.#settings.logger.debug('listener_interrupted', { exchange, reason: textOf(error) });
     });
     this.#listeners.add(listener);
-    this.#subscribed.push(
-      new Promise((resolve) => {
-        listener.once('ready', resolve);
-        this.#broker.closing.addEventListener('abort', () => resolve(), { once: true });
-      }),
-    );
-    return listener;
+    const isUp = new Promise<void>((resolve) => {
+      listener.once('ready', resolve);
+      this.#broker.closing.addEventListener('abort', () => resolve(), { once: true });
+    });
+    this.#subscribed.push(isUp);
+    return { listener, isUp };
   }
 
   // Workers
@@ -427,6 +444,15 @@ export class RabbitMQTransport implements Transport, ControlPlane {
   #known(): Promise<void> {
     return settledWithin(REGISTRY_PATIENCE_MS, this.#presence.settled);
   }
+}
+
+/** The ids of children, steps and attempts are made of these, and AMQP carries 255 bytes. */
+function longIdIn(ids: Record<string, string | undefined>): string | undefined {
+  for (const [key, id] of Object.entries(ids)) {
+    const bytes = Buffer.byteLength(id ?? '');
+    if (bytes > LONGEST_ID_BYTES) return `${key} has ${bytes} bytes, at most ${LONGEST_ID_BYTES} are taken`;
+  }
+  return undefined;
 }
 
 /** An event as the engine has it: JSON has no dates. */

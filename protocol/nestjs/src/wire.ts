@@ -71,13 +71,17 @@ function requireShort(what: string, text: string): void {
 }
 
 /** The message's value; throws `MalformedMessageError` for what does not fit the specification. */
-export function readMessage<T>(message: AsyncMessage, expected: readonly MessageType[]): T {
+export function readMessage<T>(
+  message: AsyncMessage,
+  expected: readonly MessageType[],
+  { isAnyMajor = false } = {},
+): T {
   const type = message.type as MessageType | undefined;
   if (type !== undefined && !expected.includes(type)) {
     throw new MalformedMessageError(`type ${JSON.stringify(type)} does not belong here; expected ${expected.join(' or ')}`);
   }
   const major: unknown = message.headers?.[PROTOCOL_HEADER] ?? 1;
-  if (typeof major !== 'number' || major < PROTOCOL.range[0] || major > PROTOCOL.range[1]) {
+  if (!isAnyMajor && (typeof major !== 'number' || major < PROTOCOL.range[0] || major > PROTOCOL.range[1])) {
     throw new MalformedMessageError(
       `header ${PROTOCOL_HEADER} is ${String(major)}, understood is ${PROTOCOL.range.join(' to ')}`,
     );
@@ -125,7 +129,7 @@ export function addresseeOf(message: AsyncMessage): Addressee | undefined {
   if (typeof runId !== 'string' || runId === '') return undefined;
   return {
     runId,
-    seq: Number.isSafeInteger(seq) && (seq as number) >= 0 ? (seq as number) : undefined,
+    seq: Number.isSafeInteger(seq) ? (seq as number) : undefined,
     taskId: typeof taskId === 'string' && taskId !== '' ? taskId : undefined,
   };
 }

@@ -1,0 +1,72 @@
+/**
+ * Holds a result back until the execution that dispatched its step has let go of the run.
+ *
+ * The engine dispatches a step, then writes that the run waits. A fast worker's result can come
+ * first; it would go on with the run, end it, and then be overwritten by that write. What the
+ * engine does is seen by its events: `step.started` follows the dispatch of a step whose result
+ * is awaited by the store, and an event of the run follows the write. A step without
+ * `step.started` after its dispatch is awaited in memory, by somebody who is ready for it.
+ */
+import type { ControlMessage } from '@dudousxd/nestjs-durable-core';
+
+/** No result waits longer, whatever the engine tells or does not tell. */
+const AT_MOST_MS = 5_000;
+/** Between the event of the run and the release of its lease lies one write. */
+const RELEASE_MS = 10;
+
+interface Dispatched {
+  seq: number;
+  hasStarted: boolean;
+  letGo: () => void;
+  done: Promise<void>;
+}
+
+export class Settling {
+  readonly #byRun = new Map<string, Set<Dispatched>>();
+
+  /** Sends a step by `send`, and remembers it until the engine has let go of its run. */
+  async during(runId: string, seq: number, send: () => Promise<void>): Promise<void> {
+    const dispatched = this.#remember(runId, seq);
+    try {
+      await send();
+    } catch (error) {
+      dispatched.letGo();
+      throw error;
+    }
+    setImmediate(() => {
+      if (!dispatched.hasStarted) dispatched.letGo();
+    });
+  }
+
+  /** Everything that the engine tells passes here. */
+  observe(message: ControlMessage): void {
+    if (message.kind !== 'event') return;
+    const { runId, seq, type } = message.event;
+    for (const dispatched of this.#byRun.get(runId) ?? []) {
+      if (type === 'step.started' && seq === dispatched.seq) dispatched.hasStarted = true;
+      else if (type.startsWith('run.') && dispatched.hasStarted) setTimeout(dispatched.letGo, RELEASE_MS).unref();
+    }
+  }
+
+  /** Resolves when no execution of the run is between a dispatch and its end. */
+  async settled(runId: string): Promise<void> {
+    await Promise.all([...(this.#byRun.get(runId) ?? [])].map(({ done }) => done));
+  }
+
+  #remember(runId: string, seq: number): Dispatched {
+    const all = this.#byRun.get(runId) ?? new Set<Dispatched>();
+    this.#byRun.set(runId, all);
+    let resolve: () => void = () => undefined;
+    const done = new Promise<void>((resolved) => (resolve = resolved));
+    const timer = setTimeout(() => dispatched.letGo(), AT_MOST_MS).unref();
+    const letGo = () => {
+      clearTimeout(timer);
+      all.delete(dispatched);
+      if (all.size === 0 && this.#byRun.get(runId) === all) this.#byRun.delete(runId);
+      resolve();
+    };
+    const dispatched: Dispatched = { seq, hasStarted: false, letGo, done };
+    all.add(dispatched);
+    return dispatched;
+  }
+}

@@ -1,0 +1,46 @@
+import type { WorkflowTask } from '@dudousxd/nestjs-durable-core';
+import { transportConformance, type Bench } from '../src/conformance/index.js';
+import { AMQP_URL, Lab } from './rabbitmq.js';
+import { Relay } from './relay.js';
+
+async function open(): Promise<Bench> {
+  const lab = new Lab();
+  const relay = await Relay.to(AMQP_URL);
+  const url = relay.through(AMQP_URL);
+  return {
+    operator: lab.open({ url }),
+    worker: lab.open({ url }),
+    openOperator: () => Promise.resolve(lab.open({ url })),
+    openWorker: () => Promise.resolve(lab.open({ url })),
+    redelivers: true,
+    // This transport serves steps only; the turns are answered over the wire.
+    async serveWorkflow(workflow, decide) {
+      const queue = lab.names.tasks(workflow.replaceAll(':', '-'));
+      await lab.declare(queue);
+      const consumer = lab.raw.createConsumer({ queue, queueOptions: { passive: true } }, async (message) => {
+        const decision = decide(message.body as WorkflowTask);
+        await lab.publish(lab.names.decisions, 'workflow-decision', decision, { messageId: decision.taskId });
+      });
+      await new Promise<void>((resolve) => consumer.once('ready', resolve));
+      stops.push(() => consumer.close());
+    },
+    sendHeartbeat: (beat) => lab.broadcast(lab.names.heartbeat, 'heartbeat', beat),
+    interrupt() {
+      relay.cut();
+      return Promise.resolve();
+    },
+    outage() {
+      relay.refuse();
+      return Promise.resolve(() => Promise.resolve(relay.accept()));
+    },
+    async close() {
+      await Promise.all(stops.splice(0).map((stop) => stop()));
+      await lab.close();
+      await relay.close();
+    },
+  };
+}
+
+const stops: (() => Promise<void>)[] = [];
+
+transportConformance({ name: 'RabbitMQ', open });
