@@ -1,7 +1,8 @@
-# Everything here needs only git, make, Python >= 3.11 and the package index.
+# Everything here needs only git, make, Python >= 3.11 and the package index; the tests against a
+# NestJS operator also Node.js >= 20 and npm.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test interop check bench clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -9,6 +10,7 @@ STAMP := .venv/.installed
 help:
 	@echo 'make demo    run the checkout example on the embedded operator'
 	@echo 'make test    run all tests (ARGS="-k name" narrows them)'
+	@echo 'make interop only those against a real NestJS operator (Node.js >= 20)'
 	@echo 'make check   lint, types, import floors, protocol'
 	@echo 'make bench   measure start-up and replay on this machine'
 	@echo 'make setup   only install into .venv'
@@ -27,6 +29,9 @@ demo: $(STAMP)
 test: $(STAMP)
 	@$(BIN)/python -m pytest $(ARGS)
 
+interop: $(STAMP)
+	@$(BIN)/python -m pytest tests/interop $(ARGS)
+
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,3 +46,4 @@ bench: $(STAMP)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(foreach package,protocol/nestjs tests/interop/operator examples/nestjs-operator,$(package)/node_modules $(package)/dist)

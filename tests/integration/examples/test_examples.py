@@ -1,8 +1,11 @@
 """Every example runs as it stands."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.interop.building import require_node
 
 ROOT = Path(__file__).parents[3]
 
@@ -22,5 +25,23 @@ def test_the_demo_survives_its_kill_and_nothing_recorded_happens_twice() -> None
     assert "Traceback" not in demo.stderr
 
 
+def test_a_nestjs_operator_and_a_python_worker_survive_their_kills(broker_url: str) -> None:
+    require_node()
+    demo = subprocess.run(
+        [sys.executable, "examples/nestjs-operator/demo.py"],
+        cwd=ROOT,
+        env={**os.environ, "AMQP_URL": broker_url},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert "read the passport of ada     1 x" in demo.stdout
+
+
 def test_every_example_is_run_by_a_test_here() -> None:
-    assert {path.name for path in (ROOT / "examples").iterdir()} == {"checkout"}
+    assert {path.name for path in (ROOT / "examples").iterdir()} == {
+        "checkout",
+        "nestjs-operator",
+    }
