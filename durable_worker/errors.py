@@ -81,10 +81,31 @@ class StepFailedError(FailureError):
     noun = "step"
 
 
+class StepTimeoutError(StepFailedError, TimeoutError):
+    """A step had no result within its timeout, after the last attempt that its policy allows.
+
+    The attempt may still be running, and may still take effect.
+    """
+
+    code = "timeout"
+
+
 class ChildFailedError(FailureError):
     """A child workflow ended in another state than `completed`."""
 
     noun = "child workflow"
+
+
+class TaskFailedError(FailureError):
+    """Whoever completes an external task (`ctx.task`) has reported that it failed."""
+
+    noun = "task"
+
+
+class SideEffectFailedError(FailureError):
+    """The function of a `ctx.side_effect` has raised; every replay raises the same."""
+
+    noun = "side effect"
 
 
 class StepCancelledError(DurableError):
@@ -126,6 +147,25 @@ class UnsupportedInWorkflowError(DurableError):
     """A workflow body used something that cannot be replayed (sockets, threads, executors)."""
 
     code = "unsupported-in-workflow"
+
+
+class UnsupportedByOperatorError(DurableError):
+    """A workflow body asked for what no command of protocol version 1 can express.
+
+    `capability` is what the operator would have to state, and this worker to know.
+    """
+
+    code = "unsupported-by-operator"
+
+    def __init__(self, what: str, capability: str, *, is_stated: bool = False) -> None:
+        missing = (
+            f"the operator offers it (capability {capability!r}), this version of durable_worker "
+            f"does not know how to ask for it yet"
+            if is_stated
+            else f"the operator of this run does not state the capability {capability!r}"
+        )
+        super().__init__(f"{what} cannot be used: {missing}")
+        self.capability = capability
 
 
 class ProtocolError(DurableError):

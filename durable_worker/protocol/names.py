@@ -33,6 +33,20 @@ def published_value(key: str) -> str:
     return f"event:{key}"
 
 
+def patch_name(id: str) -> str:
+    """The name of the recorded step that says that a run takes the patched way."""
+    return f"patch:{id}"
+
+
+def breakpoint_signal(run_id: str, seq: int) -> str:
+    return f"bp:{run_id}:{seq}"
+
+
+def task_signal(run_id: str, name: str) -> str:
+    """The signal by which a task that a body handed out is completed."""
+    return f"task:{run_id}:{name}"
+
+
 def webhook_signal(run_id: str, seq: int) -> str:
     return f"wh:{run_id}:{seq}"
 

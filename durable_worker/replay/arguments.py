@@ -34,6 +34,14 @@ def limit_of(timeout: Timeout) -> float | None:
     return None if timeout is None else seconds(timeout)
 
 
+def positive_limit(timeout: Timeout, what: str) -> float | None:
+    """Seconds. Raises `RegistrationError` for a timeout within which nothing could happen."""
+    limit = limit_of(timeout)
+    if limit is not None and not limit > 0:
+        raise RegistrationError(f"the timeout of {what} must be positive, not {limit:g} s")
+    return limit
+
+
 def match_json(match: Mapping[str, Any] | None, event: str) -> bytes:
     """Compact JSON of what an event's payload must hold. Raises `PayloadError`."""
     encoded = encode_payload(dict(match or {}), what=f"the match of event {event!r}")

@@ -130,9 +130,19 @@ class _Definition:
 
 
 class StepDefinition(_Definition):
-    def __init__(self, name: str, fn: Callable[..., Any], *, retry: Retry | None = None) -> None:
+    """`limit`: seconds that a body gives each attempt; None: for ever."""
+
+    def __init__(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        *,
+        retry: Retry | None = None,
+        limit: float | None = None,
+    ) -> None:
         super().__init__(name, fn, context_type="StepContext")
         self.retry = retry
+        self.limit = limit
         self.is_async = inspect.iscoroutinefunction(fn)
 
 

@@ -9,6 +9,7 @@ from durable_worker.errors import (
     FailureError,
     FatalError,
     PayloadError,
+    SideEffectFailedError,
     StepFailedError,
 )
 from durable_worker.protocol.base import Payload
@@ -86,5 +87,18 @@ def error_of(event: HistoryEvent, name: str) -> FailureError:
         code=failure.code,
         details=plain_json(failure.details),
         retryable=failure.retryable,
+        remote_stack=failure.stack,
+    )
+
+
+def side_effect_error(event: HistoryEvent, name: str) -> SideEffectFailedError:
+    """The exception that a body sees for a side effect that raised."""
+    failure = event.error or Failure(message="no reason was given")
+    return SideEffectFailedError(
+        name,
+        failure.message,
+        seq=event.seq,
+        code=failure.code,
+        details=plain_json(failure.details),
         remote_stack=failure.stack,
     )

@@ -106,6 +106,19 @@ class IdlePoint(Struct, frozen=True):
     delivered: tuple[int, ...] = ()
 
 
+class Phase(Struct, frozen=True, gc=False):
+    """What the body does between two idle points: from `since` on it asks for something new.
+
+    `waiting` is what the idle point before it waited for, `is_part` that only a part of it was
+    delivered, in the present: had an earlier turn been here and asked for more, it would have left
+    a marker at `since`.
+    """
+
+    since: int = 0
+    waiting: frozenset[int] = frozenset()
+    is_part: bool = False
+
+
 def whole_milliseconds(seconds: float) -> int:
     try:
         ms = max(1, round(seconds * 1000))

@@ -1,15 +1,18 @@
 """The coroutines behind the context's operations: ask, wait, convert, try again."""
 
 import asyncio
-from typing import Any
+from typing import Any, Protocol
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
-from durable_worker.protocol.commands import ScheduleStep, StartChild, WaitSignal
-from durable_worker.protocol.names import event_signal
+from durable_worker.errors import FailureError, StepTimeoutError
+from durable_worker.protocol.base import Payload
+from durable_worker.protocol.commands import RetryOptions, ScheduleStep, StartChild, WaitSignal
+from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.names import breakpoint_signal, event_signal
 from durable_worker.protocol.payload import PayloadDecoder, encode_payload
 from durable_worker.protocol.retry import delay_before_next, may_retry
-from durable_worker.protocol.tasks import HistoryKind
+from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
 from durable_worker.replay.definitions import Retry, StepDefinition
 from durable_worker.replay.failures import error_of
 from durable_worker.replay.operations import LocalStep, Location, Requested
@@ -28,46 +31,101 @@ class SignalWait(Struct, frozen=True):
     is_event: bool = False
 
 
+class StepCall(Struct, frozen=True, gc=False):
+    """Which step to call, and how. `limit`: seconds for each attempt."""
+
+    name: str
+    partition: str
+    retry: Retry | None
+    limit: float | None
+    decoder: PayloadDecoder[Any]
+    location: Location
+
+
+class Undoing(Protocol):
+    """Is told of a step that has succeeded, so that it can be undone.
+
+    `is_wanted` turns False when nothing waits for the step any more: it is not tried again.
+    """
+
+    is_wanted: bool
+
+    def done(self, value: Payload, output: Payload) -> None: ...
+
+
 async def call_step(
-    replay: Replay,
-    token: int,
-    name: str,
-    value: object,
-    *,
-    partition: str,
-    retry: Retry | None,
-    decoder: PayloadDecoder[Any],
-    location: Location,
+    replay: Replay, token: int, call: StepCall, value: object, undoing: Undoing | None = None
 ) -> Any:
-    """One call, or on an operator that cannot retry: call, timer, call ... until it succeeds."""
+    """One call, or where the operator cannot retry: call, timer, call ... until it succeeds.
+
+    It cannot where attempts have a timeout either, since history tells of no single attempt.
+    """
     journal = replay.journal
     if journal.is_sealed:
         await replay.waiting.begin(token)
     journal.started(token)
-    options = None if retry is None or retry.attempts == 1 else retry.options()
-    delegated = options if replay.honours_retry else None
+    name, limit = call.name, call.limit
+    options = None if call.retry is None or call.retry.attempts == 1 else call.retry.options()
+    delegated = options if limit is None and replay.honours_retry else None
+    # What undoes the step gets its input as it was when it was called.
+    encoded = (
+        UNSET if undoing is None else encode_payload(value, what=f"the input of step {name!r}")
+    )
     attempt = 1
     while True:
         seq = journal.take_seq()
-        event = replay.waiting.settled(seq, HistoryKind.CALL, name)
+        event = replay.waiting.settled(seq, HistoryKind.CALL, name) if limit is None else None
         if event is None:
             request = None
             if seq not in journal.events:
                 payload = encode_payload(value, what=f"the input of step {name!r}")
                 request = ScheduleStep(
-                    seq=seq, name=name, group=partition, input=payload, retry=delegated
+                    seq=seq, name=name, group=call.partition, input=payload, retry=delegated
                 )
-            event = await replay.waiting.wait_unsettled(
-                Requested(seq, HistoryKind.CALL, name, location, request=request)
-            )
-        if event.error is None:
-            return decoder.decode(event.output, what=f"the output of step {name!r}")
-        if delegated is not None or not may_retry(options, event.error, attempt=attempt):
-            raise error_of(event, name)
+            operation = Requested(seq, HistoryKind.CALL, name, call.location, request=request)
+            if limit is None:
+                event = await replay.waiting.wait_unsettled(operation)
+            else:
+                event = await _in_time(replay, operation, limit)
+        if event is not None and event.error is None:
+            if undoing is not None:
+                undoing.done(encoded, event.output)
+            return call.decoder.decode(event.output, what=f"the output of step {name!r}")
+        error = error_of(event, name) if event is not None else _too_late(name, seq, limit)
+        if delegated is not None or not _may_go_on(call.retry, options, error, event, attempt):
+            raise error
         assert options is not None
         delay = delay_before_next(options, attempt=attempt, key=f"{replay.run_id}:{seq}")
         await asyncio.sleep(delay / 1000)
+        if undoing is not None and not undoing.is_wanted:
+            raise error
         attempt += 1
+
+
+async def _in_time(replay: Replay, operation: Requested, limit: float) -> HistoryEvent | None:
+    """The outcome of one call; None if it has not come within `limit` seconds."""
+    try:
+        async with asyncio.timeout(limit):
+            return await replay.waiting.wait(operation)
+    except TimeoutError:
+        return None
+
+
+def _too_late(name: str, seq: int, limit: float | None) -> StepTimeoutError:
+    return StepTimeoutError(name, f"no result came within {limit:g} s", seq=seq, code="timeout")
+
+
+def _may_go_on(
+    retry: Retry | None,
+    options: RetryOptions | None,
+    error: FailureError,
+    event: HistoryEvent | None,
+    attempt: int,
+) -> bool:
+    if event is None and retry is not None and retry.rules_out(error):
+        return False  # the class of a timeout is known here, that of another failure is not
+    failure = Failure(message=error.message, code=error.code, retryable=error.retryable)
+    return may_retry(options, failure, attempt=attempt)
 
 
 async def sleep(replay: Replay, token: int, seconds: float) -> None:
@@ -128,3 +186,12 @@ async def run_child(
     if event.error is not None:
         raise error_of(event, name)
     return decoder.decode(event.output, what=f"the output of child workflow {name!r}")
+
+
+async def break_point(replay: Replay, token: int, name: str | None, *, location: Location) -> None:
+    await replay.waiting.begin(token)
+    seq = replay.journal.take_seq()
+    signal = breakpoint_signal(replay.run_id, seq)
+    request = WaitSignal(seq=seq, signal=signal)
+    shown = f"{signal} ({name})" if name else signal
+    await replay.waiting.wait(Requested(seq, HistoryKind.SIGNAL, shown, location, request=request))

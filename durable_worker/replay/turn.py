@@ -1,16 +1,18 @@
 """One run's body, driven turn by turn: (workflow function, WorkflowTask, now) -> decision."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
 
 from msgspec import UNSET
 
 from durable_worker.errors import DurableError, WorkflowStuckError
+from durable_worker.protocol.base import Payload
 from durable_worker.protocol.commands import (
     AnyCommand,
     DecisionStatus,
     RecordStep,
+    StartTimer,
     WorkflowDecision,
 )
 from durable_worker.protocol.failure import Failure
@@ -41,9 +43,11 @@ class Replay:
         self.journal = Journal()
         self.waiting = Waiting(self.journal, self._is_done)
         self.now_ms = 0
+        self.on_failure: Callable[[BaseException], Awaitable[None]] | None = None
         self._task = task
         self._context_factory = context_factory
-        self._main: asyncio.Task[Any] | None = None
+        self._main: asyncio.Task[Payload] | None = None
+        self._interruption: BaseException | None = None
         self._loop = self.waiting.loop
         self._is_disposed = False
 
@@ -107,10 +111,27 @@ class Replay:
                 self.journal.failure = self.journal.failure or error
         return self._failed(self.journal.failure or WorkflowStuckError("the turn was aborted"))
 
-    async def _body(self) -> Any:
+    async def _body(self) -> Payload:
         context = self._context_factory(self, self._task)
         arguments = self.definition.arguments(self._task.input, context)
-        return await self.definition.fn(*arguments)
+        try:
+            output = await self.definition.fn(*arguments)
+            if self._interruption is not None:
+                raise self._interruption
+            return encode_payload(output, what=f"the output of workflow {self.definition.name!r}")
+        except BaseException as error:
+            cause = self._interruption or error
+            if self.on_failure is not None:
+                await self.on_failure(cause)
+            if cause is error:
+                raise
+            raise cause from None
+
+    def interrupt(self, error: BaseException) -> None:
+        """Let the body fail with the error of what runs beside it."""
+        if self._interruption is None and self._main is not None and not self._main.done():
+            self._interruption = error
+            self._main.cancel()
 
     def _advance(self) -> Outcome:
         waiting = self.waiting
@@ -146,6 +167,9 @@ class Replay:
         return self._decision(DecisionStatus.CONTINUE)
 
     def _finish(self) -> WorkflowDecision:
+        unsent = self._unsent_children()
+        if unsent:
+            return self._decision(DecisionStatus.CONTINUE, instead=unsent)
         self.journal.unconsumed((), is_done=True)
         assert self._main is not None
         if self._main.cancelled():
@@ -154,20 +178,39 @@ class Replay:
         if error is not None:
             return self._failed(error)
         self.journal.refuse_never_awaited()
-        output = encode_payload(
-            self._main.result(), what=f"the output of workflow {self.definition.name!r}"
-        )
-        return self._decision(DecisionStatus.COMPLETED, output=output)
+        return self._decision(DecisionStatus.COMPLETED, output=self._main.result())
+
+    def _unsent_children(self) -> list[AnyCommand]:
+        """Starts of children that a final decision would lose, and a timer that ends the wait.
+
+        An operator applies nothing but what was recorded of the decision that ends a run.
+        """
+        journal = self.journal
+        if not self.waiting.promised:
+            return []
+        seq = journal.next_seq
+        wake = journal.events.get(seq)
+        if wake is not None and wake.kind is HistoryKind.TIMER:
+            journal.next_seq = seq + 1
+            return []
+        unsent = self.waiting.unsent()
+        return [*unsent, StartTimer(seq=seq, ms=0)] if unsent else []
 
     def _failed(self, error: BaseException) -> WorkflowDecision:
         return self._decision(DecisionStatus.FAILED, error=failure_of(error, retryable=False))
 
     def _decision(
-        self, status: DecisionStatus, *, output: Any = UNSET, error: Failure | None = None
+        self,
+        status: DecisionStatus,
+        *,
+        output: Payload = UNSET,
+        error: Failure | None = None,
+        instead: Sequence[AnyCommand] | None = None,
     ) -> WorkflowDecision:
+        """`instead`: what to ask for in place of everything outstanding."""
         commands: list[AnyCommand] = [] if self.journal.failure else list(self.journal.recorded)
         if status is DecisionStatus.CONTINUE:
-            commands += self.waiting.commands(self.now_ms)
+            commands += self.waiting.commands(self.now_ms) if instead is None else instead
         # What is recorded must be in history before what was asked for on account of it.
         commands.sort(key=_seq_of)
         # What was recorded here is history for the turns to come.
@@ -194,18 +237,46 @@ class Replay:
 
     @property
     def honours_retry(self) -> bool:
-        return CALL_RETRY in (self._task.capabilities or ())
+        return self.operator_states(CALL_RETRY)
 
-    def record(self, name: str, output: Any) -> HistoryEvent:
-        """A value that is decided now, once: from history, or `output()` recorded."""
+    def operator_states(self, capability: str) -> bool:
+        return capability in (self._task.capabilities or ())
+
+    def patched(self, name: str) -> bool:
+        """Whether this run takes the new way; the yes is recorded under `name`."""
+        journal = self.journal
+        if journal.is_sealed:
+            raise TurnAbortedError
+        event = journal.events.get(journal.next_seq)
+        if event is None:
+            is_patched = self.waiting.is_new_ground()
+        else:
+            is_patched = event.kind is HistoryKind.STEP and event.name == name
+        if is_patched:
+            self.record(name, lambda: encode_payload(True, what="a patch"))
+        return is_patched
+
+    def record(self, name: str, output: Callable[[], Payload]) -> HistoryEvent:
+        """A value that is decided now, once: from history, or `output()` recorded.
+
+        What `output()` raises is recorded too: the event then holds a failure.
+        """
         seq = self.journal.take_seq()
         event = self.journal.expect(seq, HistoryKind.STEP, name, must_exist=True)
         if event is None:
-            record = RecordStep(seq=seq, name=name, output=output())
-            event = HistoryEvent(seq=seq, kind=HistoryKind.STEP, name=name, output=record.output)
-            self.journal.recorded.append(record)
+            event = _produced(seq, name, output)
+            self.journal.recorded.append(
+                RecordStep(seq=seq, name=name, output=event.output, error=event.error)
+            )
             self.journal.extend([event])
         return event
+
+
+def _produced(seq: int, name: str, output: Callable[[], Payload]) -> HistoryEvent:
+    try:
+        return HistoryEvent(seq=seq, kind=HistoryKind.STEP, name=name, output=output())
+    except Exception as error:  # user code
+        return HistoryEvent(seq=seq, kind=HistoryKind.STEP, name=name, error=failure_of(error))
 
 
 def _seq_of(command: AnyCommand) -> int:

@@ -26,6 +26,7 @@ from durable_worker.replay.operations import (
     LocalStep,
     Location,
     Operation,
+    Phase,
     Requested,
     Timer,
     deadlines_marker,
@@ -47,6 +48,9 @@ class Waiting:
         self._abandoned: dict[int, Operation] = {}
         self._lost_waits: dict[str, list[Requested]] = {}
         self._point: IdlePoint | None = None
+        self._phase = Phase()
+        self.promised: list[int] = []
+        """The seqs of children that must be started even if the body ends at once."""
 
     def run_until_idle(self) -> None:
         self.loop.run_until_idle()
@@ -100,6 +104,7 @@ class Waiting:
         event = journal.events[seq]
         journal.next_seq = seq + 1
         self._point = IdlePoint(frozenset(self.outstanding))
+        self._phase = Phase(since=seq)
         for delivered in read_delivered(event):
             if delivered not in self.outstanding or delivered not in journal.events:
                 waiting = ", ".join(op.describe() for op in self.outstanding.values())
@@ -135,7 +140,9 @@ class Waiting:
         self._point = point = self._point or IdlePoint(frozenset(self.outstanding))
         # A signal wait that was given up before and taken up again here comes after the rest.
         there = [seq for seq in there if seq in point.waiting] or there
-        if all(seq in journal.events for seq in point.waiting):
+        is_whole = all(seq in journal.events for seq in point.waiting)
+        self._phase = Phase(journal.next_seq, point.waiting, is_part=not is_whole)
+        if is_whole:
             for seq in there:
                 if seq in self.outstanding:
                     self._deliver(seq)
@@ -232,7 +239,34 @@ class Waiting:
             return None
         # The future that is saved would have had a number, and numbers decide the order of sets.
         self.loop.next_number()
+        self._phase = Phase(since=journal.next_seq)
         return event
+
+    def is_new_ground(self) -> bool:
+        """Whether no earlier turn can have come to where the body is now and asked for something.
+
+        Pending operations are not in history, so it goes by what must have left a trace
+        (protocol/README.md, "Patches"). False in doubt.
+        """
+        journal, phase = self._journal, self._phase
+        if journal.told_seq >= phase.since or journal.last_seq >= journal.next_seq:
+            return False
+        if phase.is_part:
+            return True
+        undelivered = (*self.outstanding, *self._abandoned)
+        return not any(seq in journal.events and seq not in phase.waiting for seq in undelivered)
+
+    def unsent(self) -> list[AnyCommand]:
+        """The promised children that no decision so far can be relied on to have started.
+
+        A result of what was asked for after a child proves that its start was applied, too.
+        """
+        events = self._journal.events
+        resolved = [seq for seq, each in events.items() if each.kind is not HistoryKind.STEP]
+        latest = max(resolved, default=-1)
+        open_ = [self.outstanding[seq] for seq in self.promised if seq in self.outstanding]
+        asked = [each.command(0) for each in open_ if each.seq not in events and each.seq > latest]
+        return [command for command in asked if command is not None]
 
     def lost_wait(self, subject: str) -> Requested | None:
         """An abandoned wait for the same: the operator still delivers the next signal there."""

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from durable_worker.errors import RegistrationError
 from durable_worker.protocol.names import routing_token
+from durable_worker.replay.arguments import Timeout, positive_limit
 from durable_worker.replay.definitions import (
     Retry,
     StepDefinition,
@@ -29,18 +30,23 @@ class Worker:
         self._workflows_by_function: dict[Callable[..., Any], WorkflowDefinition] = {}
         self._places: dict[str, str] = {}
 
-    def step(self, name: str, *, retries: int | Retry | None = None) -> Callable[[F], F]:
+    def step(
+        self, name: str, *, retries: int | Retry | None = None, timeout: Timeout = None
+    ) -> Callable[[F], F]:
         """Register a function (`async def`, or `def`, which then runs in a thread) as a step.
 
         It takes its input and/or a `StepContext`. `retries` says what to do when it raises: a
         number of further attempts after the first, or a `Retry`; by default it is not tried again.
+        `timeout` (seconds if a number) is how long a body waits for the result of each attempt,
+        the time until a worker takes it included.
 
         Raises `RegistrationError` for a name in use or a signature that does not fit.
         """
         _refuse_bare_decorator(name, "step")
+        limit = positive_limit(timeout, f"step {name!r}")
 
         def register(function: F) -> F:
-            definition = StepDefinition(name, function, retry=retry_policy(retries))
+            definition = StepDefinition(name, function, retry=retry_policy(retries), limit=limit)
             self._claim(name, function, f"step {name!r}")
             self.steps[name] = definition
             self._steps_by_function[function] = definition

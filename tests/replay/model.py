@@ -1,7 +1,6 @@
-"""A v1 operator reduced to what a body can notice, and bodies made of random operations."""
+"""A v1 operator reduced to what a body can notice."""
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +65,7 @@ class ModelOperator:
         for command in commands:
             match command:
                 case RecordStep(seq=seq) if seq not in self.history:
+                    assert seq not in self.pending, f"{command} overwrites {self.pending[seq]}"
                     self.history[seq] = HistoryEvent(
                         seq=seq,
                         kind=HistoryKind.STEP,
@@ -135,6 +135,19 @@ def full_turn(worker: Worker, task: WorkflowTask, *, now_ms: int = 1_000_000) ->
         replay.dispose()
 
 
+Body = Callable[[WorkflowContext], Coroutine[Any, Any, Any]]
+
+
+def turn(body: Body, operator: ModelOperator, *, worker: Worker | None = None) -> WorkflowDecision:
+    """One turn of `body` from the top, applied. `worker` holds the steps that it refers to."""
+    serving = worker or Worker()
+    if serving.workflow_of(body) is None:
+        serving.workflow("flow")(body)
+    decision = full_turn(serving, operator.task(), now_ms=operator.now_ms)
+    operator.apply(decision)
+    return decision
+
+
 def finish(
     worker: Worker, operator: ModelOperator, answers: dict[str, object] | None = None
 ) -> WorkflowDecision:
@@ -161,150 +174,3 @@ def _key(command: AnyCommand) -> str:
             return command.workflow
         case _:
             return ""
-
-
-# Random bodies
-
-
-@dataclass(frozen=True)
-class Do:
-    """One of the operations of `_do`."""
-
-    kind: str
-    tag: int
-
-
-@dataclass(frozen=True)
-class Combine:
-    """Parts in sequence, or together: gather, race, group, completed, timeout."""
-
-    how: str
-    parts: "tuple[Node, ...]"
-
-
-Node = Do | Combine
-
-
-async def perform(ctx: WorkflowContext, node: Node, log: list[str]) -> str:
-    match node:
-        case Do():
-            outcome = await _do(ctx, node)
-        case Combine(how="sequence"):
-            outcome = ",".join([await perform(ctx, part, log) for part in node.parts])
-        case Combine(how="gather"):
-            results = await asyncio.gather(
-                *(perform(ctx, part, log) for part in node.parts), return_exceptions=True
-            )
-            outcome = "|".join(map(str, results))
-        case Combine(how="group"):
-            outcome = await _group(ctx, node.parts, log)
-        case Combine(how="race"):
-            outcome = await _race(ctx, node.parts, log)
-        case Combine(how="completed"):
-            outcome = await _completed(ctx, node.parts, log)
-        case Combine(how="timeout"):
-            try:
-                async with asyncio.timeout(5):
-                    outcome = await perform(ctx, node.parts[0], log)
-            except TimeoutError:
-                outcome = "timeout"
-        case _:
-            raise AssertionError(node)
-    log.append(outcome)
-    return outcome
-
-
-async def _do(ctx: WorkflowContext, node: Do) -> str:  # noqa: PLR0912 - one for each kind
-    name = f"{node.kind}-{node.tag}"
-    match node.kind:
-        case "step" | "failing":
-            try:
-                return str(await ctx.step(name, node.tag))
-            except Exception as error:
-                return f"E{error.__class__.__name__}"
-        case "sleep":
-            await ctx.sleep(node.tag + 1)
-            return "slept"
-        case "signal":
-            return str(await ctx.wait_signal(name))
-        case "timed":
-            try:
-                return str(await ctx.wait_signal(f"shared-{node.tag % 2}", timeout=3))
-            except TimeoutError:
-                return "timed out"
-        case "child":
-            return str(await ctx.child(name, node.tag))
-        case "now":
-            return str(ctx.now().timestamp())
-        case "local":
-            return str(await ctx.local_step(local_work))
-        case "effect":
-            return str(ctx.side_effect(lambda: node.tag))
-        case "publish":
-            ctx.set_event(name, node.tag)
-            return "published"
-        case "event":
-            try:
-                return str(await ctx.wait_event(f"shared-{node.tag % 2}", timeout=3))
-            except TimeoutError:
-                return "no event"
-        case "hook" | "unused-hook":
-            return await _called_back(ctx, name, is_awaited=node.kind == "hook")
-        case _:
-            raise AssertionError(node)
-
-
-async def _called_back(ctx: WorkflowContext, name: str, *, is_awaited: bool) -> str:
-    """A webhook that is outstanding during a step, then given up, then taken up again."""
-    hook = ctx.webhook()
-    asked = str(await ctx.step(name, hook.token))
-    if not is_awaited:
-        return asked
-    try:
-        return f"{asked} {await hook.wait(timeout=2)}"
-    except TimeoutError:
-        return f"{asked} late {await hook}"
-
-
-async def local_work() -> str:
-    raise AssertionError("run by the model")
-
-
-async def _group(ctx: WorkflowContext, parts: Sequence[Node], log: list[str]) -> str:
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(perform(ctx, part, log)) for part in parts]
-    except BaseExceptionGroup as failures:
-        return f"G{len(failures.exceptions)}"
-    return "+".join(task.result() for task in tasks)
-
-
-async def _race(ctx: WorkflowContext, parts: Sequence[Node], log: list[str]) -> str:
-    tasks = {asyncio.ensure_future(perform(ctx, part, log)) for part in parts}
-    done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in rest:
-        task.cancel()
-    await asyncio.gather(*rest, return_exceptions=True)
-    return "first:" + "/".join(task.result() for task in done)
-
-
-async def _completed(ctx: WorkflowContext, parts: Sequence[Node], log: list[str]) -> str:
-    results = []
-    for future in asyncio.as_completed([perform(ctx, part, log) for part in parts]):
-        results.append(await future)
-        if len(results) == 2:
-            await ctx.step("between", len(results))
-    return ">".join(results)
-
-
-def worker_for(node: Node) -> Worker:
-    worker = Worker()
-
-    @worker.workflow("flow")
-    async def flow(ctx: WorkflowContext) -> list[str]:
-        log: list[str] = []
-        await perform(ctx, node, log)
-        return log
-
-    worker.step("local-work")(local_work)
-    return worker

@@ -1,84 +1,49 @@
 """Whatever the order, grouping and repetition of results: one outcome, and no step twice."""
 
 from collections import Counter
+from collections.abc import Sequence
 from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import json
 
-from durable_worker import Worker
-from durable_worker.protocol.commands import DecisionStatus, ScheduleStep, StartTimer
-from durable_worker.protocol.failure import Failure
-from durable_worker.replay.turn import Replay
-from tests.replay.model import (
+from durable_worker.protocol.commands import DecisionStatus, StartTimer
+from durable_worker.protocol.tasks import HistoryKind
+from tests.replay.bodies import (
+    COMBINATIONS,
+    LEAVES,
     Combine,
     Do,
-    ModelOperator,
     Node,
-    full_turn,
-    new_replay,
-    take_turn,
+    before_the_patches,
     worker_for,
 )
+from tests.replay.driving import drive
+from tests.replay.model import ModelOperator, full_turn
 
-LEAVES = (
-    *("step", "step", "failing", "sleep", "signal", "timed", "child", "now", "local", "effect"),
-    *("publish", "event", "hook", "unused-hook"),
+
+def bodies(leaves: Sequence[str], combinations: Sequence[str]) -> st.SearchStrategy[Node]:
+    return st.recursive(
+        st.builds(Do, st.sampled_from(leaves), st.integers(0, 3)),
+        lambda children: st.builds(
+            Combine,
+            st.sampled_from(combinations),
+            st.lists(children, min_size=1, max_size=4).map(tuple),
+        ),
+        max_leaves=10,
+    )
+
+
+nodes = bodies(LEAVES, COMBINATIONS)
+patched_nodes = bodies(
+    ("step", "timed", "unused-hook", "replaced", "inserted", "removed"),
+    ("sequence", "sequence", "gather", "race", "timeout"),
 )
-COMBINATIONS = ("sequence", "gather", "race", "group", "completed", "timeout")
-
-leaves = st.builds(Do, st.sampled_from(LEAVES), st.integers(0, 3))
-nodes: st.SearchStrategy[Node] = st.recursive(
-    leaves,
-    lambda children: st.builds(
-        Combine,
-        st.sampled_from(COMBINATIONS),
-        st.lists(children, min_size=1, max_size=4).map(tuple),
-    ),
-    max_leaves=10,
+undone_nodes = bodies(
+    ("step", "failing", "undone", "undone", "impatient"),
+    ("sequence", "gather", "race", "timeout", "saga", "group"),
 )
-
-
-def drive(worker: Worker, operator: ModelOperator, chance: Random) -> list[bytes]:
-    """Run to the end with turns split, repeated, dropped and half applied; return the decisions.
-
-    Every turn is decided twice: from the top, and by the body kept from earlier turns.
-    """
-    kept: Replay | None = None
-    decisions: list[bytes] = []
-    for _ in range(400):
-        task = operator.task()
-        full = full_turn(worker, task, now_ms=operator.now_ms)
-        if kept is not None and kept.can_continue(task):
-            sticky = take_turn(kept, task, now_ms=operator.now_ms)
-        else:
-            if kept is not None:
-                kept.dispose()
-            kept = new_replay(worker, task)
-            sticky = take_turn(kept, task, now_ms=operator.now_ms)
-        assert json.encode(sticky) == json.encode(full)
-        decisions.append(json.encode(full))
-        if full.status is not DecisionStatus.CONTINUE:
-            kept.dispose()
-            operator.apply(full)
-            return decisions
-        fate = chance.random()
-        if fate < 0.1:
-            continue  # the decision was dropped: the same turn comes again
-        if fate < 0.2:
-            operator.apply(full, only_first=chance.randrange(len(full.commands) + 1))
-            continue  # the operator died between two commands
-        operator.apply(full)
-        waiting = sorted(operator.pending)
-        assert waiting, "suspended with nothing that could ever come"
-        for seq in chance.sample(waiting, chance.randint(1, min(3, len(waiting)))):
-            command = operator.pending[seq]
-            if isinstance(command, ScheduleStep) and command.name.startswith("failing"):
-                operator.resolve(seq, error=Failure(message="no", code="Nope", retryable=False))
-            else:
-                operator.resolve(seq, f"{type(command).__name__}@{seq}")
-    raise AssertionError("the run did not end within 400 turns")
 
 
 @given(node=nodes, seed=st.integers(0, 2**32))
@@ -119,6 +84,28 @@ def test_every_step_is_asked_for_under_one_seq_and_keeps_its_name(node: Node, se
             names.setdefault(event.seq, event.name or event.kind)
             assert names[event.seq] == (event.name or event.kind)
     assert all(count == 1 for turn in per_turn for count in turn.values())
+
+
+@given(node=patched_nodes, seed=st.integers(0, 2**32))
+def test_runs_of_the_old_code_end_on_patched_code_wherever_they_are(node: Node, seed: int) -> None:
+    operator = ModelOperator()
+    drive(worker_for(before_the_patches(node)), operator, Random(seed), deploy=worker_for(node))
+    assert operator.final is not None
+    assert operator.final.status is DecisionStatus.COMPLETED, operator.final.error
+
+
+@given(node=undone_nodes, seed=st.integers(0, 2**32))
+def test_a_body_that_fails_calls_each_compensation_once(node: Node, seed: int) -> None:
+    operator = ModelOperator()
+    drive(worker_for(node, fails=True), operator, Random(seed))
+    assert operator.final is not None
+    assert operator.final.error is not None
+    assert "step 'failing-last' failed [Nope]" in operator.final.error.message
+    waited_for = [getattr(command, "name", "") for command in operator.pending.values()]
+    assert not [name for name in waited_for if name.startswith("undone-")]
+    calls = [each for each in operator.history.values() if each.kind is HistoryKind.CALL]
+    undone = [each for each in calls if (each.name or "").startswith("undone-")]
+    assert len([each for each in calls if each.name == "undo-step"]) == len(undone)
 
 
 def test_a_timer_keeps_its_deadline_while_results_arrive_beside_it() -> None:

@@ -2,9 +2,18 @@
 
 import asyncio
 from datetime import timedelta
-from typing import assert_type
+from typing import Any, assert_type
 
-from durable_worker import Retry, StepContext, Webhook, Worker, WorkflowContext
+from durable_worker import (
+    ChildHandle,
+    ExternalTask,
+    Retry,
+    StepContext,
+    Undo,
+    Webhook,
+    Worker,
+    WorkflowContext,
+)
 
 
 class Order:
@@ -40,6 +49,22 @@ async def poll() -> str: ...
 
 @worker.step("tick")
 async def tick(ctx: StepContext) -> str: ...
+
+
+@worker.step("refund", timeout=timedelta(minutes=1))
+async def refund(undo: Undo[Order, Charge], ctx: StepContext) -> None: ...
+
+
+@worker.step("put-back")
+def put_back(undo: Undo[Order, int]) -> None: ...
+
+
+@worker.step("forget")
+async def forget(undo: Undo[None, str]) -> None: ...
+
+
+@worker.step("tell")
+async def tell(order: Order) -> None: ...
 
 
 @worker.workflow("shipping")
@@ -78,6 +103,39 @@ async def checkout(ctx: WorkflowContext, order: Order) -> str:
     async with asyncio.TaskGroup() as group:
         task = group.create_task(ctx.step(poll))
     assert_type(task.result(), str)
+    assert_type(await ctx.step(charge, order, timeout=30, compensate=refund), Charge)
+    assert_type(await ctx.step(reserve, order, retries=2, compensate=put_back), int)
+    assert_type(await ctx.step(poll, compensate=forget), str)
+    assert_type(await ctx.step(charge, order, compensate="refund-elsewhere"), Charge)
+    assert_type(await ctx.step("pay", order, returns=Charge, compensate=refund), Charge)
+    async with ctx.saga() as saga:
+        assert_type(await saga.step(charge, order, compensate=refund, partition="eu"), Charge)
+        assert_type(await saga.step("elsewhere", returns=Order), Order)
+        saga.add(tell, order)
+        saga.add("tell-elsewhere", {"order": 1})
+    parcel = ctx.start_child(shipping, order)
+    assert_type(parcel, ChildHandle[list[str]])
+    assert_type(parcel.run_id, str)
+    assert_type(await parcel, list[str])
+    assert_type(await parcel.result(timeout=timedelta(days=1)), list[str])
+    assert_type(ctx.start_child(cleanup), ChildHandle[None])
+    assert_type(ctx.start_child("other", 5, returns=Order), ChildHandle[Order])
+    assert_type(ctx.start_child("other"), ChildHandle[Any])
+    handed_out = ctx.task("approve", returns=Order)
+    assert_type(handed_out, ExternalTask[Order])
+    assert_type(await handed_out.wait(timeout=60), Order)
+    assert_type(ctx.patched("two-parcels"), bool)
+    await ctx.breakpoint("before shipping")
+    await ctx.breakpoint()
+
+    async def on_change(changed: Order) -> None: ...
+
+    ctx.on_signal("change", on_change, returns=Order).cancel()
+    ctx.on_signal("change", lambda changed: print(changed.id), returns=Order)
+    ctx.upsert_search_attributes({"customer": "c-1"})
+    assert_type(await ctx.call_entity("counter", "c-1", "add", 1), Any)
+    if ctx.patched("from-anew"):
+        ctx.continue_as_new(order)
     # A decorated function stays a plain function.
     assert_type(await reserve(order), int)
     return "done"

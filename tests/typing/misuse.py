@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from durable_worker import StepContext, Worker, WorkflowContext
+from durable_worker import StepContext, Undo, Worker, WorkflowContext
 
 
 class Order:
@@ -20,8 +20,19 @@ async def charge(order: Order, ctx: StepContext) -> int: ...
 def count(order: Order) -> float: ...
 
 
+@worker.step("refund")
+async def refund(undo: Undo[Order, int]) -> None: ...
+
+
+@worker.step("put-back")
+async def put_back(undo: Undo[Order, str]) -> None: ...
+
+
 @worker.workflow("shipping")
 async def shipping(ctx: WorkflowContext, order: Order) -> str: ...
+
+
+async def on_change(changed: Order) -> None: ...
 
 
 @worker.workflow("checkout")
@@ -41,9 +52,26 @@ async def checkout(ctx: WorkflowContext, order: Order) -> None:
     await ctx.webhook(int)  # type: ignore[call-overload]
     answer: str = await ctx.webhook(returns=int)  # type: ignore[arg-type]
     await ctx.set_event("state", 1)  # type: ignore[misc, func-returns-value]
+    await ctx.step(charge, order, timeout="1h")  # type: ignore[call-overload]
+    await ctx.step(charge, order, compensate=put_back)  # type: ignore[misc]
+    await ctx.step(charge, order, compensate=charge)  # type: ignore[arg-type]
+    await ctx.step(charge, order, compensation=refund)  # type: ignore[call-overload]
+    ctx.saga().add(charge, 5)  # type: ignore[arg-type]
+    with ctx.saga():  # type: ignore[attr-defined]
+        pass
+    ctx.start_child(shipping, {"order": 1})  # type: ignore[arg-type]
+    parcel: int = await ctx.start_child(shipping, order)  # type: ignore[arg-type]
+    done: int = await ctx.task("approve", returns=str)  # type: ignore[arg-type]
+    await ctx.patched("p")  # type: ignore[misc]
+    ctx.patched(5)  # type: ignore[arg-type]
+    await ctx.breakpoint(5)  # type: ignore[arg-type]
+    ctx.on_signal("change", on_change, returns=str)  # type: ignore[arg-type]
+    ctx.upsert_search_attributes(["a"])  # type: ignore[arg-type]
+    await ctx.call_entity("counter")  # type: ignore[call-arg]
     _ = ctx.step(charge, order).reference  # type: ignore[attr-defined]
-    del number, tracking, answer
+    del number, tracking, answer, parcel, done
 
 
+worker.step("x", timeout="1h")  # type: ignore[arg-type]
 worker.step("x", retries=1.5)  # type: ignore[arg-type]
 worker.workflow("x", version=1)  # type: ignore[arg-type]

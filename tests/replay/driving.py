@@ -1,0 +1,70 @@
+"""An operator that does to a run whatever operators do: in any order, twice, and by halves."""
+
+from random import Random
+
+from msgspec import json
+
+from durable_worker import Worker
+from durable_worker.protocol.commands import DecisionStatus, ScheduleStep, WaitSignal
+from durable_worker.protocol.failure import Failure
+from durable_worker.replay.turn import Replay
+from tests.replay.model import ModelOperator, full_turn, new_replay, take_turn
+
+
+def resolve(operator: ModelOperator, seq: int, chance: Random) -> None:
+    command = operator.pending[seq]
+    output: object = f"{type(command).__name__}@{seq}"
+    match command:
+        case ScheduleStep(name=name) if name.startswith("failing"):
+            operator.resolve(seq, error=Failure(message="no", code="Nope", retryable=False))
+        case ScheduleStep(name=name) if name.startswith("undo-") and chance.random() < 0.3:
+            operator.resolve(seq, error=Failure(message="cannot be undone"))
+        case WaitSignal(signal=signal) if signal.startswith("task:"):
+            is_done = chance.random() < 0.7
+            operator.resolve(seq, {"ok": is_done, "value" if is_done else "error": output})
+        case _:
+            operator.resolve(seq, output)
+
+
+def drive(
+    worker: Worker, operator: ModelOperator, chance: Random, *, deploy: Worker | None = None
+) -> list[bytes]:
+    """Run to the end with turns split, repeated, dropped and half applied; return the decisions.
+
+    Every turn is decided twice: from the top, and by the body kept from earlier turns. `deploy`
+    takes the place of `worker` after some turns, when there is something new to decide about.
+    """
+    deploy_after = chance.randrange(8)
+    kept: Replay | None = None
+    decisions: list[bytes] = []
+    for turn in range(400):
+        task = operator.task()
+        full = full_turn(worker, task, now_ms=operator.now_ms)
+        if kept is not None and kept.can_continue(task):
+            sticky = take_turn(kept, task, now_ms=operator.now_ms)
+        else:
+            if kept is not None:
+                kept.dispose()
+            kept = new_replay(worker, task)
+            sticky = take_turn(kept, task, now_ms=operator.now_ms)
+        assert json.encode(sticky) == json.encode(full)
+        decisions.append(json.encode(full))
+        if full.status is not DecisionStatus.CONTINUE:
+            kept.dispose()
+            operator.apply(full)
+            return decisions
+        fate = chance.random()
+        if fate < 0.1:
+            continue  # the decision was dropped: the same turn comes again
+        if fate < 0.2:
+            operator.apply(full, only_first=chance.randrange(len(full.commands) + 1))
+            continue  # the operator died between two commands
+        operator.apply(full)
+        waiting = sorted(operator.pending)
+        assert waiting, "suspended with nothing that could ever come"
+        for seq in chance.sample(waiting, chance.randint(1, min(3, len(waiting)))):
+            resolve(operator, seq, chance)
+        if deploy is not None and turn >= deploy_after:
+            kept.dispose()
+            worker, deploy, kept = deploy, None, None
+    raise AssertionError("the run did not end within 400 turns")
