@@ -7,8 +7,8 @@
  * gives the engine a push: `resume`, `signal`, or the lost task once more.
  */
 import type { Heartbeat, RemoteTask, RunStatus, StateStore, StepCheckpoint, WorkflowRun } from '@dudousxd/nestjs-durable-core';
-import { textOf, type Logger } from './logger.js';
-import { stderrLogger } from './logger.js';
+import { stderrLogger, textOf, type Logger } from './logger.js';
+import { baseOf, routingToken } from './names.js';
 
 /** What recovery needs of the engine. */
 export interface RecoveringEngine {
@@ -231,12 +231,15 @@ function hasLostItsWake(run: WorkflowRun, checkpoints: StepCheckpoint[], tokens:
 }
 
 function taskOf(checkpoint: StepCheckpoint): RemoteTask {
+  const group = checkpoint.workerGroup ?? routingToken(checkpoint.name);
+  // A compensation's checkpoint is named after the step that it undoes; its group is its own.
+  const isUndo = checkpoint.name.startsWith('compensate:');
   return {
     runId: checkpoint.runId,
     seq: checkpoint.seq,
-    name: checkpoint.name,
+    name: isUndo ? baseOf(group) : checkpoint.name,
     stepId: checkpoint.stepId,
-    group: checkpoint.workerGroup ?? checkpoint.name.replaceAll(':', '-'),
+    group,
     input: checkpoint.input,
     attempt: checkpoint.attempts,
   };

@@ -5,18 +5,25 @@
  * first; it would go on with the run, end it, and then be overwritten by that write. What the
  * engine does is seen by its events: `step.started` follows the dispatch of a step whose result
  * is awaited by the store, and an event of the run follows the write. A step without
- * `step.started` after its dispatch is awaited in memory, by somebody who is ready for it.
+ * `step.started` after its dispatch is awaited in memory, by somebody who is ready for it. Of
+ * steps side by side the first ends the execution: its event can come before another's dispatch.
  */
 import type { ControlMessage } from '@dudousxd/nestjs-durable-core';
 
 /** No result waits longer, whatever the engine tells or does not tell. */
 const AT_MOST_MS = 5_000;
+/** How long the write may take, so that the last of steps side by side does not wait for long. */
+const WRITE_MS = 500;
 /** Between the event of the run and the release of its lease lies one write. */
 const RELEASE_MS = 10;
 
+const ENDS_AN_EXECUTION = new Set<string>(['run.suspended', 'run.completed', 'run.failed', 'run.blocked']);
+
 interface Dispatched {
   seq: number;
+  isConfirmed: boolean;
   hasStarted: boolean;
+  hasMovedOn: boolean;
   letGo: () => void;
   done: Promise<void>;
 }
@@ -33,8 +40,10 @@ export class Settling {
       dispatched.letGo();
       throw error;
     }
+    dispatched.isConfirmed = true;
     setImmediate(() => {
-      if (!dispatched.hasStarted) dispatched.letGo();
+      if (!dispatched.hasStarted || dispatched.hasMovedOn) dispatched.letGo();
+      else setTimeout(dispatched.letGo, WRITE_MS).unref();
     });
   }
 
@@ -44,7 +53,10 @@ export class Settling {
     const { runId, seq, type } = message.event;
     for (const dispatched of this.#byRun.get(runId) ?? []) {
       if (type === 'step.started' && seq === dispatched.seq) dispatched.hasStarted = true;
-      else if (type.startsWith('run.') && dispatched.hasStarted) setTimeout(dispatched.letGo, RELEASE_MS).unref();
+      else if (ENDS_AN_EXECUTION.has(type)) {
+        dispatched.hasMovedOn = true;
+        if (dispatched.isConfirmed) setTimeout(dispatched.letGo, RELEASE_MS).unref();
+      }
     }
   }
 
@@ -65,7 +77,7 @@ export class Settling {
       if (all.size === 0 && this.#byRun.get(runId) === all) this.#byRun.delete(runId);
       resolve();
     };
-    const dispatched: Dispatched = { seq, hasStarted: false, letGo, done };
+    const dispatched: Dispatched = { seq, isConfirmed: false, hasStarted: false, hasMovedOn: false, letGo, done };
     all.add(dispatched);
     return dispatched;
   }
