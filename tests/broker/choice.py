@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlsplit
 
 from tests.broker import amqp
@@ -27,6 +28,8 @@ class Broker:
 
     url: str
     vhost: str | None
+    sweep: Callable[[], None] = lambda: None
+    """Deletes all that tests left behind. Nobody may be connected."""
 
 
 def new_prefix() -> str:
@@ -75,7 +78,7 @@ def _corner_of(url: str, makers: Sequence[VhostMaker]) -> Iterator[Broker]:
             own = at_vhost(url, vhost)
             # rabbitmqctl may have spoken to another broker than the one that answers here.
             if amqp.refusal(own) is None:
-                yield Broker(own, vhost)
+                yield Broker(own, vhost, sweep=partial(_renew, maker, vhost))
                 return
         finally:
             maker.delete(vhost)
@@ -89,6 +92,11 @@ def _corner_of(url: str, makers: Sequence[VhostMaker]) -> Iterator[Broker]:
             queues=sorted(name for name in declared.queues if name.startswith(PREFIX)),
             exchanges=sorted(name for name in declared.exchanges if name.startswith(PREFIX)),
         )
+
+
+def _renew(maker: VhostMaker, vhost: str) -> None:
+    maker.delete(vhost)
+    maker.create(vhost)
 
 
 def _without_password(url: str) -> str:

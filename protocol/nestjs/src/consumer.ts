@@ -33,8 +33,14 @@ export interface Subscription<T> {
   refusalOf?: (value: T) => string | undefined;
   /** How long a failing handler is called again before the message goes back to the queue. */
   retryForMs?: number;
-  /** When a handler that is still at it is trusted to have stored what it was given. */
-  ackAfterMs?: number;
+  /** Resolves when what was given is stored, though the handler still goes on; see `Stored`. */
+  storedOf?: (value: T) => Stored;
+}
+
+/** The engine stores a result, then goes on with the run, which may take as long as a step. */
+export interface Stored {
+  done: Promise<void>;
+  forget: () => void;
 }
 
 const FIRST_RETRY_MS = 100;
@@ -45,22 +51,22 @@ const LATE_ANSWER = 'failed to ack/nack';
 
 /** The life of one channel; what was delivered on it cannot be answered on another. */
 class Generation {
-  #end: (status: ConsumerStatus) => void = () => undefined;
-  #ended = this.#begin();
+  readonly #waiting = new Set<(status: ConsumerStatus) => void>();
 
-  get ended(): Promise<ConsumerStatus> {
-    return this.#ended;
+  /** The status of the work, or REQUEUE once the channel is gone: then nobody can use it. */
+  async race(work: Promise<ConsumerStatus>): Promise<ConsumerStatus> {
+    let leave: (status: ConsumerStatus) => void = () => undefined;
+    const ended = new Promise<ConsumerStatus>((resolve) => (leave = resolve));
+    this.#waiting.add(leave);
+    try {
+      return await Promise.race([work, ended]);
+    } finally {
+      this.#waiting.delete(leave);
+    }
   }
 
   end(): void {
-    this.#end(ConsumerStatus.REQUEUE);
-    this.#ended = this.#begin();
-  }
-
-  #begin(): Promise<ConsumerStatus> {
-    return new Promise((resolve) => {
-      this.#end = resolve;
-    });
+    for (const leave of this.#waiting) leave(ConsumerStatus.REQUEUE);
   }
 }
 
@@ -84,6 +90,11 @@ export class WorkConsumers {
   /** See `InOrder`. */
   noteDispatch(runId: string, stepId: string): void {
     this.#inOrder.noteDispatch(runId, stepId);
+  }
+
+  /** Runs something else in the run's turn. */
+  inTurn<T>(runId: string, work: () => Promise<T>): Promise<T> {
+    return this.#inOrder.run(runId, work);
   }
 
   /** Takes no more, gives back what its handler refuses, and resolves when no handler runs. */
@@ -110,7 +121,7 @@ export class WorkConsumers {
     const consumer = this.#broker.consuming.createConsumer(
       { queue, queueOptions: workQueue(queue, this.#names), qos: { prefetchCount: prefetch } },
       // A handler that outlives its connection must not hold up consuming on the next one.
-      (message) => Promise.race([handle(message), generation.ended]),
+      (message) => generation.race(handle(message)),
     );
     this.#consumers.add(consumer);
     const isUp = new Promise<void>((resolve) => consumer.once('ready', resolve));
@@ -144,7 +155,7 @@ export class WorkConsumers {
       if (refusal !== undefined) throw new MalformedMessageError(refusal);
     } catch (error) {
       if (!(error instanceof MalformedMessageError)) throw error;
-      return this.#bury(subscription.queue, message, error.message);
+      return this.#bury(subscription.queue, message, error.message, subscription.types[0]);
     }
     const delivery: Delivery<T> = {
       value,
@@ -154,20 +165,19 @@ export class WorkConsumers {
     };
     const runId = subscription.runOf?.(value);
     const work = () => this.#handle(subscription, delivery);
-    return runId === undefined ? work() : this.#inOrder.run(runId, work, subscription.stepOf?.(value));
+    if (runId === undefined) return work();
+    const handling = this.#inOrder.run(runId, work, subscription.stepOf?.(value));
+    const stored = subscription.storedOf?.(value);
+    return stored === undefined ? handling : this.#stored(handling, stored);
   }
 
-  /**
-   * The engine stores a result first, then goes on with the run, which may take as long as a step.
-   * What still runs after this time has been stored; what rejects before has not.
-   */
-  async #within(ms: number | undefined, handling: Promise<void>): Promise<void> {
-    if (ms === undefined) return handling;
-    let timer: NodeJS.Timeout | undefined;
-    const patience = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, ms);
-    });
-    return Promise.race([handling, patience]).finally(() => clearTimeout(timer));
+  /** Acknowledged once it is stored; the run stays taken until its handler ends. */
+  async #stored(handling: Promise<ConsumerStatus>, stored: Stored): Promise<ConsumerStatus> {
+    try {
+      return await Promise.race([handling, stored.done.then(() => ConsumerStatus.ACK)]);
+    } finally {
+      stored.forget();
+    }
   }
 
   async #handle<T>(subscription: Subscription<T>, delivery: Delivery<T>): Promise<ConsumerStatus> {
@@ -175,7 +185,7 @@ export class WorkConsumers {
     const giveUpAt = Date.now() + retryForMs;
     for (let wait = FIRST_RETRY_MS; ; wait = Math.min(wait * 2, LAST_RETRY_MS)) {
       try {
-        await this.#within(subscription.ackAfterMs, subscription.handle(delivery));
+        await subscription.handle(delivery);
         return ConsumerStatus.ACK;
       } catch (error) {
         if (this.#draining.signal.aborted) return ConsumerStatus.REQUEUE;
@@ -193,9 +203,10 @@ export class WorkConsumers {
     }
   }
 
-  async #bury(queue: string, message: AsyncMessage, reason: string): Promise<ConsumerStatus> {
+  async #bury(queue: string, message: AsyncMessage, reason: string, type?: MessageType): Promise<ConsumerStatus> {
     this.#logger.warn('message_not_understood', { queue, messageId: message.messageId, reason });
-    await this.#publisher.sendRaw(this.#names.dead, ...withReason(message, reason));
+    const known = { ...message, type: message.type ?? type };
+    await this.#publisher.sendRaw(this.#names.dead, ...withReason(known, reason));
     return ConsumerStatus.ACK;
   }
 }

@@ -10,14 +10,18 @@ import { addresseeOf, attemptIn, bytesOf, ERROR_HEADER, RESENT_HEADER, type Mess
 
 const PREFETCH = 20;
 const SECOND_CHANCES = 2;
-const PAUSE_MS = 1_000;
+const FIRST_PAUSE_MS = 1_000;
+const LAST_PAUSE_MS = 30_000;
+/** Answers are not to blame for operators that died beside them. */
+const ANSWERS = new Set<string>(['step-result', 'workflow-decision', 'start-run']);
 /** Nothing waits for these. */
 const HARMLESS = new Set<string>([
   'step-event', 'heartbeat', 'control', 'run-request', 'run-reply', 'tenant-event', 'worker-beat', 'worker-descriptor', 'who',
 ]);
 
 export interface Verdicts {
-  onResult(result: StepResult): Promise<void>;
+  /** `attempt`: of the task that it answers, if the letter still tells. */
+  onResult(result: StepResult, attempt: number | undefined): Promise<void>;
   onDecision(decision: WorkflowDecision): Promise<void>;
 }
 
@@ -42,20 +46,24 @@ export class DeadLetters {
     return this.#deps.consumers.subscribeRaw(this.#deps.names.dead, PREFETCH, (message) => this.#take(message));
   }
 
+  /** Until it works: a dead letter that goes back to its queue too often may be dropped by the broker. */
   async #take(message: AsyncMessage): Promise<ConsumerStatus> {
-    try {
-      if (await this.#triedAgain(message)) return ConsumerStatus.ACK;
-      const verdict = await this.#fail(message);
-      await this.#record(message, verdict);
-      return ConsumerStatus.ACK;
-    } catch (error) {
-      this.#deps.logger.warn('dead_letter_not_applied', {
-        messageId: message.messageId,
-        reason: textOf(error),
-        next: 'trying again',
-      });
-      await this.#deps.pause(PAUSE_MS).catch(() => undefined);
-      return ConsumerStatus.REQUEUE;
+    for (let wait = FIRST_PAUSE_MS; ; wait = Math.min(wait * 2, LAST_PAUSE_MS)) {
+      try {
+        if (!(await this.#triedAgain(message))) await this.#record(message, await this.#fail(message));
+        return ConsumerStatus.ACK;
+      } catch (error) {
+        this.#deps.logger.warn('dead_letter_not_applied', {
+          messageId: message.messageId,
+          reason: textOf(error),
+          next: 'trying again',
+        });
+      }
+      try {
+        await this.#deps.pause(wait);
+      } catch {
+        return ConsumerStatus.REQUEUE;
+      }
     }
   }
 
@@ -67,7 +75,8 @@ export class DeadLetters {
     const queue = this.#queueOf(message);
     if (queue === undefined || ERROR_HEADER in (message.headers ?? {})) return false;
     const times = Number(message.headers?.[RESENT_HEADER] ?? 0);
-    if (!Number.isSafeInteger(times) || times >= SECOND_CHANCES) return false;
+    const isAnswer = ANSWERS.has(message.type ?? '');
+    if (!isAnswer && (!Number.isSafeInteger(times) || times >= SECOND_CHANCES)) return false;
     const { contentType, type, messageId, headers } = message;
     const kept = Object.entries(headers ?? {}).filter(([key]) => !key.startsWith('x-'));
     const properties = {
@@ -75,7 +84,7 @@ export class DeadLetters {
       type,
       messageId,
       durable: true,
-      headers: { ...Object.fromEntries(kept), [RESENT_HEADER]: String(times + 1) },
+      headers: { ...Object.fromEntries(kept), [RESENT_HEADER]: String(Number.isSafeInteger(times) ? times + 1 : 1) },
     };
     await this.#deps.publisher.sendRaw(queue, properties, bytesOf(message));
     this.#deps.logger.warn('message_sent_again', { queue, messageId, times: times + 1 });
@@ -98,7 +107,8 @@ export class DeadLetters {
       return 'turn failed';
     }
     if (seq === undefined) return 'kept';
-    await this.#deps.verdicts.onResult({ runId, seq, stepId: `${runId}:${seq}`, status: 'failed', error });
+    const result: StepResult = { runId, seq, stepId: `${runId}:${seq}`, status: 'failed', error };
+    await this.#deps.verdicts.onResult(result, attemptIn(message.messageId));
     return 'step failed';
   }
 

@@ -22,6 +22,8 @@ export interface RecoveringTransport {
   resend(task: RemoteTask): Promise<void>;
   onHeartbeat(handler: (beat: Heartbeat) => Promise<void>): void;
   groupHealth(group: string): Promise<{ depth: number }>;
+  /** Whether no result waits to be consumed. */
+  isDrained(): Promise<boolean>;
   ready(): Promise<void>;
 }
 
@@ -32,7 +34,7 @@ export interface RunRecoveryOptions {
   /** Between two looks. A run is pushed when two looks in a row find it unchanged. Default 5 s. */
   everyMs?: number;
   /**
-   * How long a task must have been silent (no heartbeat, no result, none waiting in its queue)
+   * How long a task must have been silent (no heartbeat, no result, none waiting in a queue)
    * before it counts as never sent. Workers beat every 5 s from the moment they hold a task.
    * Default 15 s.
    */
@@ -42,6 +44,8 @@ export interface RunRecoveryOptions {
    * the operator may have been away for long. Default 15 minutes.
    */
   lookBackMs?: number;
+  /** Only runs of this namespace: that of `DurableModule`, if it has one. Default: all. */
+  namespace?: string;
   logger?: Logger;
 }
 
@@ -59,12 +63,14 @@ export class RunRecovery {
   readonly #everyMs: number;
   readonly #silentForMs: number;
   readonly #lookBackMs: number;
+  readonly #namespace: string | undefined;
   readonly #logger: Logger;
   readonly #heardOf = new Map<string, number>();
   readonly #pushes = new Map<string, { at: number; times: number }>();
   #suspects = new Map<string, string>();
   #timer: NodeJS.Timeout | undefined;
   #isListening = false;
+  #isDrained = false;
   #listeningSince = 0;
 
   constructor(options: RunRecoveryOptions) {
@@ -74,6 +80,7 @@ export class RunRecovery {
     this.#everyMs = options.everyMs ?? 5_000;
     this.#silentForMs = options.silentForMs ?? 15_000;
     this.#lookBackMs = options.lookBackMs ?? 15 * 60_000;
+    this.#namespace = options.namespace;
     this.#logger = options.logger ?? stderrLogger();
   }
 
@@ -110,6 +117,7 @@ export class RunRecovery {
   async look(): Promise<number> {
     await this.#transport.ready();
     const now = Date.now();
+    this.#isDrained = await this.#transport.isDrained();
     const seen = new Map<string, string>();
     let pushed = 0;
     const waiters = new Map((await this.#store.listSignalWaiters('')).map((each) => [`${each.runId}:${each.seq}`, each.token]));
@@ -120,6 +128,7 @@ export class RunRecovery {
         seen.set(subject, evidence);
         if (this.#suspects.get(subject) !== evidence || !this.#mayPush(subject, now)) continue;
         seen.delete(subject);
+        if (!(await this.#isAsSeen(run))) continue;
         pushed += 1;
         await this.#push(run, subject, push);
       }
@@ -138,10 +147,22 @@ export class RunRecovery {
     return true;
   }
 
+  /** Whether nobody has taken the run up since the list of runs was read. */
+  async #isAsSeen(seen: WorkflowRun): Promise<boolean> {
+    const run = await this.#store.getRun(seen.id);
+    return (
+      run !== null &&
+      run.status === seen.status &&
+      run.updatedAt.getTime() === seen.updatedAt.getTime() &&
+      (run.lockedUntil ?? 0) <= Date.now() &&
+      run.awaitingDecisionTaskId == seen.awaitingDecisionTaskId
+    );
+  }
+
   async *#recent(now: number): AsyncGenerator<WorkflowRun> {
     const isBeginning = now - this.#listeningSince < this.#silentForMs + 3 * this.#everyMs;
     for (let offset = 0; ; offset += PAGE) {
-      const page = await this.#store.listRuns({ statuses: ['suspended', 'running'], limit: PAGE, offset });
+      const page = await this.#store.listRuns({ statuses: ['suspended', 'running'], namespace: this.#namespace, limit: PAGE, offset });
       for (const run of page) {
         const isLeased = (run.lockedUntil ?? 0) > now;
         const isRecent = now - run.updatedAt.getTime() < this.#lookBackMs;
@@ -166,7 +187,7 @@ export class RunRecovery {
       }
     }
     for (const token of tokens.filter((each) => each.startsWith(CHILD))) {
-      const push = await this.#lostChild(token.slice(CHILD.length));
+      const push = await this.#lostChild(run, token.slice(CHILD.length));
       if (push !== undefined) lost.push([`child ${run.id} ${token}`, push.kind, push]);
     }
     if (run.status === 'suspended' && run.awaitingDecisionTaskId == null && hasLostItsWake(run, checkpoints, tokens, now)) {
@@ -178,15 +199,15 @@ export class RunRecovery {
   async #isNeverSent(checkpoint: StepCheckpoint, now: number): Promise<boolean> {
     const { kind, status, stepId, attempts, workerGroup } = checkpoint;
     if (kind !== 'remote' || status !== 'pending' || workerGroup === undefined) return false;
-    if (this.#transport.hasDispatched(stepId, attempts)) return false;
+    if (!this.#isDrained || this.#transport.hasDispatched(stepId, attempts)) return false;
     const lastSign = Math.max(checkpoint.enqueuedAt.getTime(), this.#listeningSince, this.#heardOf.get(stepId) ?? 0);
     if (now - lastSign < this.#silentForMs) return false;
     return (await this.#transport.groupHealth(workerGroup)).depth === 0;
   }
 
-  async #lostChild(childId: string): Promise<Push | undefined> {
+  async #lostChild(run: WorkflowRun, childId: string): Promise<Push | undefined> {
     const child = await this.#store.getRun(childId);
-    if (child === null) return { kind: 'resume' };
+    if (child === null) return run.awaitingDecisionTaskId == null ? { kind: 'resume' } : undefined;
     if (!TERMINAL.has(child.status)) return undefined;
     const completion =
       child.status === 'completed'

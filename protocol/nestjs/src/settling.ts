@@ -8,7 +8,8 @@
  * `step.started` after its dispatch is awaited in memory, by somebody who is ready for it. Of
  * steps side by side the first ends the execution: its event can come before another's dispatch.
  */
-import type { ControlMessage } from '@dudousxd/nestjs-durable-core';
+import type { ControlMessage, StepResult } from '@dudousxd/nestjs-durable-core';
+import type { Stored } from './consumer.js';
 
 /** No result waits longer, whatever the engine tells or does not tell. */
 const AT_MOST_MS = 5_000;
@@ -29,6 +30,7 @@ interface Dispatched {
 }
 
 export class Settling {
+  readonly #storing = new Map<string, () => void>();
   readonly #byRun = new Map<string, Set<Dispatched>>();
 
   /** Sends a step by `send`, and remembers it until the engine has let go of its run. */
@@ -47,10 +49,20 @@ export class Settling {
     });
   }
 
+  /** What the engine tells when it has stored the result of a step. */
+  stored({ runId, seq }: StepResult): Stored {
+    const key = `${runId}:${seq}`;
+    let resolve: () => void = () => undefined;
+    const done = new Promise<void>((resolved) => (resolve = resolved));
+    this.#storing.set(key, resolve);
+    return { done, forget: () => void (this.#storing.get(key) === resolve && this.#storing.delete(key)) };
+  }
+
   /** Everything that the engine tells passes here. */
   observe(message: ControlMessage): void {
     if (message.kind !== 'event') return;
     const { runId, seq, type } = message.event;
+    if (type === 'step.completed' || type === 'step.failed') this.#storing.get(`${runId}:${seq}`)?.();
     for (const dispatched of this.#byRun.get(runId) ?? []) {
       if (type === 'step.started' && seq === dispatched.seq) dispatched.hasStarted = true;
       else if (ENDS_AN_EXECUTION.has(type)) {

@@ -20,11 +20,12 @@ import type {
   WorkflowStepEvent,
   WorkflowTask,
 } from '@dudousxd/nestjs-durable-core';
-import type { AsyncMessage, Consumer } from 'rabbitmq-client';
 import { Broker } from './broker.js';
 import { WorkConsumers, type Subscription } from './consumer.js';
 import { DeadLetters } from './dead-letters.js';
-import { MalformedMessageError, TransportClosedError, UnsendableError } from './errors.js';
+import { TransportClosedError } from './errors.js';
+import { Dispatcher } from './dispatcher.js';
+import { Listeners } from './listeners.js';
 import { LiveSteps } from './live-steps.js';
 import { textOf } from './logger.js';
 import { Names, routingToken } from './names.js';
@@ -33,17 +34,14 @@ import { newInstanceId, Presence } from './presence.js';
 import { Publisher } from './publisher.js';
 import { answerBeyondTheCore, Requests } from './requests.js';
 import { Settling } from './settling.js';
-import { Steps, unsent } from './steps.js';
-import { listenerOn } from './topology.js';
-import { readMessage, RESENT_HEADER, type MessageType, type Outgoing } from './wire.js';
+import { Steps } from './steps.js';
+import { attemptIn, RESENT_HEADER, type MessageType } from './wire.js';
 
 const ANSWER_PREFETCH = 200;
 const REQUEST_PREFETCH = 20;
 /** Outlasts a database that restarts; ten deliveries of a minute each before the broker gives up. */
 const RETRY_FOR_MS = 60_000;
-const TRUSTED_AFTER_MS = 10_000;
 const LONGEST_ID_BYTES = 160;
-const REMEMBERED_DISPATCHES = 100_000;
 const REGISTRY_PATIENCE_MS = 2_000;
 
 type Handler<T> = (message: T) => Promise<void>;
@@ -68,9 +66,9 @@ export class RabbitMQTransport implements Transport, ControlPlane {
   readonly #steps: Steps;
   readonly #liveSteps = new LiveSteps();
   readonly #settling = new Settling();
-  readonly #listeners = new Set<Consumer>();
+  readonly #listeners: Listeners;
   readonly #starting: (() => Promise<void>)[] = [];
-  readonly #dispatched = new Set<string>();
+  readonly #dispatcher: Dispatcher;
   #subscribed: Promise<void>[] = [];
   #isStarted = false;
   #closed: Promise<void> | undefined;
@@ -85,6 +83,7 @@ export class RabbitMQTransport implements Transport, ControlPlane {
     this.#names = new Names(prefix, namespace);
     this.#broker = new Broker(url, this.instanceId, logger);
     this.#publisher = new Publisher(this.#broker, this.#names, logger, this.#settings.maxMessageBytes);
+    this.#listeners = new Listeners(this.#broker, this.#names, logger);
     this.#consumers = new WorkConsumers(this.#broker, this.#names, this.#publisher, logger);
     this.#requests = new Requests(this.#names, this.#publisher, (handler) =>
       this.#listen<RunReply>(this.#names.runReply, '', 'run-reply', handler).isUp,
@@ -100,6 +99,16 @@ export class RabbitMQTransport implements Transport, ControlPlane {
     });
     const place = { ...(partition ? { partition } : {}), ...(namespace ? { namespace } : {}) };
     this.#presence = new Presence(this.#broker, this.#names, this.#publisher, logger, this.instanceId, this.#steps, place);
+    this.#dispatcher = new Dispatcher({
+      names: this.#names,
+      publisher: this.#publisher,
+      presence: this.#presence,
+      consumers: this.#consumers,
+      settling: this.#settling,
+      logger,
+      onResult: (result) => this.#onResult?.(result),
+      onDecision: (decision) => this.#onDecision?.(decision),
+    });
     this.#listeners.add(this.#presence.listener);
     if (this.#settings.autoStart) void this.start();
   }
@@ -133,7 +142,7 @@ export class RabbitMQTransport implements Transport, ControlPlane {
     await this.#presence.sayGoodbye();
     await settledWithin(10_000, this.#consumers.drain().then(() => this.#publisher.drained()));
     this.#broker.beginClosing();
-    await this.#broker.close([...this.#listeners, this.#publisher]);
+    await this.#broker.close([...this.#listeners.all, this.#publisher]);
   }
 
   #whenStarted(subscribe: () => Promise<void>): void {
@@ -152,62 +161,21 @@ export class RabbitMQTransport implements Transport, ControlPlane {
   // Tasks
 
   async dispatch(task: RemoteTask): Promise<void> {
-    await this.#dispatch(task, {});
+    await this.#dispatcher.step(task, {});
   }
 
   /** Sends a task that may have been sent before, and marks it so: its worker asks before it runs. */
   async resend(task: RemoteTask): Promise<void> {
-    await this.#dispatch(task, { [RESENT_HEADER]: '0' });
+    await this.#dispatcher.step(task, { [RESENT_HEADER]: '0' });
   }
 
-  /** Whether this process knows that the broker has had this attempt of this step. */
+  /** Whether this attempt of this step is the one that this process sent last. */
   hasDispatched(stepId: string, attempt: number): boolean {
-    return this.#dispatched.has(`${stepId}:${attempt}`);
-  }
-
-  async #dispatch(task: RemoteTask, headers: Record<string, string>): Promise<void> {
-    const messageId = `${task.stepId}:${task.attempt}`;
-    this.#consumers.noteDispatch(task.runId, task.stepId);
-    await this.#settling.during(task.runId, task.seq, () =>
-      this.#sendTask(
-        task.group,
-        { type: 'step-task', value: task, messageId, headers },
-        (error) => this.#onResult?.({ ...unsent(task), error }),
-      ),
-    );
-    this.#dispatched.add(messageId);
-    if (this.#dispatched.size > REMEMBERED_DISPATCHES) {
-      const [oldest] = this.#dispatched;
-      if (oldest !== undefined) this.#dispatched.delete(oldest);
-    }
+    return this.#dispatcher.has(stepId, attempt);
   }
 
   async dispatchWorkflowTask(task: WorkflowTask): Promise<void> {
-    const { taskId, runId } = task;
-    await this.#sendTask(
-      task.group,
-      { type: 'workflow-task', value: task, messageId: taskId },
-      (error) => this.#onDecision?.({ taskId, runId, status: 'failed', commands: [], error }),
-    );
-  }
-
-  async #sendTask(
-    group: string,
-    message: Outgoing,
-    fail: (error: { message: string; code: string; retryable: false }) => Promise<void> | undefined,
-  ): Promise<void> {
-    const queue = this.#names.tasks(group);
-    try {
-      await this.#publisher.send(queue, message);
-    } catch (error) {
-      if (!(error instanceof UnsendableError)) throw error;
-      const reason = { message: error.message, code: error.code, retryable: false } as const;
-      this.#settings.logger.error('task_not_sendable', { queue, reason: error.message });
-      // After the engine has noted that it waits for this task.
-      setTimeout(() => void fail(reason)?.catch(() => undefined), 50);
-      return;
-    }
-    void this.#presence.settled.then(() => this.#presence.adviseOn(group, queue));
+    await this.#dispatcher.turn(task);
   }
 
   onResult(handler: Handler<StepResult>): void {
@@ -217,12 +185,12 @@ export class RabbitMQTransport implements Transport, ControlPlane {
       types: ['step-result'],
       prefetch: ANSWER_PREFETCH,
       retryForMs: RETRY_FOR_MS,
-      ackAfterMs: TRUSTED_AFTER_MS,
+      storedOf: (result) => this.#settling.stored(result),
       runOf: (result) => result.runId,
       stepOf: (result) => result.stepId,
-      handle: async ({ value }) => {
+      handle: async ({ value, messageId }) => {
         await this.#settling.settled(value.runId);
-        await handler(value);
+        if (!this.#dispatcher.isOutdated(value, attemptIn(messageId))) await handler(value);
       },
     });
     this.#whenStarted(() =>
@@ -232,8 +200,13 @@ export class RabbitMQTransport implements Transport, ControlPlane {
         consumers: this.#consumers,
         logger: this.#settings.logger,
         verdicts: {
-          onResult: async (result) => this.#onResult?.(result),
-          onDecision: async (decision) => this.#onDecision?.(decision),
+          onResult: (result, attempt) =>
+            this.#consumers.inTurn(result.runId, async () => {
+              await this.#settling.settled(result.runId);
+              if (!this.#dispatcher.isOutdated(result, attempt)) await this.#onResult?.(result);
+            }),
+          onDecision: (decision) =>
+            this.#consumers.inTurn(decision.runId, async () => this.#onDecision?.(decision)),
         },
         keep: this.#settings.onDeadLetter,
         pause: (ms) => this.#broker.pause(ms),
@@ -375,13 +348,11 @@ export class RabbitMQTransport implements Transport, ControlPlane {
   }
 
   onTenantEvent(tenant: string, handler: (event: TenantEvent) => void): () => void {
-    const { listener } = this.#listen<TenantEvent>(this.#names.tenantEvents, tenant, 'tenant-event', (message) => {
+    if (this.#closed !== undefined) throw new TransportClosedError();
+    const listener = this.#listeners.open<TenantEvent>(this.#names.tenantEvents, tenant, 'tenant-event', (message) => {
       handler({ ...message, event: revived(message.event) });
     });
-    return () => {
-      this.#listeners.delete(listener);
-      void listener.close().catch(() => undefined);
-    };
+    return () => this.#listeners.close(listener);
   }
 
   #listen<T>(
@@ -389,26 +360,11 @@ export class RabbitMQTransport implements Transport, ControlPlane {
     routingKey: string,
     type: MessageType,
     handler: (value: T) => void,
-  ): { listener: Consumer; isUp: Promise<void> } {
+  ): { isUp: Promise<void> } {
     if (this.#closed !== undefined) throw new TransportClosedError();
-    const listener = this.#broker.consuming.createConsumer(listenerOn(exchange, routingKey, this.#names), (message: AsyncMessage) => {
-      try {
-        handler(readMessage<T>(message, [type]));
-      } catch (error) {
-        const event = error instanceof MalformedMessageError ? 'broadcast_not_understood' : 'broadcast_not_applied';
-        this.#settings.logger.warn(event, { exchange, reason: textOf(error) });
-      }
-    });
-    listener.on('error', (error) => {
-      if (!this.#broker.isClosed) this.#settings.logger.debug('listener_interrupted', { exchange, reason: textOf(error) });
-    });
-    this.#listeners.add(listener);
-    const isUp = new Promise<void>((resolve) => {
-      listener.once('ready', resolve);
-      this.#broker.closing.addEventListener('abort', () => resolve(), { once: true });
-    });
+    const isUp = this.#listeners.isUp(this.#listeners.open<T>(exchange, routingKey, type, handler));
     this.#subscribed.push(isUp);
-    return { listener, isUp };
+    return { isUp };
   }
 
   // Workers
@@ -418,6 +374,13 @@ export class RabbitMQTransport implements Transport, ControlPlane {
     await this.#known();
     const depth = await this.#publisher.depthOf(this.#names.tasks(group));
     return { group, depth: depth?.ready ?? 0, liveWorkers: this.#presence.registry.beats(group) };
+  }
+
+  /** Whether no result and no dead letter waits to be consumed. */
+  async isDrained(): Promise<boolean> {
+    const queues = [this.#names.results, this.#names.dead];
+    const depths = await Promise.all(queues.map((queue) => this.#publisher.depthOf(queue)));
+    return depths.every((depth) => (depth?.ready ?? 0) === 0);
   }
 
   async listWorkerGroups(): Promise<string[]> {

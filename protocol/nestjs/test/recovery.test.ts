@@ -49,6 +49,15 @@ describe('a task that was promised and never sent', () => {
     assert.deepEqual(await world.looks(3, SILENCE), [0, 1, 0]);
   });
 
+  it('is left alone while results wait to be consumed', async () => {
+    const world = await unsent();
+    world.wire.isBacklogged = true;
+    mock.timers.tick(SILENCE);
+    assert.deepEqual(await world.looks(4), [0, 0, 0, 0]);
+    world.wire.isBacklogged = false;
+    assert.deepEqual(await world.looks(2), [0, 1]);
+  });
+
   it('is left alone while tasks wait in its queue', async () => {
     const world = await unsent();
     world.wire.depths.set('charge', 1);

@@ -101,6 +101,30 @@ describe('a task that may have been answered', () => {
     assert.deepEqual((await results.until(2)).map(({ output }) => output), ['ran 1', 'ran 2']);
   }));
 
+  it('does not fail a further attempt by the failure of the one before', inLab(async (lab) => {
+    const { transport, results } = await operatorIn(lab, 'running', []);
+    const worker = lab.open();
+    const [first, second] = [new Gate(), new Gate()];
+    let runs = 0;
+    worker.handle('charge', async () => {
+      runs += 1;
+      if (runs === 1) {
+        await first.opened;
+        throw new Error('too late');
+      }
+      await second.opened;
+      return 'paid';
+    });
+    await worker.ready();
+    await transport.dispatch(stepTask('charge', 'run-1'));
+    await transport.dispatch(stepTask('charge', 'run-1', { attempt: 2 }));
+    await eventually('both run', () => runs === 2);
+    first.open();
+    await eventually('the failure was taken', async () => (await lab.depthOf(lab.names.results)) === 0);
+    second.open();
+    assert.deepEqual((await results.until(1)).map(({ output }) => output), ['paid']);
+  }));
+
   it('runs once when it comes a second time while it runs', inLab(async (lab) => {
     const { transport, results } = await operatorIn(lab, 'running', []);
     const worker = lab.open();

@@ -71,6 +71,12 @@ export class Wire implements Transport {
     return { group, depth: this.depths.get(group) ?? 0, liveWorkers: [] };
   }
 
+  isBacklogged = false;
+
+  async isDrained(): Promise<boolean> {
+    return !this.isBacklogged;
+  }
+
   async ready(): Promise<void> {}
 }
 

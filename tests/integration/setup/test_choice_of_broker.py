@@ -72,6 +72,17 @@ def test_a_session_gets_a_virtual_host_that_is_gone_afterwards(node: BrokerNode)
     assert broker.vhost not in node.ctl("list_vhosts")
 
 
+async def test_a_session_can_empty_its_virtual_host_in_between(node: BrokerNode) -> None:
+    environment = {"DURABLE_BROKER_URL": node.url()}
+    with open_broker(environment, makers=lambda _: [NodeVhosts(node)]) as broker:
+        assert broker.vhost is not None
+        async with await aio_pika.connect(broker.url) as connection:
+            await (await connection.channel()).declare_queue("left-behind", durable=True)
+        broker.sweep()
+        assert "left-behind" not in node.ctl("list_queues", "-p", broker.vhost, "name")
+        assert amqp.refusal(broker.url) is None
+
+
 def test_the_stated_broker_wins_over_the_default_port(node: BrokerNode, free_port: int) -> None:
     environment = {
         "DURABLE_BROKER_URL": node.url(),
