@@ -208,6 +208,13 @@ describe('messages that the broker gave up on', () => {
     assert.deepEqual(await results.until(1), [result]);
   }));
 
+  it('a result is applied however often the broker gave up on it', inLab(async (lab) => {
+    const { results } = await operatorIn(lab);
+    const result = { runId: 'run-1', seq: 0, stepId: 'run-1:0', status: 'completed', output: 'paid' };
+    await lab.publish(lab.names.dead, 'step-result', result, { messageId: 'run-1:0:1', ...given(lab.names.results, '7') });
+    assert.deepEqual(await results.until(1), [result]);
+  }));
+
   it('a request on which the broker gave up fails no step, though it names a run', inLab(async (lab) => {
     const { results, letters } = await operatorIn(lab);
     const request = { requestId: 'q', tenant: 'acme', runId: 'run-1', seq: 1, body: { kind: 'workerHealth' } };

@@ -229,6 +229,38 @@ describe('an operator', () => {
     assert.ok(log.all.indexOf('end slow:0') < log.all.indexOf('begin slow:1'));
   }));
 
+  it('acknowledges a result that the engine says is stored, while its handler still has the run', inLab(async (lab) => {
+    const transport = lab.open();
+    const begun = new Inbox<string>();
+    const gate = new Gate();
+    transport.onResult(async ({ stepId }) => {
+      await begun.take(stepId);
+      await gate.opened;
+    });
+    await transport.ready();
+    const answer = (runId: string, seq: number) => {
+      const result = { runId, seq, stepId: `${runId}:${seq}`, status: 'completed' };
+      return lab.publish(lab.names.results, 'step-result', result, { messageId: `${runId}:${seq}:1` });
+    };
+    const stored = (runId: string) =>
+      transport.publishControl({ kind: 'event', event: { type: 'step.completed', runId, seq: 0, at: new Date() } });
+    const isEmpty = async () => (await lab.depthOf(lab.names.results)) === 0;
+
+    // As many as are given out at once, and one that has to wait for an acknowledgement.
+    for (let run = 0; run <= 200; run += 1) await answer(`run-${run}`, 0);
+    await begun.until(200);
+    await eventually('one waits', async () => (await lab.depthOf(lab.names.results)) === 1);
+    await stored('run-0');
+    await begun.until(201);
+
+    await answer('run-0', 1);
+    await stored('run-1');
+    await eventually('the second input of a run is given out', isEmpty);
+    assert.ok(!begun.all.includes('run-0:1'));
+    gate.open();
+    await begun.until(202);
+  }));
+
   it('keeps a result in the queue for as long as its handler rejects', inLab(async (lab) => {
     const transport = lab.open();
     const refused = new Inbox<number>();
