@@ -137,8 +137,8 @@ class _OwnOperator:
     async def signal(self, name: str, payload: Payload, *, signal_id: str) -> None:
         await self._operator.signal(name, payload, signal_id=signal_id, namespace=DEFAULT_NAMESPACE)
 
-    async def cancel(self, run_id: str) -> None:
-        await self._operator.cancel(run_id)
+    async def cancel(self, run_id: str, *, compensate: bool | None) -> None:
+        await self._operator.cancel(run_id, is_final=compensate is False)
 
     async def wait(self, run_id: str) -> RunRecord:
         return await self._operator.wait(run_id)

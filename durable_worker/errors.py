@@ -310,6 +310,21 @@ class RunFailedError(DurableError):
         self.details = details
 
 
+class QueryFailedError(DurableError):
+    """A query of a run has no answer: nothing is published under the name, or its handler raised.
+
+    Attributes: `run_id`, `name`, `reason`.
+    """
+
+    code = "query-failed"
+
+    def __init__(self, run_id: str, name: str, reason: str) -> None:
+        super().__init__(f"run {run_id!r} does not answer the query {name!r}: {reason}")
+        self.run_id = run_id
+        self.name = name
+        self.reason = reason
+
+
 class RequestRefusedError(DurableError):
     """The operator answered a request with an error."""
 

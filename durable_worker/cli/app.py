@@ -13,6 +13,7 @@ from durable_worker.cli.options import (
     Dev,
     ListRuns,
     Operate,
+    Query,
     Run,
     Show,
     Signal,
@@ -32,6 +33,7 @@ _MODULES: dict[type[AnyOptions], str] = {
     Show: "show",
     Signal: "signal",
     Cancel: "cancel",
+    Query: "query",
 }
 """Each command is a module, imported with its adapters only when it is the one asked for."""
 

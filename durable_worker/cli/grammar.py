@@ -27,6 +27,7 @@ from durable_worker.cli.options import (
     LogFormat,
     Operate,
     Place,
+    Query,
     Run,
     Show,
     Signal,
@@ -319,9 +320,10 @@ def _signal(  # pyright: ignore[reportUnusedFunction]
     return Signal(place=place, name=name, payload=payload, debug=debug)
 
 
-@app.command("cancel")
-def _cancel(  # pyright: ignore[reportUnusedFunction]
+@app.command("query")
+def _query(  # pyright: ignore[reportUnusedFunction]
     run_id: RunId,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to ask for.", callback=_text)],
     *,
     database: Database = None,
     broker: SomeBroker = None,
@@ -329,10 +331,29 @@ def _cancel(  # pyright: ignore[reportUnusedFunction]
     namespace: Namespace = None,
     prefix: Prefix = DEFAULT_PREFIX,
     debug: Debug = False,
-) -> Cancel:
-    """Cancel a run, its running steps and its children."""
+) -> Query:
+    """Print what a run answers to a query, as JSON."""
     place = _place(database, broker, prefix, namespace, tenant)
-    return Cancel(place=place, run_id=run_id, debug=debug)
+    return Query(place=place, run_id=run_id, name=name, debug=debug)
+
+
+@app.command("cancel")
+def _cancel(  # pyright: ignore[reportUnusedFunction]
+    run_id: RunId,
+    *,
+    is_final: Annotated[
+        bool, typer.Option("--now", help="End it at once: its body is not told, nothing is undone.")
+    ] = False,
+    database: Database = None,
+    broker: SomeBroker = None,
+    tenant: Tenant = None,
+    namespace: Namespace = None,
+    prefix: Prefix = DEFAULT_PREFIX,
+    debug: Debug = False,
+) -> Cancel:
+    """Cancel a run, its running steps and its children; its body undoes what it has done."""
+    place = _place(database, broker, prefix, namespace, tenant)
+    return Cancel(place=place, run_id=run_id, is_final=is_final, debug=debug)
 
 
 def _place(

@@ -113,9 +113,19 @@ class Signal(Struct, frozen=True, kw_only=True):
 
 
 class Cancel(Struct, frozen=True, kw_only=True):
+    """`is_final`: without telling the body."""
+
     place: Place
     run_id: str
+    is_final: bool = False
     debug: bool = False
 
 
-AnyOptions = Run | Dev | Operate | Start | ListRuns | Show | Signal | Cancel
+class Query(Struct, frozen=True, kw_only=True):
+    place: Place
+    run_id: str
+    name: str
+    debug: bool = False
+
+
+AnyOptions = Run | Dev | Operate | Start | ListRuns | Show | Signal | Cancel | Query

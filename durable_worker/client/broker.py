@@ -24,6 +24,7 @@ from durable_worker.protocol.names import DEFAULT_NAMESPACE, Names, is_default
 from durable_worker.protocol.payload import PayloadDecoder
 from durable_worker.protocol.runs import (
     AnyRequest,
+    CancelOptions,
     CancelRequest,
     GetRunDetail,
     ListRuns,
@@ -143,8 +144,9 @@ class BrokerPort:
     async def signal(self, name: str, payload: Payload, *, signal_id: str) -> None:
         await self._ask(SignalRequest(signal=name, payload=payload), request_id=signal_id)
 
-    async def cancel(self, run_id: str) -> None:
-        await self._ask_about(run_id, CancelRequest(run_id=run_id))
+    async def cancel(self, run_id: str, *, compensate: bool | None) -> None:
+        opts = None if compensate is None else CancelOptions(compensate=compensate)
+        await self._ask_about(run_id, CancelRequest(run_id=run_id, opts=opts))
 
     async def wait(self, run_id: str) -> RunRecord:
         changed = self._changes.setdefault(run_id, asyncio.Event())

@@ -8,19 +8,24 @@ from typing import Any, Generic, Self, TypeVar, overload
 from uuid import uuid4
 
 from durable_worker.client.port import OperatorPort
-from durable_worker.errors import RegistrationError, RunFailedError
+from durable_worker.errors import QueryFailedError, RegistrationError, RunFailedError
+from durable_worker.protocol.names import published_value
 from durable_worker.protocol.payload import (
     PayloadDecoder,
     decoder_for,
     encode_payload,
     plain_json,
 )
-from durable_worker.protocol.runs import RunDetail, RunQuery, RunRecord, RunStatus
+from durable_worker.protocol.runs import RunDetail, RunQuery, RunRecord, RunStatus, TimelineEntry
 from durable_worker.replay.definitions import Directory, location_of
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
 T = TypeVar("T")
+A = TypeVar("A")
+
+RECORDED_KINDS = frozenset({"step", "local"})
+"""How operators call an entry that a body has recorded: ours, and NestJS."""
 
 
 class RunHandle(Generic[T]):
@@ -42,8 +47,17 @@ class RunHandle(Generic[T]):
     async def detail(self) -> RunDetail:
         return await self._client.detail(self.run_id)
 
-    async def cancel(self) -> None:
-        await self._client.cancel(self.run_id)
+    async def cancel(self, *, compensate: bool | None = None) -> None:
+        """As `Client.cancel`."""
+        await self._client.cancel(self.run_id, compensate=compensate)
+
+    @overload
+    async def query(self, name: str, *, returns: type[A]) -> A: ...
+    @overload
+    async def query(self, name: str) -> Any: ...
+    async def query(self, name: str, *, returns: Any = None) -> Any:
+        """As `Client.query`."""
+        return await self._client.query(self.run_id, name, returns=returns)
 
 
 class Client:
@@ -161,9 +175,29 @@ class Client:
         encoded = encode_payload(payload, what=f"the payload of signal {name!r}")
         await self._port.signal(name, encoded, signal_id=signal_id or str(uuid4()))
 
-    async def cancel(self, run_id: str) -> None:
-        """Cancel a run; a run that has ended stays as it is. Raises `RunNotFoundError`."""
-        await self._port.cancel(run_id)
+    async def cancel(self, run_id: str, *, compensate: bool | None = None) -> None:
+        """Cancel a run; a run that has ended stays as it is. Raises `RunNotFoundError`.
+
+        The body gets a `CancelledError` where it waits, so that its `finally` blocks and
+        compensations run; the run is `cancelling` until they are done. With `compensate=False` it
+        ends at once, without them. A NestJS operator does that to every Python body.
+        """
+        await self._port.cancel(run_id, compensate=compensate)
+
+    @overload
+    async def query(self, run_id: str, name: str, *, returns: type[T]) -> T: ...
+    @overload
+    async def query(self, run_id: str, name: str) -> Any: ...
+    async def query(self, run_id: str, name: str, *, returns: Any = None) -> Any:
+        """What the run's body published last under `name`: by `ctx.on_query` or `ctx.set_event`.
+
+        Needs no worker, and answers for ended runs too. Raises `QueryFailedError` if the handler
+        raised or nothing was published yet under that name, `PayloadError` if the value does not
+        fit `returns`, `RunNotFoundError`.
+        """
+        detail = await self._port.detail(run_id)
+        entry = published_entry(detail, name)
+        return decoder_for(returns).decode(entry.output, what=f"the answer to query {name!r}")
 
     async def wait(self, run_id: str, *, timeout: timedelta | None = None) -> RunRecord:
         """The run once it is terminal, whatever the outcome. Raises `TimeoutError`."""
@@ -173,6 +207,23 @@ class Client:
     async def is_taken_up(self, *, within: timedelta = timedelta(seconds=1)) -> bool:
         """Whether an operator has dealt with what this client sent last."""
         return await self._port.is_taken_up(within=within)
+
+
+def published_entry(detail: RunDetail, name: str) -> TimelineEntry:
+    """Where the run's history holds the current value. Raises `QueryFailedError`."""
+    prefix = published_value("")
+    published = {
+        each.name.removeprefix(prefix): each
+        for each in sorted(detail.timeline, key=lambda entry: entry.seq)
+        if each.name.startswith(prefix) and each.kind in RECORDED_KINDS
+    }
+    found = published.get(name)
+    if found is None:
+        known = ", ".join(map(repr, published)) or "nothing"
+        raise QueryFailedError(detail.run.id, name, f"it has published {known} so far")
+    if found.error is not None:
+        raise QueryFailedError(detail.run.id, name, found.error.message)
+    return found
 
 
 def output_of(run: RunRecord, decoder: PayloadDecoder[T]) -> T:

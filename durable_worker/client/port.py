@@ -41,8 +41,8 @@ class OperatorPort(Protocol):
         """Once for each `signal_id`."""
         ...
 
-    async def cancel(self, run_id: str) -> None:
-        """Raises `RunNotFoundError`."""
+    async def cancel(self, run_id: str, *, compensate: bool | None) -> None:
+        """`compensate` None: as the operator does by default. Raises `RunNotFoundError`."""
         ...
 
     async def wait(self, run_id: str) -> RunRecord:

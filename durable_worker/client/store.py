@@ -88,9 +88,9 @@ class StorePort:
             SignalSent(signal_id=tenants_id, namespace=self._tenant, name=name, payload=payload)
         )
 
-    async def cancel(self, run_id: str) -> None:
+    async def cancel(self, run_id: str, *, compensate: bool | None) -> None:
         await self._find(run_id)
-        await self._submit(CancelRequested(run_id=run_id))
+        await self._submit(CancelRequested(run_id=run_id, is_final=compensate is False))
 
     async def wait(self, run_id: str) -> RunRecord:
         clock = asyncio.get_running_loop().time

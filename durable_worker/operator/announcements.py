@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from durable_worker.errors import PayloadTooLargeError, TransportError
 from durable_worker.operator.log import log
@@ -35,8 +35,9 @@ class Announcer:
         self._waiting: deque[tuple[str, str, Envelope]] = deque()
         self._wake = asyncio.Event()
 
-    def cancel(self, run_id: str) -> None:
-        message = CancelRun(run_id=run_id, sender=self._instance_id)
+    def cancel(self, run_id: str, seqs: Sequence[int] | None) -> None:
+        chosen = None if seqs is None else list(seqs)
+        message = CancelRun(run_id=run_id, seqs=chosen, sender=self._instance_id)
         envelope = Envelope(type=MessageType.CONTROL, body=encode(message))
         self._waiting.appendleft((self._names.control, "", envelope))
         self._wake.set()

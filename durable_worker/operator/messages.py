@@ -8,11 +8,12 @@ from durable_worker.operator.ledgers import Ledger
 from durable_worker.protocol.base import Attempt, Message, Name, Payload
 from durable_worker.protocol.codec import MessageType, encode
 from durable_worker.protocol.names import Names, routing_token, step_id
+from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import StepTask
 from durable_worker.stores.records import Checkpoint, OutboxRow, Run, RunState
 from durable_worker.transports.base import RESENT_HEADER, Envelope
 
-CAPABILITIES = ["call-retry", "durable-timers"]
+CAPABILITIES = ["call-retry", "durable-timers", "cancel-turns"]
 """What this operator understands beyond the five v1 commands."""
 
 
@@ -28,6 +29,7 @@ class EncodedTurn(Message, frozen=True, kw_only=True):
     group: str
     attempt: Attempt
     capabilities: list[str] = msgspec.field(default_factory=list[str])
+    cancel: bool | None = None
 
 
 class Outgoing(Struct, frozen=True):
@@ -90,6 +92,7 @@ def _turn(ledger: Ledger, token: str) -> EncodedTurn:
         group=token,
         attempt=run.recoveries + 1,
         capabilities=CAPABILITIES,
+        cancel=True if run.status is RunStatus.CANCELLING else None,
     )
 
 

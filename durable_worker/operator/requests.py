@@ -101,9 +101,10 @@ class Requests:
         self, body: CancelRequest | Redispatch | SignalRequest, namespace: str, request_id: str
     ) -> Any:
         match body:
-            case CancelRequest(run_id=run_id):
+            case CancelRequest(run_id=run_id, opts=opts):
                 await self._owned(run_id, namespace)
-                await self._sources.apply(CancelRequested(run_id=run_id))
+                is_final = opts is not None and opts.compensate is False
+                await self._sources.apply(CancelRequested(run_id=run_id, is_final=is_final))
                 return {"runId": run_id}
             case Redispatch(run_id=run_id):
                 await self._owned(run_id, namespace)

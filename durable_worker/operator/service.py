@@ -142,10 +142,10 @@ class OperatorService:
             )
         )
 
-    async def cancel(self, run_id: str) -> None:
+    async def cancel(self, run_id: str, *, is_final: bool = False) -> None:
         """Raises `RunNotFoundError`. A run that has ended stays as it is."""
         await self._run(run_id)
-        await self._apply(CancelRequested(run_id=run_id))
+        await self._apply(CancelRequested(run_id=run_id, is_final=is_final))
 
     async def detail(self, run_id: str) -> RunDetail:
         """Raises `RunNotFoundError`."""

@@ -227,8 +227,8 @@ class Session:
         self._dispatcher.post(done.outgoing)
         for each in done.outgoing:
             self._presence.need(each.token)
-        for run_id in done.cancelled:
-            self._announcer.cancel(run_id)
+        for cancelled in done.cancelled:
+            self._announcer.cancel(cancelled.run_id, cancelled.seqs)
         self._announcer.events(done.events)
         if done.earliest_timer is not None:
             self._timers.arm(done.earliest_timer)

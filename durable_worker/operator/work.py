@@ -71,7 +71,7 @@ class Consequences:
     """What is to be done once the transaction is committed."""
 
     outgoing: list[Outgoing] = field(default_factory=list[Outgoing])
-    cancelled: list[str] = field(default_factory=list[str])
+    cancelled: list[BroadcastCancel] = field(default_factory=list[BroadcastCancel])
     events: list[EngineEvent] = field(default_factory=list[EngineEvent])
     ended: list[Run] = field(default_factory=list[Run])
     unserved: list[Run] = field(default_factory=list[Run])
@@ -184,8 +184,8 @@ class UnitOfWork:
                 self._owe(turn_row(run_id, task_id))
             case SendStep(run_id=run_id, seq=seq, attempt=attempt):
                 self._owe(step_row(run_id, seq, attempt))
-            case BroadcastCancel(run_id=run_id):
-                self._done.cancelled.append(run_id)
+            case BroadcastCancel():
+                self._done.cancelled.append(effect)
             case Emit(event=event):
                 self._done.events.append(event)
             case AwaitSignal():

@@ -55,7 +55,10 @@ class ControlMessage(Message, frozen=True, kw_only=True, tag_field="kind"):
 
 
 class CancelRun(ControlMessage, frozen=True, kw_only=True, tag="cancel"):
+    """`seqs`: only the steps at these; those that come later undo what was done."""
+
     run_id: Name
+    seqs: list[StepSeq] | None = None
     sender: str | None = field(default=None, name="from")
 
 

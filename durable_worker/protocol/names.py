@@ -9,6 +9,10 @@ DEFAULT_NAMESPACE = "default"
 DEFAULT_PARTITION = "default"
 
 
+CANCELLED_MARKER = "durable:cancelled"
+"""The name of the recorded step that says where a body was told of the cancellation."""
+
+
 def is_default(value: str | None) -> bool:
     """Unset, empty and `default` mean the same for a namespace and for a partition."""
     return value is None or value in ("", "default")

@@ -55,7 +55,8 @@ class WorkflowTask(Message, frozen=True, kw_only=True):
     """One turn: replay `workflow` over `history` and answer with a decision for `task_id`.
 
     `capabilities` is what the operator understands beyond the five v1 commands
-    (protocol/README.md, "Operator capabilities"); a v1 operator leaves it out.
+    (protocol/README.md, "Operator capabilities"); a v1 operator leaves it out. `cancel`: the run
+    was cancelled, the body is to be told ("Cancel turns").
     """
 
     task_id: Name
@@ -71,3 +72,4 @@ class WorkflowTask(Message, frozen=True, kw_only=True):
     priority: Integer | None = None
     attempt: Attempt
     capabilities: list[str] | None = None
+    cancel: bool | None = None

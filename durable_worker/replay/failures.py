@@ -34,6 +34,12 @@ def failure_of(error: BaseException, *, retryable: bool | None = None) -> Failur
     )
 
 
+def cancellation(error: BaseException | None) -> Failure:
+    """What is told of a run that was cancelled; the notes are of compensations that failed."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    return Failure(message="; ".join(["the run was cancelled", *notes]), code="cancelled")
+
+
 def message_of(error: BaseException) -> str:
     try:
         text = str(error)

@@ -13,10 +13,12 @@ from durable_worker.errors import DurableError, NeverAwaitedError, Nondeterminis
 from durable_worker.protocol.commands import RecordStep
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind, WorkflowTask
 from durable_worker.replay.operations import (
+    CANCELLED,
+    DEADLINES,
+    DELIVERED,
     Location,
     Operation,
     describe,
-    marker_of,
     place_of,
     same_payload,
 )
@@ -41,6 +43,7 @@ class Journal:
         self.next_seq = 0
         self.recorded: list[RecordStep] = []
         self.failure: DurableError | None = None
+        self.markers = {DELIVERED, DEADLINES, CANCELLED}
         self.is_sealed = False
         self._unstarted: dict[int, tuple[Coroutine[Any, Any, Any], str, str, Location]] = {}
         self._tokens = 0
@@ -69,7 +72,11 @@ class Journal:
         return added if held == len(known) else None
 
     def marker(self) -> str | None:
-        return marker_of(self.events.get(self.next_seq))
+        """The name of what an idle body finds recorded at the next seq, if it is for idle ones."""
+        event = self.events.get(self.next_seq)
+        if event is None or event.kind is not HistoryKind.STEP or event.name not in self.markers:
+            return None
+        return event.name
 
     # What the body asks for
 

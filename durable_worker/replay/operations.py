@@ -14,6 +14,7 @@ from durable_worker.protocol.commands import (
     RecordStep,
     StartTimer,
 )
+from durable_worker.protocol.names import CANCELLED_MARKER
 from durable_worker.protocol.payload import encode_payload
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
 from durable_worker.replay.definitions import StepDefinition
@@ -23,9 +24,12 @@ CALL_RETRY = "call-retry"
 """Operator capability: it honours `retry` on a call and counts the attempts itself."""
 DURABLE_TIMERS = "durable-timers"
 """Operator capability: repeating a timer keeps its first deadline."""
+CANCEL_TURNS = "cancel-turns"
+"""Operator capability: a cancelled run gets turns with `cancel` until its body has ended."""
 
 DELIVERED = "durable:delivered"
 DEADLINES = "durable:deadlines"
+CANCELLED = CANCELLED_MARKER
 RESERVED = "durable:"
 
 
@@ -143,14 +147,23 @@ def describe(kind: HistoryKind, name: str | None) -> str:
             return f"child workflow {name!r}" if name else "a child workflow"
 
 
-def marker_of(event: HistoryEvent | None) -> str | None:
-    if event is None or event.kind is not HistoryKind.STEP or event.name is None:
-        return None
-    return event.name if event.name in (DELIVERED, DEADLINES) else None
+def recorded_event(record: RecordStep) -> HistoryEvent:
+    """What history holds once `record` was applied."""
+    return HistoryEvent(
+        seq=record.seq,
+        kind=HistoryKind.STEP,
+        name=record.name,
+        output=record.output,
+        error=record.error,
+    )
 
 
 def delivered_marker(seq: int, delivered: Sequence[int]) -> RecordStep:
     return RecordStep(seq=seq, name=DELIVERED, output=_json(list(delivered)))
+
+
+def cancelled_marker(seq: int, delivered: Sequence[int]) -> RecordStep:
+    return RecordStep(seq=seq, name=CANCELLED, output=_json(list(delivered)))
 
 
 def deadlines_marker(seq: int, deadlines: dict[int, int]) -> RecordStep:

@@ -19,9 +19,14 @@ from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.payload import encode_payload
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind, WorkflowTask
 from durable_worker.replay.definitions import WorkflowDefinition
-from durable_worker.replay.failures import failure_of
+from durable_worker.replay.failures import cancellation, failure_of
 from durable_worker.replay.journal import Journal, TurnAbortedError, same_run
-from durable_worker.replay.operations import CALL_RETRY, DURABLE_TIMERS, RunLocally
+from durable_worker.replay.operations import (
+    CALL_RETRY,
+    DURABLE_TIMERS,
+    RunLocally,
+    recorded_event,
+)
 from durable_worker.replay.waiting import Waiting
 
 Outcome = WorkflowDecision | RunLocally
@@ -41,13 +46,14 @@ class Replay:
     ) -> None:
         self.definition = definition
         self.journal = Journal()
-        self.waiting = Waiting(self.journal, self._is_done)
+        self.waiting = Waiting(self.journal, self._is_done, self._cancel)
         self.now_ms = 0
         self.on_failure: Callable[[BaseException], Awaitable[None]] | None = None
         self._task = task
         self._context_factory = context_factory
         self._main: asyncio.Task[Payload] | None = None
         self._interruption: BaseException | None = None
+        self._ended_by: BaseException | None = None
         self._loop = self.waiting.loop
         self._is_disposed = False
 
@@ -68,15 +74,8 @@ class Replay:
 
     def go_on(self, results: Mapping[int, RecordStep]) -> Outcome:
         """Continue after `RunLocally` with the recorded outcome of each of its steps."""
-        for seq, record in results.items():
-            event = HistoryEvent(
-                seq=seq,
-                kind=HistoryKind.STEP,
-                name=record.name,
-                output=record.output,
-                error=record.error,
-            )
-            self.journal.extend([event])
+        for record in results.values():
+            self.journal.extend([recorded_event(record)])
             self.journal.recorded.append(record)
         return self._drive()
 
@@ -121,6 +120,7 @@ class Replay:
             return encode_payload(output, what=f"the output of workflow {self.definition.name!r}")
         except BaseException as error:
             cause = self._interruption or error
+            self._ended_by = cause
             if self.on_failure is not None:
                 await self.on_failure(cause)
             if cause is error:
@@ -131,6 +131,10 @@ class Replay:
         """Let the body fail with the error of what runs beside it."""
         if self._interruption is None and self._main is not None and not self._main.done():
             self._interruption = error
+            self._main.cancel()
+
+    def _cancel(self) -> None:
+        if self._main is not None:
             self._main.cancel()
 
     def _advance(self) -> Outcome:
@@ -144,8 +148,11 @@ class Replay:
             local = waiting.steps_to_run()
             if local:
                 return RunLocally(local)
-            if not waiting.deliver_what_is_there():
+            if waiting.deliver_what_is_there():
+                continue
+            if not self._task.cancel or waiting.is_cancelled:
                 return self._suspend()
+            waiting.cancel_here()
 
     def _is_done(self) -> bool:
         return self._main is not None and self._main.done()
@@ -162,16 +169,21 @@ class Replay:
                     "the body will ever set."
                 )
             )
+        self.waiting.answer_queries()
         if DURABLE_TIMERS not in (self._task.capabilities or ()):
             self.waiting.record_deadlines(self.now_ms)
         return self._decision(DecisionStatus.CONTINUE)
 
     def _finish(self) -> WorkflowDecision:
-        unsent = self._unsent_children()
+        assert self._main is not None
+        is_cancelled = self._main.cancelled() and self.waiting.is_cancelled
+        self._answer_at_the_end()
+        unsent = [] if is_cancelled else self._unsent_children()
         if unsent:
             return self._decision(DecisionStatus.CONTINUE, instead=unsent)
         self.journal.unconsumed((), is_done=True)
-        assert self._main is not None
+        if is_cancelled:
+            return self._decision(DecisionStatus.CANCELLED, error=cancellation(self._ended_by))
         if self._main.cancelled():
             return self._failed(asyncio.CancelledError("the workflow body cancelled itself"))
         error = self._main.exception()
@@ -179,6 +191,13 @@ class Replay:
             return self._failed(error)
         self.journal.refuse_never_awaited()
         return self._decision(DecisionStatus.COMPLETED, output=self._main.result())
+
+    def _answer_at_the_end(self) -> None:
+        """Before what promised children need: the answers of an ended body change no more."""
+        while self.waiting.queries.follow():
+            pass
+        if self.journal.last_seq < self.journal.next_seq:
+            self.waiting.answer_queries()
 
     def _unsent_children(self) -> list[AnyCommand]:
         """Starts of children that a final decision would lose, and a timer that ends the wait.
@@ -214,12 +233,7 @@ class Replay:
         # What is recorded must be in history before what was asked for on account of it.
         commands.sort(key=_seq_of)
         # What was recorded here is history for the turns to come.
-        self.journal.extend(
-            HistoryEvent(
-                seq=c.seq, kind=HistoryKind.STEP, name=c.name, output=c.output, error=c.error
-            )
-            for c in self.journal.recorded
-        )
+        self.journal.extend(recorded_event(each) for each in self.journal.recorded)
         return WorkflowDecision(
             task_id=self._task.task_id,
             run_id=self._task.run_id,

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from random import Random
 from typing import Any, TypeVar, overload
 
+from durable_worker.errors import RegistrationError
 from durable_worker.protocol.names import patch_name, published_value
 from durable_worker.protocol.payload import decoder_for, encode_payload
 from durable_worker.protocol.tasks import WorkflowTask
@@ -75,9 +76,21 @@ class Values(ContextBase):
 
         Recorded once; the last call for a key counts. Raises `PayloadError` for what has no JSON.
         """
-        name = published_value(checked_name(key, "published value"))
+        if self._replay.waiting.queries.holds(checked_name(key, "published value")):
+            raise RegistrationError(f"{key!r} is a query of this body, whose handler answers it")
+        name = published_value(key)
         payload = encode_payload(value, what=f"the published value {key!r}")
         self._replay.record(name, lambda: payload)
+
+    def on_query(self, name: str, handler: Callable[[], object]) -> None:
+        """Let clients ask for what `handler` returns: `client.query(run_id, name)`.
+
+        `handler` is called whenever the body comes to rest and when it ends, and its answer
+        recorded where it has changed: so it is there without a worker, too. It may only look at
+        what the body has; what it raises is the answer. Published under the key `name`, as by
+        `set_event`. Raises `RegistrationError` for a second handler of one name.
+        """
+        self._replay.waiting.queries.add(checked_name(name, "query"), handler)
 
     def patched(self, id: str) -> bool:
         """Whether this run takes the new way of a body that was changed under the same version.

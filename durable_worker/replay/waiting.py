@@ -13,13 +13,14 @@ Deliveries happen one at a time, and the body runs until it is idle in between.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from durable_worker.protocol.commands import AnyCommand
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
 from durable_worker.replay.journal import Journal, TurnAbortedError, caller_location
 from durable_worker.replay.loop import DeterministicLoop, DurableTimer
 from durable_worker.replay.operations import (
+    CANCELLED,
     DEADLINES,
     DELIVERED,
     IdlePoint,
@@ -29,26 +30,38 @@ from durable_worker.replay.operations import (
     Phase,
     Requested,
     Timer,
+    cancelled_marker,
     deadlines_marker,
     delivered_marker,
     read_deadlines,
     read_delivered,
     whole_milliseconds,
 )
+from durable_worker.replay.queries import Queries
 
 
 class Waiting:
-    """The outstanding operations of one body. `is_done` tells whether the body has ended."""
+    """The outstanding operations of one body.
 
-    def __init__(self, journal: Journal, is_done: Callable[[], bool]) -> None:
+    `is_done` tells whether the body has ended, `cancel` raises `CancelledError` where it waits.
+    """
+
+    def __init__(
+        self, journal: Journal, is_done: Callable[[], bool], cancel: Callable[[], None]
+    ) -> None:
         self.loop = DeterministicLoop(self)  # type: ignore[abstract]
         self.outstanding: dict[int, Operation] = {}
+        self.queries = Queries(journal)
+        self.is_cancelled = False
         self._journal = journal
         self._is_done = is_done
+        self._cancel = cancel
         self._abandoned: dict[int, Operation] = {}
         self._lost_waits: dict[str, list[Requested]] = {}
         self._point: IdlePoint | None = None
         self._phase = Phase()
+        self._given: list[int] = []
+        self._given_at = -1
         self.promised: list[int] = []
         """The seqs of children that must be started even if the body ends at once."""
 
@@ -84,9 +97,49 @@ class Waiting:
                 self._follow_marker()
             case marker if marker == DEADLINES:
                 self._read_deadlines()
-            case _:
+            case marker if marker == CANCELLED:
+                self._follow_cancellation()
+            case None:
                 return False
+            case _:
+                self._pass(self._journal.next_seq)
+                self.queries.follow()
         return True
+
+    def cancel_here(self) -> None:
+        """Cancel the body where it waits, with everything delivered that is there.
+
+        What it got since it last asked for something is in no other marker: this one names it.
+        """
+        journal = self._journal
+        seq = journal.take_seq()
+        delivered = self._given if self._given_at == seq else []
+        journal.recorded.append(cancelled_marker(seq, delivered))
+        self._begin_cancelled(seq)
+
+    def _follow_cancellation(self) -> None:
+        seq = self._journal.next_seq
+        self._deliver_what_is_named(seq)
+        self._begin_cancelled(seq)
+
+    def _begin_cancelled(self, seq: int) -> None:
+        self.is_cancelled = True
+        self._point = None
+        self._phase = Phase(since=seq)
+        self._cancel()
+        self.run_until_idle()
+
+    def _pass(self, seq: int) -> None:
+        """What is recorded at `seq` changes nothing in the body: it has asked for nothing."""
+        if self._given_at == seq:
+            self._given_at = seq + 1
+
+    def _note(self, at: int, seqs: Iterable[int]) -> None:
+        """Remember what the body got while `at` was the next seq."""
+        if self._given_at != at:
+            self._given_at = at
+            self._given = []
+        self._given += seqs
 
     def _deliver(self, seq: int) -> None:
         operation = self.outstanding.pop(seq)
@@ -99,8 +152,11 @@ class Waiting:
         self.run_until_idle()
 
     def _follow_marker(self) -> None:
+        self._deliver_what_is_named(self._journal.next_seq)
+        self._point = None
+
+    def _deliver_what_is_named(self, seq: int) -> None:
         journal = self._journal
-        seq = journal.next_seq
         event = journal.events[seq]
         journal.next_seq = seq + 1
         self._point = IdlePoint(frozenset(self.outstanding))
@@ -115,11 +171,11 @@ class Waiting:
                     location=self._first_location(),
                 )
             self._deliver(delivered)
-        self._point = None
 
     def _read_deadlines(self) -> None:
         journal = self._journal
         event = journal.events[journal.next_seq]
+        self._pass(journal.next_seq)
         journal.next_seq += 1
         for seq, deadline in read_deadlines(event).items():
             timer = self.outstanding.get(seq)
@@ -143,9 +199,14 @@ class Waiting:
         is_whole = all(seq in journal.events for seq in point.waiting)
         self._phase = Phase(journal.next_seq, point.waiting, is_part=not is_whole)
         if is_whole:
+            at = journal.next_seq
+            given: list[int] = []
             for seq in there:
                 if seq in self.outstanding:
+                    given.append(seq)
                     self._deliver(seq)
+            if journal.next_seq == at:
+                self._note(at, given)
             self._point = None
             return True
         marker_seq = journal.take_seq()
@@ -156,6 +217,7 @@ class Waiting:
                 self._deliver(seq)
         if journal.next_seq == marker_seq + 1 and not self._is_done():
             journal.next_seq = marker_seq
+            self._note(marker_seq, delivered[len(point.delivered) :])
             self._point = IdlePoint(point.waiting, tuple(delivered))
         else:
             journal.recorded.append(delivered_marker(marker_seq, delivered))
@@ -188,7 +250,16 @@ class Waiting:
         for timer in new:
             timer.deadline_ms = now_ms + timer.ms
         deadlines = {timer.seq: now_ms + timer.ms for timer in new}
-        self._journal.recorded.append(deadlines_marker(self._journal.take_seq(), deadlines))
+        seq = self._journal.take_seq()
+        self._pass(seq)
+        self._journal.recorded.append(deadlines_marker(seq, deadlines))
+
+    def answer_queries(self) -> None:
+        """Record the answers that have changed; the body asks for nothing by that."""
+        before = self._journal.next_seq
+        self.queries.record()
+        for seq in range(before, self._journal.next_seq):
+            self._pass(seq)
 
     # Operations
 
@@ -240,6 +311,7 @@ class Waiting:
         # The future that is saved would have had a number, and numbers decide the order of sets.
         self.loop.next_number()
         self._phase = Phase(since=journal.next_seq)
+        self._note(journal.next_seq, (seq,))
         return event
 
     def is_new_ground(self) -> bool:

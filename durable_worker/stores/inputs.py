@@ -62,7 +62,9 @@ class SignalMatched(Input, frozen=True, kw_only=True, tag="signal-matched"):
 
 
 class CancelRequested(Input, frozen=True, kw_only=True, tag="cancel"):
-    pass
+    """`is_final`: end the run at once, its body is not told and undoes nothing."""
+
+    is_final: bool = False
 
 
 class ChildEnded(Input, frozen=True, kw_only=True, tag="child-ended"):

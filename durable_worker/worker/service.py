@@ -309,7 +309,7 @@ class WorkerService:
             log.warning("control_message_ignored", reason=str(error))
             return
         if isinstance(message, CancelRun):
-            self._steps.cancel_run(message.run_id)
+            self._steps.cancel_run(message.run_id, message.seqs)
 
     def _on_workers(self, envelope: Envelope) -> None:
         if envelope.type == codec.MessageType.WHO:

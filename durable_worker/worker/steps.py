@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import Enum
 
 import anyio
@@ -78,7 +78,7 @@ class StepRunner:
         self._contexts: dict[str, set[StepContext]] = {}
         self._finished: OrderedDict[Key, StepResult] = OrderedDict()
         self._finished_bytes = 0
-        self._cancelled: OrderedDict[str, None] = OrderedDict()
+        self._cancelled: OrderedDict[tuple[str, int | None], None] = OrderedDict()
         self._is_ending = False
 
     async def handle(self, task: StepTask, delivery: Delivery) -> None:
@@ -168,13 +168,15 @@ class StepRunner:
         )
         return record
 
-    def cancel_run(self, run_id: str) -> None:
-        """Tell the run's steps that are running here, or that are on their way here."""
-        self._cancelled[run_id] = None
-        if len(self._cancelled) > REMEMBERED:
-            self._cancelled.popitem(last=False)
+    def cancel_run(self, run_id: str, seqs: Collection[int] | None = None) -> None:
+        """Tell the run's steps (only those at `seqs`) that run here, or are on their way here."""
+        for seq in (None,) if seqs is None else seqs:
+            self._cancelled[run_id, seq] = None
+            if len(self._cancelled) > REMEMBERED:
+                self._cancelled.popitem(last=False)
         for context in self._contexts.get(run_id, ()):
-            context.cancel()
+            if seqs is None or context.seq in seqs:
+                context.cancel()
 
     def give_back_waiting(self) -> None:
         """Hand messages whose step has not started yet back to their queues."""
@@ -272,7 +274,7 @@ class StepRunner:
             traceparent=task.traceparent,
             context=task.context,
         )
-        if task.run_id in self._cancelled:
+        if not self._cancelled.keys().isdisjoint(((task.run_id, None), (task.run_id, task.seq))):
             context.cancel()
         return context
 

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from durable_worker import (
+    RegistrationError,
     Retry,
     SideEffectFailedError,
     StepTimeoutError,
@@ -38,7 +40,7 @@ LEAVES = (
     *("publish", "event", "hook", "unused-hook"),
     *("impatient", "started", "forgotten", "break", "task"),
     *("replaced", "inserted", "removed"),
-    *("undone", "broken-effect", "unsupported", "listen"),
+    *("undone", "broken-effect", "unsupported", "listen", "answer", "cleanup"),
 )
 COMBINATIONS = ("sequence", "gather", "race", "group", "completed", "timeout", "saga")
 
@@ -114,6 +116,8 @@ async def _do(ctx: WorkflowContext, node: Do) -> str:  # noqa: PLR0912 - one for
             return await _do_with_handles(ctx, node, name)
         case "undone" | "broken-effect" | "unsupported" | "listen":
             return await _do_beside(ctx, node, name)
+        case "answer" | "cleanup":
+            return await _do_at_rest(ctx, node, name)
         case "hook" | "unused-hook":
             return await _called_back(ctx, name, is_awaited=node.kind == "hook")
         case _:
@@ -179,6 +183,22 @@ async def _do_beside(ctx: WorkflowContext, node: Do, name: str) -> str:
 
             ctx.on_signal(f"shared-{node.tag % 2}", handle)
             return "listening"
+
+
+async def _do_at_rest(ctx: WorkflowContext, node: Do, name: str) -> str:
+    """What happens when the body comes to rest, or is cancelled there."""
+    if node.kind == "cleanup":
+        try:
+            return str(await ctx.step(name, node.tag))
+        finally:
+            await ctx.step("clean-up", node.tag)
+    state = {"at": "start"}
+    with suppress(RegistrationError):  # the same part may come several times in one body
+        ctx.on_query(name, lambda: state)
+    state["at"] = str(await ctx.step(name, node.tag))
+    await ctx.sleep(node.tag + 1)
+    state["at"] = "end"
+    return "answered"
 
 
 async def _called_back(ctx: WorkflowContext, name: str, *, is_awaited: bool) -> str:

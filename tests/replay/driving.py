@@ -27,17 +27,25 @@ def resolve(operator: ModelOperator, seq: int, chance: Random) -> None:
 
 
 def drive(
-    worker: Worker, operator: ModelOperator, chance: Random, *, deploy: Worker | None = None
+    worker: Worker,
+    operator: ModelOperator,
+    chance: Random,
+    *,
+    deploy: Worker | None = None,
+    is_cancelled: bool = False,
 ) -> list[bytes]:
     """Run to the end with turns split, repeated, dropped and half applied; return the decisions.
 
     Every turn is decided twice: from the top, and by the body kept from earlier turns. `deploy`
-    takes the place of `worker` after some turns, when there is something new to decide about.
+    takes the place of `worker` after some turns, when there is something new to decide about. With
+    `is_cancelled` the run is cancelled after some turns, whether or not there is something new.
     """
+    cancel_after = chance.randrange(8) if is_cancelled else 400
     deploy_after = chance.randrange(8)
     kept: Replay | None = None
     decisions: list[bytes] = []
     for turn in range(400):
+        operator.is_cancelled = turn >= cancel_after
         task = operator.task()
         full = full_turn(worker, task, now_ms=operator.now_ms)
         if kept is not None and kept.can_continue(task):
@@ -62,7 +70,8 @@ def drive(
         operator.apply(full)
         waiting = sorted(operator.pending)
         assert waiting, "suspended with nothing that could ever come"
-        for seq in chance.sample(waiting, chance.randint(1, min(3, len(waiting)))):
+        least = 0 if turn + 1 == cancel_after else 1
+        for seq in chance.sample(waiting, chance.randint(least, min(3, len(waiting)))):
             resolve(operator, seq, chance)
         if deploy is not None and turn >= deploy_after:
             kept.dispose()

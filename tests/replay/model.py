@@ -44,6 +44,7 @@ class ModelOperator:
     deadlines: dict[int, int] = field(default_factory=dict)
     turn: int = 0
     final: WorkflowDecision | None = None
+    is_cancelled: bool = False
 
     def task(self) -> WorkflowTask:
         self.turn += 1
@@ -57,6 +58,7 @@ class ModelOperator:
             group=self.workflow,
             attempt=1,
             capabilities=self.capabilities,
+            cancel=self.is_cancelled or None,
         )
 
     def apply(self, decision: WorkflowDecision, *, only_first: int | None = None) -> None:

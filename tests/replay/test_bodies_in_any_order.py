@@ -108,6 +108,37 @@ def test_a_body_that_fails_calls_each_compensation_once(node: Node, seed: int) -
     assert len([each for each in calls if each.name == "undo-step"]) == len(undone)
 
 
+@given(node=nodes, seed=st.integers(0, 2**32))
+def test_a_cancelled_body_decides_the_same_kept_and_from_the_top_and_ends(
+    node: Node, seed: int
+) -> None:
+    worker, operator = worker_for(node), ModelOperator()
+    drive(worker, operator, Random(seed), is_cancelled=True)
+    assert operator.final is not None
+    ends = (DecisionStatus.CANCELLED, DecisionStatus.COMPLETED)
+    assert operator.final.status in ends, operator.final.error
+    for seq in list(operator.pending):
+        operator.resolve(seq, "late")  # results that came after the end
+    again = full_turn(worker, operator.task(), now_ms=operator.now_ms + 5_000)
+    assert (again.status, again.error) == (operator.final.status, operator.final.error)
+    assert again.output == operator.final.output
+
+
+@given(node=undone_nodes, seed=st.integers(0, 2**32))
+def test_a_body_that_is_cancelled_calls_each_compensation_once(node: Node, seed: int) -> None:
+    operator = ModelOperator()
+    drive(worker_for(node), operator, Random(seed), is_cancelled=True)
+    assert operator.final is not None
+    if operator.final.status is DecisionStatus.COMPLETED:
+        return  # it was cancelled too late
+    assert operator.final.status is DecisionStatus.CANCELLED
+    waited_for = [getattr(command, "name", "") for command in operator.pending.values()]
+    assert not [name for name in waited_for if name.startswith("undone-")]
+    calls = [each for each in operator.history.values() if each.kind is HistoryKind.CALL]
+    undone = [each for each in calls if (each.name or "").startswith("undone-")]
+    assert len([each for each in calls if each.name == "undo-step"]) == len(undone)
+
+
 def test_a_timer_keeps_its_deadline_while_results_arrive_beside_it() -> None:
     worker = worker_for(
         Combine("gather", (Do("sleep", 59), Combine("sequence", (Do("step", 0), Do("step", 1)))))

@@ -88,8 +88,8 @@ def _advance(draft: Draft, happened: _Progress | _Trouble) -> None:
             on_child_ended(draft, happened)
         case WorkflowAvailable(version=version):
             on_workflow_available(draft, version=version)
-        case CancelRequested():
-            on_cancel(draft)
+        case CancelRequested(is_final=is_final):
+            on_cancel(draft, is_final=is_final)
         case _:
             _mend(draft, happened)
 

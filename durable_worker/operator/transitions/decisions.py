@@ -20,7 +20,7 @@ from durable_worker.protocol.commands import (
 )
 from durable_worker.protocol.control import EngineEventType
 from durable_worker.protocol.failure import Failure
-from durable_worker.protocol.names import child_run_id, is_default
+from durable_worker.protocol.names import CANCELLED_MARKER, child_run_id, is_default
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.inputs import StartRun
@@ -40,6 +40,10 @@ def on_decision(draft: Draft, decision: WorkflowDecision) -> None:
         return
     has_grown = draft.run.is_dirty
     draft.update(task_id=None, is_dirty=False, recoveries=0)
+    if _ignores_cancellation(draft, decision):
+        _record(draft, decision.commands)
+        end_run(draft, RunStatus.CANCELLED, error=CANCELLED)
+        return
     match decision.status:
         case DecisionStatus.CONTINUE:
             _suspend(draft, decision.commands, has_grown=has_grown)
@@ -54,6 +58,16 @@ def on_decision(draft: Draft, decision: WorkflowDecision) -> None:
             end_run(draft, RunStatus.CANCELLED, error=decision.error or CANCELLED)
         case _:
             assert_never(decision.status)
+
+
+def _ignores_cancellation(draft: Draft, decision: WorkflowDecision) -> bool:
+    """Whether the worker goes on with a cancelled run as if it did not know of `cancel`."""
+    if draft.run.status is not RunStatus.CANCELLING:
+        return False
+    if decision.status is not DecisionStatus.CONTINUE:
+        return False
+    recorded = (each.name for each in decision.commands if isinstance(each, RecordStep))
+    return CANCELLED_MARKER not in recorded and not draft.has_recorded(CANCELLED_MARKER)
 
 
 def _suspend(draft: Draft, commands: Iterable[AnyCommand], *, has_grown: bool) -> None:
@@ -81,7 +95,7 @@ def _suspend(draft: Draft, commands: Iterable[AnyCommand], *, has_grown: bool) -
     if has_grown:
         draft.grow()
     elif draft.has_pending():
-        draft.update(status=RunStatus.SUSPENDED)
+        draft.update(status=draft.live_status(RunStatus.SUSPENDED))
         draft.emit(EngineEventType.RUN_SUSPENDED)
     elif has_recorded:
         draft.grow()

@@ -10,6 +10,7 @@ from durable_worker.protocol.base import Payload
 from durable_worker.protocol.control import EngineEvent, EngineEventType
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.runs import RunStatus
+from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.records import LAST_INSTANT, Checkpoint, CheckpointStatus, RunState
 from durable_worker.stores.views import iso_time
 
@@ -39,6 +40,12 @@ class Draft:
 
     def checkpoint(self, seq: int) -> Checkpoint | None:
         return self._changed.get(seq) or self._state.checkpoints.get(seq)
+
+    def has_recorded(self, name: str) -> bool:
+        return any(
+            each.kind is HistoryKind.STEP and each.name == name
+            for each in self._state.checkpoints.values()
+        )
 
     def put(self, checkpoint: Checkpoint) -> None:
         self._changed[checkpoint.seq] = checkpoint
@@ -72,13 +79,18 @@ class Draft:
         turn_no = self.run.turn_no + 1
         task_id = turn_id(self.run.id, turn_no)
         self.update(
-            status=RunStatus.RUNNING,
+            status=self.live_status(RunStatus.RUNNING),
             turn_no=turn_no,
             task_id=task_id,
             is_dirty=False,
             recoveries=recoveries,
         )
         self.add(SendTurn(self.run.id, task_id))
+
+    def live_status(self, status: RunStatus) -> RunStatus:
+        """A run that is being cancelled says so until it ends."""
+        is_cancelling = self.run.status is RunStatus.CANCELLING
+        return RunStatus.CANCELLING if is_cancelling else status
 
     def resolve(
         self, checkpoint: Checkpoint, *, output: Payload = UNSET, error: Failure | None = None

@@ -46,9 +46,19 @@ def report_to(parent: Parent, child: Run) -> ChildEnded:
     )
 
 
-def on_cancel(draft: Draft) -> None:
-    if not draft.run.status.is_terminal:
+def on_cancel(draft: Draft, *, is_final: bool) -> None:
+    """Tell the body, by a turn with `cancel`; a run whose body never began ends at once."""
+    if draft.run.status.is_terminal:
+        return
+    if is_final or draft.run.version is None:
         end_run(draft, RunStatus.CANCELLED, error=CANCELLED)
+    elif draft.run.status is not RunStatus.CANCELLING:
+        draft.update(status=RunStatus.CANCELLING)
+        # The answer to a turn that is out knows nothing of the cancellation: it is not waited for.
+        draft.start_turn(recoveries=draft.run.recoveries)
+        calls = [each.seq for each in draft.pending() if each.kind is HistoryKind.CALL]
+        if calls:
+            draft.add(BroadcastCancel(draft.run.id, tuple(calls)))
 
 
 def on_turn_poisoned(draft: Draft, poisoned: TurnPoisoned) -> None:

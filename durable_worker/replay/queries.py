@@ -1,0 +1,88 @@
+"""Answers to questions about a run, kept in its history.
+
+A query is answered by what its handler said when the body came to rest last, not by a worker that
+is asked: so the answer is there when no worker is, after the end of the run, and on any operator
+(protocol/README.md, "Composing a richer API", published values).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import UnsetType
+
+from durable_worker.errors import RegistrationError
+from durable_worker.protocol.base import Payload
+from durable_worker.protocol.commands import RecordStep
+from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.names import published_value
+from durable_worker.protocol.payload import encode_payload
+from durable_worker.replay.failures import failure_of
+from durable_worker.replay.journal import Journal, TurnAbortedError
+from durable_worker.replay.operations import recorded_event
+
+Answer = tuple[bytes, str | None]
+
+
+class Queries:
+    """The queries of one body; `journal.markers` holds the names of their answers."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._handlers: dict[str, Callable[[], Any]] = {}
+        self._known: dict[str, Answer] = {}
+
+    def add(self, key: str, handler: Callable[[], Any]) -> None:
+        """Raises `RegistrationError` if the body has a handler for `key` already."""
+        name = published_value(key)
+        if name in self._handlers:
+            raise RegistrationError(f"the query {key!r} has a handler already in this body")
+        self._handlers[name] = handler
+        self._journal.markers.add(name)
+
+    def holds(self, key: str) -> bool:
+        return published_value(key) in self._handlers
+
+    def follow(self) -> bool:
+        """Take the answer that is recorded at the next seq, if one is there."""
+        journal = self._journal
+        name = journal.marker()
+        if name is None or name not in self._handlers:
+            return False
+        event = journal.events[journal.next_seq]
+        self._known[name] = _answer(event.output, event.error)
+        journal.next_seq += 1
+        return True
+
+    def record(self) -> None:
+        """Ask every handler, and record what differs from the answer that is recorded."""
+        journal = self._journal
+        for name, handler in self._handlers.items():
+            output, error = self._ask(name, handler)
+            answer = _answer(output, error)
+            if self._known.get(name) == answer:
+                continue
+            self._known[name] = answer
+            seq = journal.take_seq()
+            record = RecordStep(seq=seq, name=name, output=output, error=error)
+            journal.recorded.append(record)
+            journal.extend([recorded_event(record)])
+
+    def _ask(self, name: str, handler: Callable[[], Any]) -> tuple[Payload, Failure | None]:
+        self._journal.is_sealed = True  # a durable operation in a handler would be asked for late
+        try:
+            return encode_payload(handler(), what=f"the answer to query {name!r}"), None
+        except TurnAbortedError:
+            error = RegistrationError(
+                f"the handler of query {name!r} calls a durable operation; it may only look at "
+                f"what the body has"
+            )
+        except Exception as raised:  # user code: a question must not cost the run
+            return encode_payload(None, what="no answer"), failure_of(raised)
+        finally:
+            self._journal.is_sealed = False
+        return encode_payload(None, what="no answer"), failure_of(error)
+
+
+def _answer(output: Payload, error: Failure | None) -> Answer:
+    encoded = b"null" if isinstance(output, UnsetType) else bytes(output)
+    return encoded, None if error is None else error.message
