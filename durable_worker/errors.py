@@ -108,6 +108,20 @@ class SideEffectFailedError(FailureError):
     noun = "side effect"
 
 
+class UpdateRejectedError(DurableError):
+    """The validator of an update has refused its argument. Attributes: `name`, `reason`.
+
+    A validator may raise it, or any other exception.
+    """
+
+    code = "update-rejected"
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"update {name!r} was rejected: {reason}")
+        self.name = name
+        self.reason = reason
+
+
 class StepCancelledError(DurableError):
     """Raised by `StepContext.raise_if_cancelled` once the run was cancelled."""
 

@@ -4,10 +4,12 @@ import asyncio
 import inspect
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar, overload
 
+from durable_worker.errors import UpdateRejectedError
 from durable_worker.protocol.names import event_subject, update_signal
-from durable_worker.protocol.payload import decoder_for
+from durable_worker.protocol.payload import PayloadDecoder, decoder_for, encode_payload
 from durable_worker.replay.arguments import (
     Timeout,
     caller,
@@ -17,6 +19,7 @@ from durable_worker.replay.arguments import (
     seconds,
 )
 from durable_worker.replay.base import Operation
+from durable_worker.replay.failures import message_of
 from durable_worker.replay.handles import ExternalTask, Webhook
 from durable_worker.replay.operations import Location
 from durable_worker.replay.performing import SignalWait, break_point, sleep, wait_signal
@@ -59,21 +62,47 @@ class Waits(Values):
 
     @overload
     def wait_update(
-        self, name: str, *, timeout: Timeout = None, returns: type[T]
+        self,
+        name: str,
+        *,
+        validate: Callable[[T], object] | None = None,
+        timeout: Timeout = None,
+        returns: type[T],
     ) -> Operation[T]: ...
     @overload
-    def wait_update(self, name: str, *, timeout: Timeout = None) -> Operation[Any]: ...
     def wait_update(
-        self, name: str, *, timeout: Timeout = None, returns: Any = None
+        self,
+        name: str,
+        *,
+        validate: Callable[[Any], object] | None = None,
+        timeout: Timeout = None,
+    ) -> Operation[Any]: ...
+    def wait_update(
+        self,
+        name: str,
+        *,
+        validate: Callable[[Any], object] | None = None,
+        timeout: Timeout = None,
+        returns: Any = None,
     ) -> Operation[Any]:
         """Wait for an update of this run, and return its argument; else like `wait_signal`.
+
+        `validate` rejects an argument by raising an exception or returning False; one that does not
+        fit `returns` is then rejected, too. The body goes on waiting, and the reason is published
+        under the key `update-rejected:<name>`.
 
         A NestJS operator sends one by `engine.update(run_id, name, argument)`; to any other it is
         the signal `update:<run id>:<name>`.
         """
         signal = update_signal(self.run_id, checked_name(name, "update"))
-        wait = SignalWait(signal, limit_of(timeout), decoder_for(returns))
-        return self._wait("wait_update", name, wait, caller())
+        decoder, limit = decoder_for(returns), limit_of(timeout)
+        if validate is None:
+            return self._wait("wait_update", name, SignalWait(signal, limit, decoder), caller())
+        location, token = caller(), self._journal.next_token()
+        check = partial(_validated, validate, decoder, name)
+        wait = SignalWait(signal, None, decoder_for(None))
+        coroutine = self._wait_for_valid(token, wait, limit, check, location)
+        return self._called(token, coroutine, "wait_update", name, location)
 
     @overload
     def wait_event(
@@ -161,6 +190,22 @@ class Waits(Values):
         self._journal.called(token, coroutine, method, name, location)
         return coroutine
 
+    async def _wait_for_valid(
+        self,
+        token: int,
+        wait: SignalWait,
+        limit: float | None,
+        check: Callable[[Any], Any],
+        location: Location,
+    ) -> Any:
+        async with asyncio.timeout(limit):
+            while True:
+                argument = await wait_signal(self._replay, token, wait, location=location)
+                try:
+                    return check(argument)
+                except UpdateRejectedError as rejected:
+                    self.set_event(f"update-rejected:{rejected.name}", rejected.reason)
+
     def _sleep(self, seconds: float, location: Location) -> Operation[None]:
         token = self._journal.next_token()
         coroutine = sleep(self._replay, token, seconds)
@@ -180,3 +225,19 @@ class Waits(Values):
         error = None if handling.cancelled() else handling.exception()
         if error is not None:
             self._replay.interrupt(error)
+
+
+def _validated(
+    validate: Callable[[Any], object], decoder: PayloadDecoder[Any], name: str, argument: Any
+) -> Any:
+    """The argument, read by `decoder`. Raises `UpdateRejectedError`."""
+    try:
+        payload = encode_payload(argument, what=f"update {name!r}")
+        value = decoder.decode(payload, what="the argument")
+        if validate(value) is False:
+            raise UpdateRejectedError(name, "the argument is not valid")
+    except UpdateRejectedError:
+        raise
+    except Exception as error:  # user code, and what does not fit its annotation
+        raise UpdateRejectedError(name, message_of(error)) from error
+    return value

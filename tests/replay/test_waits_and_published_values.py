@@ -18,7 +18,7 @@ from durable_worker.protocol.commands import (
     WaitSignal,
     WorkflowDecision,
 )
-from durable_worker.replay.operations import DELIVERED
+from durable_worker.replay.operations import DELIVERED, DURABLE_TIMERS
 from tests.replay.model import ModelOperator, full_turn
 
 Body = Callable[[WorkflowContext], Coroutine[Any, Any, Any]]
@@ -53,6 +53,50 @@ def test_an_update_is_a_signal_named_after_the_run() -> None:
         return await ctx.wait_update("approve", returns=Approval)
 
     assert asked(body) == [WaitSignal(seq=0, signal="update:run-1:approve")]
+
+
+async def approving(ctx: WorkflowContext) -> str:
+    def known(approval: Approval) -> bool:
+        if approval.by == "nobody":
+            raise ValueError("nobody is not a person")
+        return approval.by != "Eve"
+
+    try:
+        approval = await ctx.wait_update("approve", validate=known, timeout=60, returns=Approval)
+    except TimeoutError:
+        return "too late"
+    return approval.by
+
+
+def test_an_update_that_is_rejected_is_published_with_the_reason_and_waited_for_again() -> None:
+    operator = ModelOperator(capabilities=[DURABLE_TIMERS])
+    timer, wait = StartTimer(seq=0, ms=60_000), WaitSignal(seq=1, signal="update:run-1:approve")
+    assert turn(approving, operator).commands == [timer, wait]
+    seq = 1
+    for argument, reason in (
+        ({"by": "Eve"}, b'"the argument is not valid"'),
+        ({"by": "nobody"}, b'"nobody is not a person"'),
+        ({"bye": 1}, b'"the argument: Object missing required field `by`"'),
+    ):
+        operator.resolve(seq, argument)
+        marker, published, again = turn(approving, operator).commands[1:]
+        assert isinstance(marker, RecordStep)
+        assert marker.name == "durable:delivered"
+        name = "event:update-rejected:approve"
+        assert published == RecordStep(seq=seq + 2, name=name, output=Raw(reason))
+        assert again == WaitSignal(seq=seq + 3, signal="update:run-1:approve")
+        seq += 3
+    operator.resolve(seq, {"by": "Ada"})
+    assert bytes(turn(approving, operator).output) == b'"Ada"'
+
+
+def test_rejected_updates_do_not_move_the_deadline() -> None:
+    operator = ModelOperator()
+    turn(approving, operator)
+    operator.resolve(1, {"by": "Eve"})
+    turn(approving, operator)
+    operator.resolve(0)
+    assert bytes(turn(approving, operator).output) == b'"too late"'
 
 
 @pytest.mark.parametrize(

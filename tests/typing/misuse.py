@@ -48,6 +48,8 @@ async def checkout(ctx: WorkflowContext, order: Order) -> None:
     await ctx.sleep("1h")  # type: ignore[arg-type]
     await ctx.wait_signal("go", timeout=timedelta(1), returns="Order")  # type: ignore[call-overload]
     await ctx.wait_update("go", returns="Order")  # type: ignore[call-overload]
+    await ctx.wait_update("go", validate=charge, returns=int)  # type: ignore[arg-type]
+    ctx.on_query("state", 5)  # type: ignore[arg-type]
     await ctx.wait_event("go", match=[1])  # type: ignore[call-overload]
     await ctx.webhook(int)  # type: ignore[call-overload]
     answer: str = await ctx.webhook(returns=int)  # type: ignore[arg-type]

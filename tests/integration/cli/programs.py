@@ -59,6 +59,23 @@ async def lingering(ctx: WorkflowContext, seconds: float) -> str:
     return await ctx.step(linger, seconds)
 
 
+@worker.step("tidy")
+async def tidy(gate: str) -> None:
+    while not Path(gate).exists():
+        await asyncio.sleep(0.05)
+
+
+@worker.workflow("tidying")
+async def tidying(ctx: WorkflowContext, gate: str) -> None:
+    state = "working"
+    ctx.on_query("state", lambda: state)
+    try:
+        await ctx.wait_signal("never")
+    finally:
+        state = "tidying"
+        await ctx.step(tidy, gate)
+
+
 @worker.workflow("asking")
 async def asking(ctx: WorkflowContext, question: str) -> str:
     return await ctx.wait_signal(question, returns=str)

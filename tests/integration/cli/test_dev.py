@@ -84,6 +84,25 @@ def test_a_cancelled_run_is_cancelled_with_its_running_step(program: Program) ->
         assert "was cancelled" in ended.stderr
 
 
+def test_a_cancelled_run_says_that_it_is_cleaning_up_and_can_be_ended_at_once(
+    program: Program,
+) -> None:
+    with program.serving("dev", "app:worker", "--no-reload") as dev:
+        dev.wait_for("lease_acquired")
+        for run in ("r1", "r2"):
+            program.out("start", "tidying", "--input", f'"{run}.gate"', "--id", run)
+            done = program.run("cancel", run)
+            assert done.stderr.startswith(f"run {run} is cancelling\nIts body has been told")
+            assert program.out("query", run, "state") == '"tidying"'
+        assert program.run("cancel", "r1", "--now").stderr == "run r1 is cancelled\n"
+        program.write("r2.gate", "")
+        ended = program.run("start", "tidying", "--id", "r2", "--wait")
+        assert (ended.returncode, "was cancelled" in ended.stderr) == (1, True)
+        missing = program.run("query", "r2", "nosuch")
+        assert (missing.returncode, missing.stdout) == (1, "")
+        assert "does not answer the query 'nosuch': it has published 'state'" in missing.stderr
+
+
 def test_unknown_runs_are_told_apart_from_empty_ones(program: Program) -> None:
     with program.serving("dev", "app:worker", "--no-reload") as dev:
         dev.wait_for("lease_acquired")

@@ -1,19 +1,27 @@
 """The three ways of a client to an operator, with the real operator and worker behind them."""
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
 import anyio
 import pytest
 
-from durable_worker import FatalError, RegistrationError, StepContext, Worker, WorkflowContext
-from durable_worker.client import Client, broker_client, store_client
+from durable_worker import (
+    FatalError,
+    RegistrationError,
+    StepContext,
+    Undo,
+    Worker,
+    WorkflowContext,
+)
+from durable_worker.client import Client, RunHandle, broker_client, store_client
 from durable_worker.embedded import Embedded
 from durable_worker.errors import (
     NoOperatorError,
     PayloadError,
+    QueryFailedError,
     RunFailedError,
     RunNotFoundError,
     StoreError,
@@ -53,6 +61,39 @@ async def doubling(ctx: WorkflowContext, value: int) -> int:
 @worker.workflow("asking")
 async def asking(ctx: WorkflowContext, question: str) -> int:
     return await ctx.wait_signal(question, returns=int)
+
+
+released: list[str] = []
+
+
+@worker.step("reserve")
+async def reserve(item: str) -> str:
+    return f"{item} is reserved"
+
+
+@worker.step("release")
+async def release(undo: Undo[str, str], ctx: StepContext) -> None:
+    assert not ctx.cancelled
+    released.append(undo.output)
+
+
+@worker.step("attend")
+async def attend(item: str, ctx: StepContext) -> None:
+    while True:
+        ctx.raise_if_cancelled()
+        await anyio.sleep(0.005)
+
+
+@worker.workflow("reserving")
+async def reserving(ctx: WorkflowContext, item: str) -> None:
+    state = "reserving"
+    ctx.on_query("state", lambda: state)
+    try:
+        await ctx.step(reserve, item, compensate=release)
+        state = "reserved"
+        await ctx.step(attend, item)
+    finally:
+        state = "left"
 
 
 @worker.workflow("hanging")
@@ -96,6 +137,7 @@ async def over_a_transport(_directory: Path) -> AsyncIterator[Client]:
 )
 async def client(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Client]:
     way: AbstractAsyncContextManager[Client] = request.param(tmp_path)
+    released.clear()
     async with way as client:
         yield client
 
@@ -141,6 +183,47 @@ async def test_a_cancelled_run_ends_as_cancelled(client: Client) -> None:
     with pytest.raises(RunFailedError) as caught:
         await handle.result(timeout=PATIENCE)
     assert caught.value.status == "cancelled"
+
+
+async def test_a_cancelled_body_undoes_what_it_has_done(client: Client) -> None:
+    handle = await client.start(reserving, "seat 4")
+    await _is_reserved(handle)
+    assert released == []
+    await handle.cancel()
+    run = await handle.wait(timeout=PATIENCE)
+    assert (run.status, released) == (RunStatus.CANCELLED, ["seat 4 is reserved"])
+    assert await handle.query("state", returns=str) == "left"
+    timeline = (await handle.detail()).timeline
+    assert not [each for each in timeline if each.status == "pending"]
+
+
+async def test_a_run_that_is_cancelled_at_once_undoes_nothing(client: Client) -> None:
+    handle = await client.start(reserving, "seat 5")
+    await _is_reserved(handle)
+    await handle.cancel(compensate=False)
+    run = await handle.wait(timeout=PATIENCE)
+    assert (run.status, released) == (RunStatus.CANCELLED, [])
+    assert await handle.query("state") == "reserved"
+
+
+async def _is_reserved(handle: RunHandle[None]) -> None:
+    state = None
+    while state != "reserved":
+        await anyio.sleep(0.02)
+        with suppress(QueryFailedError, RunNotFoundError, NoOperatorError):
+            state = await handle.query("state", returns=str)
+
+
+async def test_a_query_without_an_answer_says_what_there_is(client: Client) -> None:
+    handle = await client.start(reserving, "seat 6")
+    await _is_reserved(handle)
+    with pytest.raises(QueryFailedError, match="it has published 'state' so far"):
+        await handle.query("nosuch")
+    with pytest.raises(PayloadError, match="the answer to query 'state'"):
+        await handle.query("state", returns=int)
+    with pytest.raises(RunNotFoundError):
+        await client.query("nosuch", "state")
+    await handle.cancel()
 
 
 async def test_runs_are_listed_by_status_and_workflow(client: Client) -> None:

@@ -188,8 +188,8 @@ class ScriptedWorker:
         )
 
     @property
-    def cancelled(self) -> list[str]:
-        return [each.run_id for each in self.controls if isinstance(each, CancelRun)]
+    def cancelled(self) -> set[str]:
+        return {each.run_id for each in self.controls if isinstance(each, CancelRun)}
 
     def _on_control(self, envelope: Envelope) -> None:
         self.controls.append(CONTROL.decode(envelope.body))

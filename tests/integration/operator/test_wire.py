@@ -13,6 +13,7 @@ from durable_worker.protocol.names import Names
 from durable_worker.protocol.payload import plain_json
 from durable_worker.protocol.runs import (
     AnyRequest,
+    CancelOptions,
     CancelRequest,
     GetRunDetail,
     ListRuns,
@@ -144,7 +145,8 @@ async def test_requests_are_answered_within_the_tenant(
             }
         ]
         assert not (await asker.ask(CancelRequest(run_id="b"))).ok
-        await asker.data(CancelRequest(run_id="b"), tenant="acme")
+        at_once = CancelOptions(compensate=False)
+        await asker.data(CancelRequest(run_id="b", opts=at_once), tenant="acme")
         detail = await asker.data(GetRunDetail(run_id="b"), tenant="acme")
         assert detail["run"]["status"] == "cancelled"
 

@@ -102,8 +102,8 @@ class Desk:
         queue = self.names.tasks(routing_token(name))
         await self.transport.send(queue, Envelope(message_type, body, protocol=protocol))
 
-    async def cancel(self, run_id: str) -> None:
-        body = codec.encode(CancelRun(run_id=run_id, sender="operator"))
+    async def cancel(self, run_id: str, *, seqs: list[int] | None = None) -> None:
+        body = codec.encode(CancelRun(run_id=run_id, seqs=seqs, sender="operator"))
         await self.transport.broadcast(self.names.control, Envelope(MessageType.CONTROL, body))
 
     # Reading

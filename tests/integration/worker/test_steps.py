@@ -307,6 +307,37 @@ async def test_a_cancel_that_overtakes_its_step_still_reaches_it(
     assert outputs == {"run-9": b"true", "run-8": b"false"}
 
 
+async def test_a_cancel_of_single_steps_spares_the_others_and_what_comes_later(
+    transport: MemoryTransport,
+) -> None:
+    worker = Worker()
+    started: list[int] = []
+    told = anyio.Event()
+
+    @worker.step("ask")
+    async def ask(ctx: StepContext) -> bool:
+        started.append(ctx.seq)
+        await told.wait()
+        return ctx.cancelled
+
+    async with serving(worker, transport, NAMES) as desk:
+        for seq in (0, 1):
+            await desk.send_step("ask", run_id="run-9", seq=seq)
+        await eventually(lambda: len(started) == 2)
+        await desk.cancel("run-9", seqs=[1, 2])
+        for seq in (2, 3):
+            await desk.send_step("ask", run_id="run-9", seq=seq)
+        await eventually(lambda: len(started) == 4)
+        told.set()
+        results = [await desk.result() for _ in range(4)]
+    assert {each.seq: bytes(each.output) for each in results} == {
+        0: b"false",
+        1: b"true",
+        2: b"true",
+        3: b"false",
+    }
+
+
 async def test_a_running_step_sends_heartbeats_with_its_step_id(
     transport: MemoryTransport,
 ) -> None:

@@ -64,7 +64,7 @@ def test_a_cancelled_run_stays_cancelled_whatever_arrives(
         if world.run.status.is_terminal:
             return
     leftovers = [*world.moves(), *world.losses()]
-    world.take(CancelRequested(run_id="r"))
+    world.take(CancelRequested(run_id="r", is_final=True))
     cancelled = world.run
     for each in leftovers:
         world.take(each)

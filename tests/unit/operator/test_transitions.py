@@ -41,6 +41,7 @@ from durable_worker.stores.records import (
     LAST_INSTANT,
     CheckpointStatus,
     Parent,
+    RunState,
 )
 from tests.unit.operator.samples import (
     NO,
@@ -231,7 +232,8 @@ def test_a_failure_without_a_reason_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    "by", [CancelRequested(run_id="r"), decision(status=DecisionStatus.CANCELLED)]
+    "by",
+    [CancelRequested(run_id="r", is_final=True), decision(status=DecisionStatus.CANCELLED)],
 )
 def test_cancelling_reaches_steps_children_and_the_parent(by: RunInput) -> None:
     step, child = pending(0), pending(1, HistoryKind.CHILD)
@@ -246,6 +248,69 @@ def test_cancelling_reaches_steps_children_and_the_parent(by: RunInput) -> None:
             Deliver(ChildEnded(run_id="p", seq=9, status=RunStatus.CANCELLED, error=error)),
         ),
     )
+
+
+def test_a_cancelled_body_is_told_by_a_turn_and_its_running_steps_by_their_seqs() -> None:
+    step, child = pending(0), pending(1, HistoryKind.CHILD)
+    cancelling = next_turn(suspended(status=RunStatus.CANCELLING))
+    assert moved(suspended(), step, child, by=CancelRequested(run_id="r")) == Transition(
+        replace(cancelling, status=RunStatus.CANCELLING),
+        (),
+        (SendTurn("r", "r#2"), BroadcastCancel("r", (0,))),
+    )
+
+
+def test_a_turn_that_is_out_is_not_waited_for_when_its_run_is_cancelled() -> None:
+    found = moved(a_run(is_dirty=True), by=CancelRequested(run_id="r"))
+    assert found.run is not None
+    assert (found.run.status, found.run.is_dirty) == (RunStatus.CANCELLING, False)
+    assert found.effects == (SendTurn("r", "r#2"),)
+    late = decision(status=DecisionStatus.COMPLETED)
+    assert apply(RunState(found.run), late, now=NOW) == NOTHING
+
+
+@pytest.mark.parametrize("status", [RunStatus.PENDING, RunStatus.SUSPENDED])
+def test_a_run_ends_at_once_if_its_body_never_began(status: RunStatus) -> None:
+    run = suspended(status=status, version=None)
+    found = moved(run, by=CancelRequested(run_id="r"))
+    assert found.run is not None
+    assert found.run.status is RunStatus.CANCELLED
+
+
+CANCELLED_HERE = RecordStep(seq=1, name="durable:cancelled", output=Raw(b"[]"))
+
+
+def test_a_run_is_cancelling_until_its_body_has_ended() -> None:
+    run = a_run(status=RunStatus.CANCELLING)
+    state = RunState(run, [pending(0, HistoryKind.SIGNAL)])
+    undo = ScheduleStep(seq=2, name="undo", group="default")
+    for by in (decision(CANCELLED_HERE, undo), result(seq=2), decision(task_id="r#2")):
+        found = apply(state, by, now=NOW)
+        assert found.run is not None
+        assert found.run.status is RunStatus.CANCELLING
+        state.absorb(found.run, found.checkpoints)
+    again = apply(state, CancelRequested(run_id="r"), now=NOW)
+    assert again == NOTHING
+    killed = apply(state, CancelRequested(run_id="r", is_final=True), now=NOW)
+    assert killed.run is not None
+    assert killed.run.status is RunStatus.CANCELLED
+
+
+def test_a_worker_that_does_not_know_of_cancellation_does_not_keep_the_run_alive() -> None:
+    step = ScheduleStep(seq=1, name="next", group="default")
+    note = RecordStep(seq=0, name="now#0", output=Raw(b"5"))
+    found = moved(a_run(status=RunStatus.CANCELLING), by=decision(note, step))
+    assert found.run is not None
+    assert found.run.status is RunStatus.CANCELLED
+    assert [each.seq for each in found.checkpoints] == [0]
+    assert not [each for each in found.effects if isinstance(each, SendStep)]
+
+
+@pytest.mark.parametrize("status", [DecisionStatus.COMPLETED, DecisionStatus.FAILED])
+def test_a_cancelled_body_may_end_otherwise(status: DecisionStatus) -> None:
+    found = moved(a_run(status=RunStatus.CANCELLING), by=decision(status=status))
+    assert found.run is not None
+    assert found.run.status.value == status.value
 
 
 def test_a_result_starts_a_turn_or_marks_the_run_dirty() -> None:
