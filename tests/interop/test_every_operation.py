@@ -143,6 +143,18 @@ def test_signals_are_handled_one_after_the_other_beside_the_body(
     assert [each for each in calls if "turn" in each] == [f"turn {n}" for n in range(3)]
 
 
+def test_no_signal_is_lost_that_comes_while_a_decision_of_its_run_is_applied(
+    control: Control, prefix: str
+) -> None:
+    keys = [f"{prefix} {number}" for number in range(3)]
+    runs = [start(control, "crowded", key, 20) for key in keys]
+    for number in range(20):
+        for key in keys:
+            control.signal(key, number)
+
+    assert [control.output(run) for run in runs] == [list(range(20))] * 3
+
+
 def test_a_body_sees_who_comes_first_the_same_way_at_every_replay(
     control: Control, prefix: str
 ) -> None:
