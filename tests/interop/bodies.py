@@ -222,12 +222,16 @@ async def policies(ctx: WorkflowContext, call: Call) -> list[Any]:
 
 @body
 async def patches(ctx: WorkflowContext, call: Call) -> list[str]:
-    """Waits before and after what was changed."""
+    """Waits before and after what was changed; history does not tell of a wait that goes on."""
+    is_new = os.environ.get(CODE) == "new"
+    ctx.on_signal(f"{call.key} poke", str)
     seen = [await ctx.step(act, Act(f"{call.key} begin"))]
     await ctx.wait_signal(f"{call.key} before")
-    if os.environ.get(CODE) == "new" and ctx.patched("check"):
+    if is_new and ctx.patched("check"):
         seen.append(await ctx.step(act, Act(f"{call.key} check")))
     seen.append(await ctx.step(act, Act(f"{call.key} work")))
+    if is_new and ctx.patched("report"):
+        seen.append(await ctx.step(act, Act(f"{call.key} report")))
     await ctx.wait_signal(f"{call.key} after")
     return seen
 
