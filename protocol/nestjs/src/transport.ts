@@ -209,7 +209,9 @@ export class RabbitMQTransport implements Transport, ControlPlane {
               if (!this.#dispatcher.isOutdated(result, attempt)) await this.#onResult?.(result);
             }),
           onDecision: (decision) =>
-            this.#consumers.inTurn(decision.runId, async () => this.#onDecision?.(decision)),
+            this.#consumers.inTurn(decision.runId, async () => {
+              if (this.#onDecision !== undefined) await this.#turns.apply(decision, this.#onDecision);
+            }),
         },
         keep: this.#settings.onDeadLetter,
         pause: (ms) => this.#broker.pause(ms),
