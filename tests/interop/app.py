@@ -1,9 +1,6 @@
 """The Python side of the interop tests: steps, and workflows that are driven by their operator."""
 
 import asyncio
-import os
-import sys
-import threading
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,20 +17,11 @@ from durable_worker import (
     WorkflowContext,
 )
 from tests.interop.journal import journal
+from tests.interop.lifeline import end_with_the_session
 
 worker = Worker()
 
-LIFELINE = "INTEROP_LIFELINE"
-"""Set where standard input ends together with the test session."""
-
-
-def _end_with_the_session() -> None:
-    sys.stdin.buffer.read()
-    os._exit(1)
-
-
-if LIFELINE in os.environ:
-    threading.Thread(target=_end_with_the_session, daemon=True).start()
+end_with_the_session()
 
 
 @dataclass

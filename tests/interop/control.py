@@ -144,6 +144,12 @@ class Control:
     def signal(self, token: str, payload: object = None) -> None:
         self.ask("POST", "/signal", {"token": token, "payload": payload})
 
+    def complete_task(self, run_id: str, name: str, value: object) -> None:
+        self.ask("POST", "/complete-task", {"runId": run_id, "name": name, "value": value})
+
+    def fail_task(self, run_id: str, name: str, error: object) -> None:
+        self.ask("POST", "/fail-task", {"runId": run_id, "name": name, "error": error})
+
     def published(self, run_id: str, key: str) -> Any:
         """The latest value of `ctx.set_event`."""
         return self.ask("GET", f"/event/{_quoted(run_id)}/{_quoted(key)}")["value"]

@@ -13,12 +13,12 @@ from typing import Self
 
 from durable_worker.protocol.names import Names, routing_token
 from tests.broker import amqp
-from tests.interop import app
+from tests.interop import acts, app
 from tests.interop.building import ROOT
 from tests.interop.control import Control, until
 from tests.interop.journal import VARIABLE
+from tests.interop.lifeline import LIFELINE
 
-LIFELINE = "INTEROP_LIFELINE"
 STOP_SECONDS = 15
 START_SECONDS = 60
 
@@ -88,6 +88,8 @@ class Process:
             self._process.stdin.close()
 
 
+APP, BODIES = "tests.interop.app", "tests.interop.bodies"
+"""The modules whose workers are served."""
 TYPESCRIPT = ("ts.double", "ts.refuse", "ts.work")
 OTHERS = ("py.future", "gpu.render")
 """Steps that single tests serve by hand."""
@@ -149,10 +151,10 @@ class House:
         command += ["--log-format", "json", *arguments]
         return self._start("worker", command, {VARIABLE: str(self.journal)})
 
-    def start_telling_worker(self, **environment: str) -> Process:
+    def start_telling_worker(self, module: str = APP, **environment: str) -> Process:
         """Start a worker that tells the journal which results were confirmed."""
         settings = {"AMQP_URL": self.url, "PREFIX": self.prefix, VARIABLE: str(self.journal)}
-        command = [sys.executable, "-m", "tests.interop.worker"]
+        command = [sys.executable, "-m", "tests.interop.worker", module]
         return self._start("worker", command, settings | environment)
 
     def _start(self, name: str, command: list[str], environment: dict[str, str]) -> Process:
@@ -183,7 +185,7 @@ def _stopped(process: Process) -> str | None:
 
 def _leave_nothing(url: str, names: Names) -> None:
     """Delete what a house declared: a broker of 1,024 file handles carries some 180 such queues."""
-    served = {*app.worker.steps, *(name for name, _ in app.worker.workflows), *TYPESCRIPT, *OTHERS}
+    served = {*app.worker.names(), *acts.worker.names(), *TYPESCRIPT, *OTHERS}
     tokens = [routing_token(name, partition) for name in served for partition in PARTITIONS]
     queues = [names.tasks(token) for token in tokens]
     queues += [names.results, names.decisions, names.step_events, names.start_run]

@@ -16,10 +16,10 @@ GROUPS = ("py.work", "py.small", "py.mixed", "py.slow-turn", "ts.work")
 EXPECTED = {"ts.mixed": [0, 1, 2, 3], "py.mixed": [0, 1, 2, 3, 4, 5]}
 
 
-def start_mixed(control: Control, count: int) -> list[str]:
-    """So many runs, every other one of a TypeScript workflow."""
+def start_mixed(control: Control, count: int, *, since: int = 0) -> list[str]:
+    """So many runs, numbered from `since`, every other one of a TypeScript workflow."""
     workflows = [("ts.mixed", "py.mixed")[n % 2] for n in range(count)]
-    names = [f"{workflow[:2]}{n}" for n, workflow in enumerate(workflows)]
+    names = [f"{workflow[:2]}{n}" for n, workflow in enumerate(workflows, since)]
     for workflow, name in zip(workflows, names, strict=True):
         control.start(workflow, name, run_id=name)
     return names
@@ -131,6 +131,25 @@ def test_runs_complete_while_the_operator_is_killed_again_and_again(house: House
 
     wait_for_all(control, runs, seconds=120)
     check_journal(house.journal, killed=killed)
+
+
+def test_one_of_two_operators_on_one_store_finishes_the_runs_of_the_one_that_was_killed(
+    house: House,
+) -> None:
+    first = house.start_operator()
+    killed = house.operator
+    second = house.start_operator()
+    house.start_telling_worker()
+    for control in (first, second):
+        control.wait_for_groups(*GROUPS)
+    runs = start_mixed(first, 20)
+    runs += start_mixed(second, 20, since=20)
+    wait_until_completed(second, 8)
+
+    pid = killed.kill()
+
+    wait_for_all(second, runs, seconds=60)
+    check_journal(house.journal, killed={pid})
 
 
 @pytest.mark.parametrize("how", ["stopped", "killed"])

@@ -1,10 +1,13 @@
-"""The worker of `app` as a process that tells the journal which results the broker has confirmed.
+"""A worker as a process that tells the journal which results the broker has confirmed.
 
-python -m tests.interop.worker   (AMQP_URL, PREFIX, KEPT_RUNS from the environment)
+python -m tests.interop.worker [MODULE]   (AMQP_URL, PREFIX, KEPT_RUNS, PARTITION from the
+environment; MODULE has a `worker`, by default `tests.interop.app`)
 """
 
+import importlib
 import os
 import signal
+import sys
 
 import anyio
 import structlog
@@ -14,7 +17,6 @@ from durable_worker.protocol.names import Names
 from durable_worker.transports.base import Envelope
 from durable_worker.transports.rabbitmq import RabbitTransport
 from durable_worker.worker.service import WorkerOptions, WorkerService
-from tests.interop import app
 from tests.interop.journal import journal
 
 
@@ -28,9 +30,14 @@ class TellingTransport(RabbitTransport):
 async def main() -> None:
     structlog.configure(processors=[structlog.processors.JSONRenderer()])
     names = Names(prefix=os.environ["PREFIX"])
-    options = WorkerOptions(concurrency=8, kept_runs=int(os.environ.get("KEPT_RUNS", "1000")))
+    options = WorkerOptions(
+        concurrency=8,
+        partition=os.environ.get("PARTITION"),
+        kept_runs=int(os.environ.get("KEPT_RUNS", "1000")),
+    )
+    module = importlib.import_module(sys.argv[1] if sys.argv[1:] else "tests.interop.app")
     async with TellingTransport(os.environ["AMQP_URL"], names=names) as transport:
-        service = WorkerService(app.worker, transport, names=names, options=options)
+        service = WorkerService(module.worker, transport, names=names, options=options)
         async with anyio.create_task_group() as group:
             group.start_soon(_stop_on_sigterm, service)
             await service.serve()

@@ -4,3 +4,4 @@ export { Names, routingToken } from './names.js';
 export type { DeadLetter, RabbitMQTransportOptions } from './options.js';
 export { RunRecovery, type RunRecoveryOptions } from './recovery.js';
 export { RabbitMQTransport } from './transport.js';
+export type { TurnStore } from './turns.js';

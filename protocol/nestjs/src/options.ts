@@ -1,6 +1,7 @@
 import { TransportOptionsError } from './errors.js';
 import { stderrLogger, type Logger } from './logger.js';
 import type { OnSignal } from './requests.js';
+import type { TurnStore } from './turns.js';
 
 export interface RabbitMQTransportOptions {
   /** `amqp://user:password@host:5672/vhost`, or `amqps://...`. */
@@ -34,6 +35,11 @@ export interface RabbitMQTransportOptions {
    * here what a tenant must not send. Without it such requests are answered `unsupported`.
    */
   onSignal?: OnSignal;
+  /**
+   * The engine's own store. With it, a signal or a child's end that comes while a decision of the
+   * same run is being applied does no harm; without it, one may be lost, or fail the run.
+   */
+  store?: TurnStore;
   logger?: Logger;
 }
 
@@ -57,6 +63,7 @@ export interface Settings {
   maxMessageBytes: number;
   onDeadLetter: ((letter: DeadLetter) => Promise<void>) | undefined;
   onSignal: OnSignal | undefined;
+  store: TurnStore | undefined;
   logger: Logger;
 }
 
@@ -90,6 +97,7 @@ export function settingsOf(options: RabbitMQTransportOptions, newId: () => strin
     maxMessageBytes: options.maxMessageBytes ?? 16 * MiB,
     onDeadLetter: options.onDeadLetter,
     onSignal: options.onSignal,
+    store: options.store,
     logger: options.logger ?? stderrLogger(),
   };
 }

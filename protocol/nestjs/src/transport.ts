@@ -35,6 +35,7 @@ import { Publisher } from './publisher.js';
 import { answerBeyondTheCore, Requests } from './requests.js';
 import { Settling } from './settling.js';
 import { Steps } from './steps.js';
+import { Turns } from './turns.js';
 import { attemptIn, RESENT_HEADER, type MessageType } from './wire.js';
 
 const ANSWER_PREFETCH = 200;
@@ -66,6 +67,7 @@ export class RabbitMQTransport implements Transport, ControlPlane {
   readonly #steps: Steps;
   readonly #liveSteps = new LiveSteps();
   readonly #settling = new Settling();
+  readonly #turns: Turns;
   readonly #listeners: Listeners;
   readonly #starting: (() => Promise<void>)[] = [];
   readonly #dispatcher: Dispatcher;
@@ -81,6 +83,7 @@ export class RabbitMQTransport implements Transport, ControlPlane {
     const { url, prefix, namespace, partition, logger, concurrency } = this.#settings;
     this.instanceId = this.#settings.instanceId;
     this.#names = new Names(prefix, namespace);
+    this.#turns = new Turns(this.#settings.store);
     this.#broker = new Broker(url, this.instanceId, logger);
     this.#publisher = new Publisher(this.#broker, this.#names, logger, this.#settings.maxMessageBytes);
     this.#listeners = new Listeners(this.#broker, this.#names, logger);
@@ -175,7 +178,7 @@ export class RabbitMQTransport implements Transport, ControlPlane {
   }
 
   async dispatchWorkflowTask(task: WorkflowTask): Promise<void> {
-    await this.#dispatcher.turn(task);
+    await this.#turns.send(task, (it) => this.#dispatcher.turn(it));
   }
 
   onResult(handler: Handler<StepResult>): void {
@@ -206,7 +209,9 @@ export class RabbitMQTransport implements Transport, ControlPlane {
               if (!this.#dispatcher.isOutdated(result, attempt)) await this.#onResult?.(result);
             }),
           onDecision: (decision) =>
-            this.#consumers.inTurn(decision.runId, async () => this.#onDecision?.(decision)),
+            this.#consumers.inTurn(decision.runId, async () => {
+              if (this.#onDecision !== undefined) await this.#turns.apply(decision, this.#onDecision);
+            }),
         },
         keep: this.#settings.onDeadLetter,
         pause: (ms) => this.#broker.pause(ms),
@@ -224,7 +229,7 @@ export class RabbitMQTransport implements Transport, ControlPlane {
       runOf: (decision) => decision.runId,
       handle: ({ value }) => {
         this.#liveSteps.onDecision(value);
-        return handler(value);
+        return this.#turns.apply(value, handler);
       },
     });
   }

@@ -46,6 +46,7 @@ describe('options', () => {
       maxMessageBytes: 16 * 1024 * 1024,
       onDeadLetter: undefined,
       onSignal: undefined,
+      store: undefined,
     });
   });
 

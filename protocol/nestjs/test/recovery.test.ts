@@ -268,6 +268,45 @@ describe('recovery', () => {
     assert.ok(total <= 12, `${total} pushes in five minutes`);
   });
 
+  it('is for the runs of its namespace', async () => {
+    const world = new World();
+    world.wire.isDying = true;
+    for (const namespace of ['acme', 'other']) {
+      await world.engine.start('charging', null, `run of ${namespace}`, { namespace });
+      await world.until(async () => (await world.run(`run of ${namespace}`)).status === 'suspended');
+    }
+    world.wire.isDying = false;
+    const { engine, store, wire: transport, lines: logger } = world;
+    const recovery = new RunRecovery({ engine, store, transport, silentForMs: 0, namespace: 'acme', logger });
+    for (let look = 0; look < 3; look += 1) {
+      mock.timers.tick(SILENCE);
+      await recovery.look();
+    }
+    assert.deepEqual(world.wire.resent.map(({ runId }) => runId), ['run of acme']);
+  });
+
+  for (const [what, changes] of Object.entries<Partial<WorkflowRun>>({
+    'was leased': { lockedBy: 'another', lockedUntil: 1_800_000_000_000 },
+    'was put to sleep again': { updatedAt: new Date(1_700_000_900_000) },
+    'got a turn': { awaitingDecisionTaskId: 'a turn' },
+    'has ended': { status: 'completed' },
+  })) {
+    it(`leaves a run alone that ${what} since the list of runs was read`, async () => {
+      const world = new World();
+      await world.started('elsewhere');
+      await world.store.updateRun('run-1', { awaitingDecisionTaskId: undefined, wakeAt: undefined });
+      assert.deepEqual(await world.looks(1), [0]);
+      const listCheckpoints = world.store.listCheckpoints.bind(world.store);
+      world.store.listCheckpoints = async (runId) => {
+        const checkpoints = await listCheckpoints(runId);
+        await world.store.updateRun(runId, changes);
+        return checkpoints;
+      };
+      assert.deepEqual(await world.looks(1), [0]);
+      assert.equal(world.wire.turns.length, 1);
+    });
+  }
+
   it('looks at once, then again and again, until it is stopped', async () => {
     const world = await unsent();
     mock.timers.tick(SILENCE);

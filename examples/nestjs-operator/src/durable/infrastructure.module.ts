@@ -12,10 +12,12 @@ const store = { provide: MikroOrmStateStore, inject: [MikroORM], useFactory: sto
 
 const transport = {
   provide: RabbitMQTransport,
-  useFactory: () =>
+  inject: [MikroOrmStateStore],
+  useFactory: (store: MikroOrmStateStore) =>
     new RabbitMQTransport({
       url: settings.amqpUrl,
       prefix: settings.prefix,
+      store,
       autoStart: false, // Operator.begin starts it, once every workflow is registered.
       logger: nestLogger('RabbitMQ'),
     }),

@@ -63,6 +63,27 @@ export class ControlController {
     return { delivered: (await this.engine.signal(token, payload)) !== null };
   }
 
+  @Post('complete-task')
+  async completeTask(
+    @Body() { runId, name, value }: { runId: string; name: string; value: unknown },
+  ): Promise<unknown> {
+    return { delivered: (await this.engine.completeTask(runId, name, value)) !== null };
+  }
+
+  @Post('fail-task')
+  async failTask(
+    @Body() { runId, name, error }: { runId: string; name: string; error: string },
+  ): Promise<unknown> {
+    return { delivered: (await this.engine.failTask(runId, name, error)) !== null };
+  }
+
+  /** From now on, runs of a workflow that Python serves start as that version. */
+  @Post('remote')
+  remote(@Body() { name, version }: { name: string; version: string }): unknown {
+    this.engine.remote(name, { group: name, version });
+    return {};
+  }
+
   @Post('cancel')
   async cancel(@Body() { runId }: { runId: string }): Promise<unknown> {
     await this.engine.cancel(runId);

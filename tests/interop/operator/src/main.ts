@@ -22,6 +22,7 @@ const transport = new RabbitMQTransport({
   prefix: settings.prefix,
   ...(settings.namespace === undefined ? {} : { namespace: settings.namespace }),
   autoStart: false,
+  store,
   onDeadLetter: (letter) => {
     deadLetters.push(letter);
     return Promise.resolve();
