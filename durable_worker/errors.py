@@ -33,6 +33,12 @@ class RegistrationError(DurableError):
     code = "registration"
 
 
+class InterceptorError(DurableError):
+    """An interceptor cannot be used, or changed a call to something that cannot be."""
+
+    code = "interceptor"
+
+
 class PayloadError(DurableError):
     """A value does not fit its annotation, or cannot be written as JSON."""
 

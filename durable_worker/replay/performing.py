@@ -22,13 +22,13 @@ from durable_worker.replay.turn import Replay
 class SignalWait(Struct, frozen=True):
     """What a body waits for: a signal of this name, or an event that fits this subject.
 
-    `limit` in seconds. The signal of an event also tells which wait it is for.
+    `limit` in seconds. `match` is that of an event, whose signal also tells which wait it is for.
     """
 
     subject: str
     limit: float | None
     decoder: PayloadDecoder[Any]
-    is_event: bool = False
+    match: bytes | None = None
 
 
 class StepCall(Struct, frozen=True, gc=False):
@@ -154,7 +154,11 @@ async def wait_signal(replay: Replay, token: int, wait: SignalWait, *, location:
     operation = replay.waiting.lost_wait(wait.subject)
     if operation is None:
         seq = replay.journal.take_seq()
-        name = event_signal(wait.subject, replay.run_id, seq) if wait.is_event else wait.subject
+        name = (
+            event_signal(wait.subject, replay.run_id, seq)
+            if wait.match is not None
+            else wait.subject
+        )
         request = WaitSignal(seq=seq, signal=name)
         operation = Requested(
             seq, HistoryKind.SIGNAL, name, location, request=request, subject=wait.subject

@@ -43,6 +43,7 @@ class Replay:
         self.journal = Journal()
         self.waiting = Waiting(self.journal, self._is_done)
         self.now_ms = 0
+        self.call_body: Callable[..., Awaitable[object]] = definition.fn
         self.on_failure: Callable[[BaseException], Awaitable[None]] | None = None
         self._task = task
         self._context_factory = context_factory
@@ -115,7 +116,7 @@ class Replay:
         context = self._context_factory(self, self._task)
         arguments = self.definition.arguments(self._task.input, context)
         try:
-            output = await self.definition.fn(*arguments)
+            output = await self.call_body(*arguments)
             if self._interruption is not None:
                 raise self._interruption
             return encode_payload(output, what=f"the output of workflow {self.definition.name!r}")

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from durable_worker.protocol.names import event_subject, update_signal
 from durable_worker.protocol.payload import decoder_for
@@ -23,6 +23,8 @@ from durable_worker.replay.performing import SignalWait, break_point, sleep, wai
 from durable_worker.replay.values import Values
 
 T = TypeVar("T")
+
+WaitMethod = Literal["wait_signal", "wait_update", "wait_event", "on_signal.wait"]
 
 Match = Mapping[str, Any] | None
 
@@ -93,8 +95,9 @@ class Waits(Values):
         noted the wait may be missed. Raises `TimeoutError` like `wait_signal`.
         """
         name = checked_name(name, "event")
-        subject = event_subject(name, match_json(match, name))
-        wait = SignalWait(subject, limit_of(timeout), decoder_for(returns), is_event=True)
+        matched = match_json(match, name)
+        subject = event_subject(name, matched)
+        wait = SignalWait(subject, limit_of(timeout), decoder_for(returns), matched)
         return self._wait("wait_event", name, wait, caller())
 
     @overload
@@ -149,13 +152,23 @@ class Waits(Values):
         of the body ends the handler, wherever it is.
         """
         wait = SignalWait(checked_name(name, "signal"), None, decoder_for(returns))
-        handling = asyncio.ensure_future(self._handle_each(wait, handler, caller()))
-        handling.add_done_callback(self._handled)
-        return handling
+        return self._start_handling(wait, handler, caller())
 
     # Inside
 
-    def _wait(self, method: str, name: str, wait: SignalWait, location: Location) -> Operation[Any]:
+    def _start_handling(
+        self, wait: SignalWait, handler: Callable[[Any], Any], location: Location
+    ) -> "asyncio.Task[None]":
+        handling = asyncio.ensure_future(self._handle_each(wait, handler, location))
+        handling.add_done_callback(self._handled)
+        return handling
+
+    def _next_signal(self, wait: SignalWait, location: Location) -> Operation[Any]:
+        return wait_signal(self._replay, self._journal.next_token(), wait, location=location)
+
+    def _wait(
+        self, method: WaitMethod, name: str, wait: SignalWait, location: Location
+    ) -> Operation[Any]:
         token = self._journal.next_token()
         coroutine = wait_signal(self._replay, token, wait, location=location)
         self._journal.called(token, coroutine, method, name, location)
@@ -171,8 +184,7 @@ class Waits(Values):
         self, wait: SignalWait, handler: Callable[[Any], Any], location: Location
     ) -> None:
         while True:
-            token = self._journal.next_token()
-            handled = handler(await wait_signal(self._replay, token, wait, location=location))
+            handled = handler(await self._next_signal(wait, location))
             if inspect.isawaitable(handled):
                 await handled
 
