@@ -10,7 +10,7 @@ from durable_worker.replay.arguments import caller
 from durable_worker.replay.base import Operation
 from durable_worker.replay.definitions import Directory, StepContextBase
 from durable_worker.replay.handles import ChildHandle
-from durable_worker.replay.logger import BodyLogger, LogSink
+from durable_worker.replay.logger import BodyLogger
 from durable_worker.replay.performing import run_child, run_local_step
 from durable_worker.replay.steps import Saga, StepCalls
 from durable_worker.replay.turn import Replay
@@ -31,9 +31,6 @@ class WorkflowContext(StepCalls, Waits):
 
     `run_id`, `workflow` and `version` identify the run.
     """
-
-    log_sink: LogSink | None = None
-    """Where `logger` writes; whoever runs the body sets it."""
 
     def __init__(
         self,
@@ -61,7 +58,7 @@ class WorkflowContext(StepCalls, Waits):
         """Logs through structlog, with the run's fields, and is silent while replaying."""
         if self._logger is None:
             fields = {"run_id": self.run_id, "workflow": self.workflow}
-            self._logger = BodyLogger(self.log_sink, lambda: self.is_replaying, fields)
+            self._logger = BodyLogger(self._replay.log_sink, lambda: self.is_replaying, fields)
         return self._logger
 
     # Steps

@@ -21,6 +21,7 @@ from durable_worker.protocol.tasks import HistoryEvent, HistoryKind, WorkflowTas
 from durable_worker.replay.definitions import WorkflowDefinition
 from durable_worker.replay.failures import failure_of
 from durable_worker.replay.journal import Journal, TurnAbortedError, same_run
+from durable_worker.replay.logger import LogSink
 from durable_worker.replay.operations import CALL_RETRY, DURABLE_TIMERS, RunLocally
 from durable_worker.replay.waiting import Waiting
 
@@ -45,6 +46,8 @@ class Replay:
         self.now_ms = 0
         self.call_body: Callable[..., Awaitable[object]] = definition.fn
         self.on_failure: Callable[[BaseException], Awaitable[None]] | None = None
+        self.log_sink: LogSink | None = None
+        """Where `ctx.logger` writes; set before the first turn."""
         self._task = task
         self._context_factory = context_factory
         self._main: asyncio.Task[Payload] | None = None

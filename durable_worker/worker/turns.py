@@ -105,9 +105,8 @@ class TurnRunner:
         return replay
 
     def _context(self, replay: Replay, task: WorkflowTask) -> WorkflowContext:
-        context = self._worker.new_context(replay, task, partition=self._partition)
-        context.log_sink = body_log
-        return context
+        replay.log_sink = body_log
+        return self._worker.new_context(replay, task, partition=self._partition)
 
     def _refuse(self, task: WorkflowTask) -> WorkflowDecision:
         known = names_of(self._worker.workflows.values())
