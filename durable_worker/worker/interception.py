@@ -183,7 +183,7 @@ def _overrides(interceptor: Interceptor, hook: str) -> bool:
 def _check(interceptor: object) -> None:
     if not isinstance(interceptor, Interceptor):
         hint = (
-            "make one: write `Audit()`, not `Audit`"
+            f"make one: write `{interceptor.__qualname__}()`"
             if isinstance(interceptor, type)
             else ("derive its class from durable_worker.interceptors.Interceptor")
         )
