@@ -198,6 +198,9 @@ class SleepOperation(Operation, frozen=True, kw_only=True):
         """The same sleep for other `seconds`."""
         return self._replaced(name=name, input=input, seconds=seconds)
 
+    def __str__(self) -> str:
+        return f"ctx.sleep({self.seconds:g})"
+
 
 class BodyExecution(Struct, frozen=True, kw_only=True):
     """One execution of a workflow body. `input` is what it is given; None if it takes none.

@@ -525,7 +525,7 @@ def test_an_operation_cannot_be_exchanged_for_another_kind() -> None:
         decide(body, Around(exchange), operator=history(called(0, "charge")))
     )
     assert code == "interceptor"
-    assert "proceeded with ctx.step('charge') in place of ctx.sleep()" in message
+    assert "proceeded with ctx.step('charge') in place of ctx.sleep(1)" in message
 
 
 def test_what_an_operation_does_not_have_cannot_be_replaced() -> None:
