@@ -1,55 +1,44 @@
 """The context that a body is given where interceptors wrap its operations."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from random import Random
-from typing import Any, Self, TypeVar, Unpack, cast
+from typing import Any, cast
 from uuid import UUID
 
 from msgspec import Raw, structs
 
-from durable_worker.protocol.base import Payload
 from durable_worker.protocol.names import event_subject, update_signal
 from durable_worker.protocol.payload import decoder_for, encode_payload, plain_json
 from durable_worker.protocol.tasks import WorkflowTask
 from durable_worker.replay.arguments import caller, checked_name, match_json
+from durable_worker.replay.chains import Chain, Performed, body_through
 from durable_worker.replay.context import WorkflowContext
 from durable_worker.replay.definitions import Directory
 from durable_worker.replay.handles import AroundWait, ChildHandle, ExternalTask, Webhook
+from durable_worker.replay.intercepted_steps import InterceptedSaga, InterceptedSteps
 from durable_worker.replay.interception import (
-    AnyOperation,
-    Awaited,
     Method,
     Operation,
     RunHooks,
     SleepOperation,
-    StepOperation,
     WaitOperation,
-    body_through,
-    run_at_once,
 )
 from durable_worker.replay.journal import caller_location
 from durable_worker.replay.operations import Location
 from durable_worker.replay.performing import (
     SignalWait,
-    StepCall,
     break_point,
-    call_step,
     run_child,
     run_local_step,
     sleep,
     wait_signal,
 )
-from durable_worker.replay.saga import Compensations
-from durable_worker.replay.steps import Saga, StepCalls, StepOptions
+from durable_worker.replay.steps import Saga
 from durable_worker.replay.turn import Replay
 from durable_worker.replay.waits import Match
-
-T = TypeVar("T")
-
-Performed = Coroutine[Any, Any, Any]
 
 
 def new_context(
@@ -68,119 +57,6 @@ def new_context(
         return plain
     chain = Chain(replay, hooks, plain)
     return InterceptedContext(replay, task, directory, partition=partition, chain=chain)
-
-
-class Chain:
-    """Takes the operations of one run through the hooks. `plain` is what performs values."""
-
-    def __init__(self, replay: Replay, hooks: RunHooks, plain: WorkflowContext) -> None:
-        self.replay = replay
-        self.hooks = hooks
-        self.plain = plain
-
-    def at_once(
-        self,
-        method: Method,
-        name: str,
-        location: Location,
-        perform: Callable[[Operation], T],
-        *,
-        input: object = None,
-    ) -> T:
-        asked = Operation(
-            method=method, name=name, asked_at=location, context=self.plain, input=input
-        )
-        return run_at_once(self.hooks.immediate, asked, perform, asked_at=location)
-
-    def awaited(
-        self,
-        operation: AnyOperation,
-        perform: Callable[[AnyOperation], Performed],
-        *,
-        shown_as: str | None = None,
-    ) -> Performed:
-        chain = Awaited(self.replay, self.hooks.operation, operation, perform)
-        return chain.start(shown_as or operation.method)
-
-    def wait_on_handle(
-        self,
-        name: str,
-        limit: float | None,
-        location: Location,
-        perform: Callable[[float | None], Performed],
-        *,
-        method: Method,
-        shown_as: str,
-    ) -> Performed:
-        asked = WaitOperation(
-            method=method, name=name, asked_at=location, context=self.plain, timeout=limit
-        )
-        return self.awaited(asked, lambda op: perform(op.timeout), shown_as=shown_as)
-
-
-class InterceptedSteps(StepCalls):
-    _chain: Chain
-    _step_method: Method = "step"
-
-    def step(
-        self,
-        step: Any,
-        input: object = None,
-        /,
-        *,
-        returns: Any = None,
-        compensate: Any = None,
-        **options: Unpack[StepOptions],
-    ) -> Performed:
-        location = caller()
-        call = self._step_call(step, returns, location, **options)
-        undo = None
-        if compensate is not None:
-            self._refuse_if_over()
-            undo = self._step_call(compensate, None, location)
-
-        def perform(operation: StepOperation) -> Performed:
-            token, changed = self._journal.next_token(), _changed(call, operation)
-            if undo is None:
-                return call_step(self._replay, token, changed, operation.input)
-            return self._compensations.watch(token, changed, operation.input, undo)
-
-        return self._chain.awaited(self._asked(self._step_method, call, input), perform)
-
-    def _intercept(self, chain: Chain, compensations: Compensations) -> None:
-        self._chain = chain
-        self._compensations = compensations
-        compensations.call_undo = self._call_undo
-
-    def _call_undo(self, call: StepCall, value: Payload) -> Performed:
-        shown = plain_json(value)
-
-        def perform(operation: StepOperation) -> Performed:
-            given = value if operation.input is shown else operation.input
-            token = self._journal.next_token()
-            return call_step(self._replay, token, _changed(call, operation), given)
-
-        return self._chain.awaited(self._asked("compensation", call, shown), perform)
-
-    def _asked(self, method: Method, call: StepCall, input: object) -> StepOperation:
-        return StepOperation(
-            method=method,
-            name=call.name,
-            asked_at=call.location,
-            context=self._chain.plain,
-            input=input,
-            retries=call.retry,
-            timeout=call.limit,
-            partition=call.partition,
-        )
-
-
-class InterceptedSaga(InterceptedSteps, Saga):
-    _step_method = "saga.step"
-
-    def intercept(self, chain: Chain) -> Self:
-        self._intercept(chain, self._compensations)
-        return self
 
 
 class InterceptedContext(InterceptedSteps, WorkflowContext):
@@ -285,7 +161,13 @@ class InterceptedContext(InterceptedSteps, WorkflowContext):
         return self._chain.at_once("on_signal", checked_name(name, "signal"), location, perform)
 
     def _next_signal(self, wait: SignalWait, location: Location) -> Performed:
-        return self._wait("on_signal.wait", wait.subject, wait, location)
+        def perform(operation: Operation) -> Performed:
+            changed = structs.replace(wait, subject=operation.name)
+            token = self._journal.next_token()
+            return wait_signal(self._replay, token, changed, location=location)
+
+        # Without a timeout to change: a handler that did not wait for ever would fail the run.
+        return self._ask("on_signal.wait", wait.subject, location, perform)
 
     def _wait(self, method: Method, name: str, wait: SignalWait, location: Location) -> Performed:
         asked = WaitOperation(
@@ -382,14 +264,3 @@ class InterceptedContext(InterceptedSteps, WorkflowContext):
             method=method, name=name, asked_at=location, context=self._chain.plain, input=input
         )
         return self._chain.awaited(asked, perform)
-
-
-def _changed(call: StepCall, operation: StepOperation) -> StepCall:
-    return StepCall(
-        operation.name,
-        operation.partition,
-        operation.retries,
-        operation.timeout,
-        call.decoder,
-        call.location,
-    )

@@ -1,21 +1,19 @@
-"""What interceptors see of a run, and the chains that lead from a body through them.
+"""What interceptors see of a run.
 
 These hooks run on the body's own loop and are replayed with it: what they do must be deterministic,
 and what they ask `context` for is numbered like what the body asks for.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from durable_worker.errors import InterceptorError
-from durable_worker.replay.arguments import Timeout, caller, checked_name, limit_of, positive_limit
-from durable_worker.replay.definitions import Retry, WorkflowDefinition, retry_policy
-from durable_worker.replay.journal import PROCEED
+from durable_worker.replay.arguments import Timeout, checked_name, limit_of, positive_limit
+from durable_worker.replay.definitions import Retry, retry_policy
 from durable_worker.replay.operations import Location, place_of
-from durable_worker.replay.turn import Replay
 
 if TYPE_CHECKING:
     from durable_worker.replay.context import WorkflowContext
@@ -227,113 +225,3 @@ class RunHooks(Struct, frozen=True):
     body: tuple[BodyHook, ...] = ()
     operation: tuple[OperationHook, ...] = ()
     immediate: tuple[ImmediateHook, ...] = ()
-
-
-class Awaited(Generic[AnyOperation]):
-    """One operation on its way through the hooks around awaited operations.
-
-    Each link is a coroutine that the journal knows of, so a hook that forgets to await `proceed`
-    is named like a body that forgets to await an operation.
-    """
-
-    def __init__(
-        self,
-        replay: Replay,
-        hooks: tuple[OperationHook, ...],
-        operation: AnyOperation,
-        perform: Callable[[AnyOperation], Coroutine[Any, Any, Any]],
-    ) -> None:
-        self._replay = replay
-        self._hooks = hooks
-        self._operation = operation
-        self._perform = perform
-
-    def start(self, shown_as: str) -> Coroutine[Any, Any, Any]:
-        """`shown_as` names the method where its `await` was forgotten."""
-        asked = self._operation
-        return self._called(0, asked, shown_as, asked.asked_at)
-
-    def _called(
-        self, index: int, operation: AnyOperation, method: str, location: Location
-    ) -> Coroutine[Any, Any, Any]:
-        journal = self._replay.journal
-        token = journal.next_token()
-        coroutine = self._run(index, token, operation)
-        journal.called(token, coroutine, method, operation.name, location)
-        return coroutine
-
-    async def _run(self, index: int, token: int, operation: AnyOperation) -> Any:
-        await self._replay.waiting.begin(token)
-        if index == len(self._hooks):
-            return await _stand_in(self._perform(operation), asked_at=operation.asked_at)
-
-        def proceed(changed: Operation) -> Coroutine[Any, Any, Any]:
-            checked = _same_kind(self._operation, changed)
-            return self._called(index + 1, checked, PROCEED, caller())
-
-        return await self._hooks[index](operation, proceed)
-
-
-async def _stand_in(operation: Awaitable[R], *, asked_at: Location) -> R:  # noqa: ARG001
-    # `caller_location` takes `asked_at` of this frame for the line that asks: see there.
-    return await operation
-
-
-def run_at_once(
-    hooks: tuple[ImmediateHook, ...],
-    operation: Operation,
-    perform: Callable[[Operation], R],
-    *,
-    asked_at: Location,
-) -> R:
-    """Take an operation that takes effect at once through its hooks.
-
-    `asked_at` of the innermost frame of this function is what `caller_location` finds.
-    """
-    if not hooks:
-        return perform(operation)
-
-    def proceed(changed: Operation) -> R:
-        checked = _same_kind(operation, changed)
-        return run_at_once(hooks[1:], checked, perform, asked_at=asked_at)
-
-    result: R = hooks[0](operation, proceed)
-    return result
-
-
-def body_through(
-    hooks: tuple[BodyHook, ...], definition: WorkflowDefinition, context: "WorkflowContext"
-) -> Callable[..., Awaitable[Any]]:
-    """What to call in place of the body. `context` is for the hooks."""
-
-    async def run(*arguments: Any) -> Any:
-        async def body(execution: BodyExecution) -> Any:
-            return await definition.fn(*definition.with_input(arguments, execution.input))
-
-        execution = BodyExecution(context=context, input=definition.input_among(arguments))
-        return await through(hooks, body)(execution)
-
-    return run
-
-
-def through(
-    hooks: tuple[Callable[[C, Proceed[C, R]], Awaitable[R]], ...], innermost: Proceed[C, R]
-) -> Proceed[C, R]:
-    """The chain of all hooks, the first outermost, around `innermost`."""
-    proceed = innermost
-    for hook in reversed(hooks):
-        proceed = _linked(hook, proceed)
-    return proceed
-
-
-def _linked(hook: Callable[[C, Proceed[C, R]], Awaitable[R]], rest: Proceed[C, R]) -> Proceed[C, R]:
-    return lambda call: hook(call, rest)
-
-
-def _same_kind(asked: AnyOperation, changed: Operation) -> AnyOperation:
-    if not isinstance(changed, type(asked)) or changed.method != asked.method:
-        raise InterceptorError(
-            f"an interceptor proceeded with {changed} in place of {asked}; pass on the operation "
-            f"itself, or what its `replace` returned"
-        )
-    return changed

@@ -24,7 +24,7 @@ from durable_worker.replay.values import Values
 
 T = TypeVar("T")
 
-WaitMethod = Literal["wait_signal", "wait_update", "wait_event", "on_signal.wait"]
+WaitMethod = Literal["wait_signal", "wait_update", "wait_event"]
 
 Match = Mapping[str, Any] | None
 

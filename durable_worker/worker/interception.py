@@ -9,13 +9,13 @@ from msgspec import Struct
 from durable_worker.errors import RegistrationError
 from durable_worker.protocol.commands import WorkflowDecision
 from durable_worker.protocol.tasks import WorkflowTask
+from durable_worker.replay.chains import through
 from durable_worker.replay.definitions import StepDefinition
 from durable_worker.replay.interception import (
     BodyExecution,
     Operation,
     Proceed,
     RunHooks,
-    through,
 )
 from durable_worker.worker.step_context import StepContext
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
 import msgspec
@@ -443,6 +443,81 @@ def test_interceptors_and_body_draw_from_one_source_of_random_numbers() -> None:
     assert len(set(drawn)) == 2
 
 
+def test_what_undoes_a_step_of_an_interceptor_is_run_with_the_bodys_own() -> None:
+    async def hold(call: Operation, proceed: Next) -> Any:
+        if call.method == "step":
+            await call.context.step("hold", compensate="let-go")
+        return await proceed(call)
+
+    async def body(ctx: WorkflowContext) -> None:
+        await ctx.step("charge")
+        raise FatalError("no")
+
+    operator = history(called(0, "hold"), called(1, "charge"))
+    (command,) = decide(body, Around(hold), operator=operator).commands
+    assert isinstance(command, ScheduleStep)
+    assert command.name == "let-go"
+
+
+def test_what_a_compensation_is_given_keeps_the_bytes_of_the_output() -> None:
+    async def body(ctx: WorkflowContext) -> None:
+        await ctx.step("charge", compensate="refund")
+        raise FatalError("no")
+
+    (command,) = decide(
+        body, Around(pass_on), operator=history(called(0, "charge", '{"amount": 1.50}'))
+    ).commands
+    assert isinstance(command, ScheduleStep)
+    assert bytes(command.input) == b'{"input":null,"output":{"amount": 1.50}}'
+
+
+def test_a_handler_can_be_given_the_signals_of_another_name() -> None:
+    def rename(call: Operation, proceed: Callable[[Operation], Any]) -> Any:
+        return proceed(call.replace(name=f"acme-{call.name}"))
+
+    async def count(call: Operation, proceed: Next) -> Any:
+        assert not isinstance(call, WaitOperation)
+        assert call.name == "acme-told"
+        return [await proceed(call)]
+
+    class Both(Around, AroundImmediate):
+        def __init__(self) -> None:
+            self.hook = count  # type: ignore[assignment]
+
+        def immediate(self, call: Operation, proceed: Callable[[Operation], Any], /) -> Any:
+            return rename(call, proceed)
+
+    told: list[object] = []
+
+    async def body(ctx: WorkflowContext) -> None:
+        ctx.on_signal("told", told.append)
+        await asyncio.Event().wait()
+
+    operator = ModelOperator()
+    (command,) = decide(body, Both(), operator=operator).commands
+    assert isinstance(command, WaitSignal)
+    assert command.signal == "acme-told"
+    operator.resolve(0, "news")
+    decide(body, Both(), operator=operator)
+    assert told == [["news"]]
+
+
+def test_sleeping_until_an_instant_reads_the_time_through_them() -> None:
+    seen: list[str] = []
+
+    def see(call: Operation, proceed: Callable[[Operation], Any]) -> Any:
+        seen.append(f"{call} at {call.location}")
+        return proceed(call) + timedelta(hours=1)
+
+    async def body(ctx: WorkflowContext) -> None:
+        await ctx.sleep_until(datetime.fromtimestamp(1_000, UTC) + timedelta(hours=2))
+
+    _, timer = decide(body, AroundImmediate(see)).commands
+    assert isinstance(timer, StartTimer)
+    assert timer.ms == 3_600_000
+    assert seen == [f"ctx.now() at {line_of(body, 1)}"]
+
+
 # Mistakes
 
 
@@ -496,6 +571,14 @@ def test_a_forgotten_await_in_the_body_names_its_line() -> None:
     code, message = failure_of(decide(body, Around(pass_on)))
     assert code == "never-awaited"
     assert f"ctx.step('charge', ...) was called at {line_of(body, 1)}" in message
+
+
+@pytest.mark.parametrize("call", ["sleep(1)", "wait_event('e')", "webhook().wait()", "child('c')"])
+def test_a_forgotten_await_reads_the_same_with_and_without_interceptors(call: str) -> None:
+    async def body(ctx: WorkflowContext) -> None:
+        eval(f"ctx.{call}", {"ctx": ctx})
+
+    assert failure_of(decide(body, Around(pass_on))) == failure_of(decide(body))
 
 
 def test_a_forgotten_await_in_an_interceptor_names_its_line() -> None:
