@@ -33,6 +33,12 @@ class RegistrationError(DurableError):
     code = "registration"
 
 
+class InterceptorError(DurableError):
+    """An interceptor cannot be used, or changed a call to something that cannot be."""
+
+    code = "interceptor"
+
+
 class PayloadError(DurableError):
     """A value does not fit its annotation, or cannot be written as JSON."""
 
@@ -106,20 +112,6 @@ class SideEffectFailedError(FailureError):
     """The function of a `ctx.side_effect` has raised; every replay raises the same."""
 
     noun = "side effect"
-
-
-class UpdateRejectedError(DurableError):
-    """The validator of an update has refused its argument. Attributes: `name`, `reason`.
-
-    A validator may raise it, or any other exception.
-    """
-
-    code = "update-rejected"
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"update {name!r} was rejected: {reason}")
-        self.name = name
-        self.reason = reason
 
 
 class StepCancelledError(DurableError):

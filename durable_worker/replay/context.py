@@ -10,6 +10,7 @@ from durable_worker.replay.arguments import caller
 from durable_worker.replay.base import Operation
 from durable_worker.replay.definitions import Directory, StepContextBase
 from durable_worker.replay.handles import ChildHandle
+from durable_worker.replay.logger import BodyLogger
 from durable_worker.replay.performing import run_child, run_local_step
 from durable_worker.replay.steps import Saga, StepCalls
 from durable_worker.replay.turn import Replay
@@ -40,7 +41,25 @@ class WorkflowContext(StepCalls, Waits):
         partition: str | None = None,
     ) -> None:
         super().__init__(replay, task, directory, partition=partition)
+        self._logger: BodyLogger | None = None
         replay.on_failure = self._compensations.undo
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether the body goes over what it did in an earlier turn; also while it is unwound.
+
+        For what must not happen twice and is no step, such as a metric. Never for what the body
+        asks for: that must be the same on every replay. In doubt it is False.
+        """
+        return self._replay.waiting.is_replaying
+
+    @property
+    def logger(self) -> BodyLogger:
+        """Logs through structlog, with the run's fields, and is silent while replaying."""
+        if self._logger is None:
+            fields = {"run_id": self.run_id, "workflow": self.workflow}
+            self._logger = BodyLogger(self._replay.log_sink, lambda: self.is_replaying, fields)
+        return self._logger
 
     # Steps
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from msgspec import NODEFAULT, Struct, UnsetType
 
-from durable_worker.errors import PayloadError, RegistrationError
+from durable_worker.errors import InterceptorError, PayloadError, RegistrationError
 from durable_worker.protocol.base import Payload
 from durable_worker.protocol.commands import RetryOptions
 from durable_worker.protocol.payload import PayloadDecoder, decoder_for
@@ -123,6 +123,25 @@ class _Definition:
         else:
             value = self.input_decoder.decode(payload, what=f"the input of {self.name!r}")
         return (*taken, value) if shape.context_first else (value, *taken)
+
+    def input_among(self, arguments: tuple[Any, ...]) -> Any:
+        """The input in what `arguments` returned; None if `fn` takes none."""
+        at = self._input_at
+        return None if at is None else arguments[at]
+
+    def with_input(self, arguments: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
+        """`arguments` with another input. Raises `InterceptorError` if `fn` takes none."""
+        at = self._input_at
+        if at is not None:
+            return (*arguments[:at], value, *arguments[at + 1 :])
+        if value is not None:
+            raise InterceptorError(f"{self.name!r} takes no input that could be replaced")
+        return arguments
+
+    @property
+    def _input_at(self) -> int | None:
+        shape = self._shape
+        return None if shape.input is None else int(shape.context_first)
 
     def check(self) -> None:
         """Raises `RegistrationError` if the annotations cannot be used."""

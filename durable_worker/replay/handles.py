@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -21,6 +21,21 @@ from durable_worker.replay.turn import Replay
 T = TypeVar("T")
 
 
+class AroundWait(Protocol):
+    """Makes the wait for an opened operation; `perform` waits for so many seconds.
+
+    `name` is what the operation is about, `location` who waits.
+    """
+
+    def __call__(
+        self,
+        name: str,
+        limit: float | None,
+        location: Location,
+        perform: Callable[[float | None], Coroutine[Any, Any, Any]],
+    ) -> Coroutine[Any, Any, Any]: ...
+
+
 class Opened(Generic[T]):
     """Any number of waits for one operation.
 
@@ -37,18 +52,27 @@ class Opened(Generic[T]):
         convert: Callable[[HistoryEvent], T],
         *,
         method: str,
+        name: str,
+        around: "AroundWait | None",
     ) -> None:
         self._replay = replay
         self._convert = convert
         self._method = method
+        self._name = name
+        self._around = around
         self._resolved = replay.waiting.open(operation)
 
     def wait(self, timeout: Timeout, location: Location) -> Coroutine[Any, Any, T]:
-        journal = self._replay.journal
+        journal, limit = self._replay.journal, limit_of(timeout)
+        if self._around is not None:
+            return self._around(self._name, limit, location, self._begin)
         token = journal.next_token()
-        coroutine = self._wait(token, limit_of(timeout))
+        coroutine = self._wait(token, limit)
         journal.called(token, coroutine, self._method, "", location)
         return coroutine
+
+    def _begin(self, limit: float | None) -> Coroutine[Any, Any, T]:
+        return self._wait(self._replay.journal.next_token(), limit)
 
     async def _wait(self, token: int, limit: float | None) -> T:
         await self._replay.waiting.begin(token)
@@ -63,7 +87,14 @@ class Webhook(Generic[T]):
     It is kept from its creation on, so a callback may come before anything awaits it.
     """
 
-    def __init__(self, replay: Replay, *, decoder: PayloadDecoder[T], location: Location) -> None:
+    def __init__(
+        self,
+        replay: Replay,
+        *,
+        decoder: PayloadDecoder[T],
+        location: Location,
+        around: AroundWait | None = None,
+    ) -> None:
         seq = replay.journal.take_seq()
         self.token = token = webhook_signal(replay.run_id, seq)
         self._opened = Opened(
@@ -71,6 +102,8 @@ class Webhook(Generic[T]):
             _signal_wait(seq, token, location),
             lambda event: decoder.decode(event.output, what=f"the payload of webhook {token!r}"),
             method="webhook().wait",
+            name=token,
+            around=around,
         )
 
     def wait(self, *, timeout: Timeout = None) -> Coroutine[Any, Any, T]:
@@ -93,7 +126,14 @@ class ChildHandle(Generic[T]):
     """
 
     def __init__(
-        self, replay: Replay, name: str, value: Payload, decoder: PayloadDecoder[T], at: Location
+        self,
+        replay: Replay,
+        name: str,
+        value: Payload,
+        decoder: PayloadDecoder[T],
+        at: Location,
+        *,
+        around: AroundWait | None = None,
     ) -> None:
         seq = replay.journal.take_seq()
         self.run_id = child_run_id(replay.run_id, seq)
@@ -106,7 +146,14 @@ class ChildHandle(Generic[T]):
 
         request = StartChild(seq=seq, workflow=name, input=value)
         operation = Requested(seq, HistoryKind.CHILD, name, at, request=request)
-        self._opened = Opened(replay, operation, output_of, method="start_child().result")
+        self._opened = Opened(
+            replay,
+            operation,
+            output_of,
+            method="start_child().result",
+            name=name,
+            around=around,
+        )
         replay.waiting.promised.append(seq)
 
     def result(self, *, timeout: Timeout = None) -> Coroutine[Any, Any, T]:
@@ -138,7 +185,13 @@ class ExternalTask(Generic[T]):
     """
 
     def __init__(
-        self, replay: Replay, name: str, *, decoder: PayloadDecoder[T], location: Location
+        self,
+        replay: Replay,
+        name: str,
+        *,
+        decoder: PayloadDecoder[T],
+        location: Location,
+        around: AroundWait | None = None,
     ) -> None:
         seq = replay.journal.take_seq()
         self.name = name
@@ -148,6 +201,8 @@ class ExternalTask(Generic[T]):
             _signal_wait(seq, token, location),
             lambda event: _value_of(event, name, decoder),
             method="task().wait",
+            name=name,
+            around=around,
         )
 
     def wait(self, *, timeout: Timeout = None) -> Coroutine[Any, Any, T]:

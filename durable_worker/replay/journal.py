@@ -5,7 +5,7 @@ import inspect
 import os
 import sys
 from collections.abc import Coroutine, Iterable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from msgspec import UnsetType
 
@@ -26,6 +26,9 @@ from durable_worker.replay.operations import (
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
 
+
+PROCEED = "proceed"
+"""In place of a method: the call by which an interceptor goes on with an operation."""
 
 _NAMED = (HistoryKind.CALL, HistoryKind.STEP)
 
@@ -167,7 +170,10 @@ class Journal:
             if not left:
                 return  # cancelled before they began
             _, method, name, location = left[0]
-            what = f"ctx.{method}({name!r}, ...)" if name else f"ctx.{method}(...)"
+            if method == PROCEED:
+                what = "proceed(...)"
+            else:
+                what = f"ctx.{method}({name!r}, ...)" if name else f"ctx.{method}(...)"
             self.fail(
                 NeverAwaitedError(
                     f"{what} was called at {place_of(location)} but never awaited, so it did not "
@@ -197,12 +203,18 @@ def _is_closed(coroutine: Coroutine[Any, Any, Any]) -> bool:
 
 
 def caller_location() -> Location | None:
-    """The innermost line of user code on the stack."""
+    """The innermost line of user code on the stack.
+
+    A frame of ours with a local `asked_at` stands in for the line that it holds: there an
+    interceptor has gone on with what a body asked for, and its own lines are not what asked.
+    """
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while frame is not None:
         file = frame.f_code.co_filename
         if not file.startswith((_OURS, _ASYNCIO)):
             return (frame.f_code, frame.f_lineno)
+        if "asked_at" in frame.f_code.co_varnames:
+            return cast("Location", frame.f_locals["asked_at"])
         frame = frame.f_back  # type: ignore[assignment]
     return None
 

@@ -1,6 +1,8 @@
 """The coroutines behind the context's operations: ask, wait, convert, try again."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from msgspec import UNSET, Struct
@@ -14,7 +16,7 @@ from durable_worker.protocol.payload import PayloadDecoder, encode_payload
 from durable_worker.protocol.retry import delay_before_next, may_retry
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
 from durable_worker.replay.definitions import Retry, StepDefinition
-from durable_worker.replay.failures import error_of
+from durable_worker.replay.failures import error_of, message_of
 from durable_worker.replay.operations import LocalStep, Location, Requested
 from durable_worker.replay.turn import Replay
 
@@ -22,13 +24,16 @@ from durable_worker.replay.turn import Replay
 class SignalWait(Struct, frozen=True):
     """What a body waits for: a signal of this name, or an event that fits this subject.
 
-    `limit` in seconds. The signal of an event also tells which wait it is for.
+    `limit` in seconds. `match` is that of an event, whose signal also tells which wait it is for.
+    What `check` raises on, or says False to, is recorded as `rejected_as`, and the wait goes on.
     """
 
     subject: str
     limit: float | None
     decoder: PayloadDecoder[Any]
-    is_event: bool = False
+    match: bytes | None = None
+    check: Callable[[Any], object] | None = None
+    rejected_as: str = ""
 
 
 class StepCall(Struct, frozen=True, gc=False):
@@ -151,20 +156,48 @@ async def run_local_step(
 
 async def wait_signal(replay: Replay, token: int, wait: SignalWait, *, location: Location) -> Any:
     await replay.waiting.begin(token)
+    if wait.check is not None:
+        return await _wait_until_valid(replay, wait, wait.check, location)
+    event = await _next_signal(replay, wait, wait.limit, location)
+    return wait.decoder.decode(event.output, what=f"the payload of signal {wait.subject!r}")
+
+
+async def _wait_until_valid(
+    replay: Replay, wait: SignalWait, check: Callable[[Any], object], location: Location
+) -> Any:
+    async with asyncio.timeout(wait.limit):
+        while True:
+            event = await _next_signal(replay, wait, None, location)
+            try:
+                value = wait.decoder.decode(event.output, what="the argument")
+                reason = "the argument is not valid" if check(value) is False else None
+            except Exception as error:  # user code, and what does not fit its annotation
+                reason = message_of(error)
+            if reason is None:
+                return value
+            why = partial(encode_payload, reason, what="the reason of the rejection")
+            replay.record(wait.rejected_as, why)
+
+
+async def _next_signal(
+    replay: Replay, wait: SignalWait, limit: float | None, location: Location
+) -> HistoryEvent:
     operation = replay.waiting.lost_wait(wait.subject)
     if operation is None:
         seq = replay.journal.take_seq()
-        name = event_signal(wait.subject, replay.run_id, seq) if wait.is_event else wait.subject
+        name = (
+            event_signal(wait.subject, replay.run_id, seq)
+            if wait.match is not None
+            else wait.subject
+        )
         request = WaitSignal(seq=seq, signal=name)
         operation = Requested(
             seq, HistoryKind.SIGNAL, name, location, request=request, subject=wait.subject
         )
-    if wait.limit is None:
-        event = await replay.waiting.wait(operation)
-    else:
-        async with asyncio.timeout(wait.limit):
-            event = await replay.waiting.wait(operation)
-    return wait.decoder.decode(event.output, what=f"the payload of signal {operation.name!r}")
+    if limit is None:
+        return await replay.waiting.wait(operation)
+    async with asyncio.timeout(limit):
+        return await replay.waiting.wait(operation)
 
 
 async def run_child(

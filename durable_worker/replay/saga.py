@@ -1,7 +1,7 @@
 """Undo what has been done: compensating steps, run in reverse when a scope or the body fails."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -32,6 +32,7 @@ class Compensations:
 
     def __init__(self, replay: Replay) -> None:
         self._replay = replay
+        self.call_undo: Callable[[StepCall, Payload], Coroutine[Any, Any, Any]] = self._call_undo
         self._open: list[tuple[StepCall, Payload]] = []
         self._running = 0
         self._settled = asyncio.Event()
@@ -94,12 +95,14 @@ class Compensations:
                 await self._settled.wait()
                 continue
             call, value = self._open.pop()
-            token = self._replay.journal.next_token()
             try:
-                await call_step(self._replay, token, call, value)
+                await self.call_undo(call, value)
             except Exception as failure:  # the others are undone all the same
                 notes.append(f"the compensation {call.name!r} failed too: {message_of(failure)}")
         return notes
+
+    def _call_undo(self, call: StepCall, value: Payload) -> Coroutine[Any, Any, Any]:
+        return call_step(self._replay, self._replay.journal.next_token(), call, value)
 
 
 class _Undoing:

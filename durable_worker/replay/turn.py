@@ -21,6 +21,7 @@ from durable_worker.protocol.tasks import HistoryEvent, HistoryKind, WorkflowTas
 from durable_worker.replay.definitions import WorkflowDefinition
 from durable_worker.replay.failures import cancellation, failure_of
 from durable_worker.replay.journal import Journal, TurnAbortedError, same_run
+from durable_worker.replay.logger import LogSink
 from durable_worker.replay.operations import (
     CALL_RETRY,
     DURABLE_TIMERS,
@@ -48,7 +49,10 @@ class Replay:
         self.journal = Journal()
         self.waiting = Waiting(self.journal, self._is_done, self._cancel)
         self.now_ms = 0
+        self.call_body: Callable[..., Awaitable[object]] = definition.fn
         self.on_failure: Callable[[BaseException], Awaitable[None]] | None = None
+        self.log_sink: LogSink | None = None
+        """Where `ctx.logger` writes; set before the first turn."""
         self._task = task
         self._context_factory = context_factory
         self._main: asyncio.Task[Payload] | None = None
@@ -114,7 +118,7 @@ class Replay:
         context = self._context_factory(self, self._task)
         arguments = self.definition.arguments(self._task.input, context)
         try:
-            output = await self.definition.fn(*arguments)
+            output = await self.call_body(*arguments)
             if self._interruption is not None:
                 raise self._interruption
             return encode_payload(output, what=f"the output of workflow {self.definition.name!r}")

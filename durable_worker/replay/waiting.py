@@ -328,6 +328,15 @@ class Waiting:
         undelivered = (*self.outstanding, *self._abandoned)
         return not any(seq in journal.events and seq not in phase.waiting for seq in undelivered)
 
+    @property
+    def is_replaying(self) -> bool:
+        """Whether an earlier turn has been where the body is now, as far as history tells.
+
+        Also while the body is unwound.
+        """
+        journal = self._journal
+        return journal.is_sealed or journal.told_seq >= self._phase.since
+
     def unsent(self) -> list[AnyCommand]:
         """The promised children that no decision so far can be relied on to have started.
 

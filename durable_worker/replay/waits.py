@@ -4,12 +4,10 @@ import asyncio
 import inspect
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from functools import partial
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
-from durable_worker.errors import UpdateRejectedError
-from durable_worker.protocol.names import event_subject, update_signal
-from durable_worker.protocol.payload import PayloadDecoder, decoder_for, encode_payload
+from durable_worker.protocol.names import event_subject, published_value, update_signal
+from durable_worker.protocol.payload import decoder_for
 from durable_worker.replay.arguments import (
     Timeout,
     caller,
@@ -19,13 +17,14 @@ from durable_worker.replay.arguments import (
     seconds,
 )
 from durable_worker.replay.base import Operation
-from durable_worker.replay.failures import message_of
 from durable_worker.replay.handles import ExternalTask, Webhook
 from durable_worker.replay.operations import Location
 from durable_worker.replay.performing import SignalWait, break_point, sleep, wait_signal
 from durable_worker.replay.values import Values
 
 T = TypeVar("T")
+
+WaitMethod = Literal["wait_signal", "wait_update", "wait_event"]
 
 Match = Mapping[str, Any] | None
 
@@ -95,14 +94,15 @@ class Waits(Values):
         the signal `update:<run id>:<name>`.
         """
         signal = update_signal(self.run_id, checked_name(name, "update"))
-        decoder, limit = decoder_for(returns), limit_of(timeout)
-        if validate is None:
-            return self._wait("wait_update", name, SignalWait(signal, limit, decoder), caller())
-        location, token = caller(), self._journal.next_token()
-        check = partial(_validated, validate, decoder, name)
-        wait = SignalWait(signal, None, decoder_for(None))
-        coroutine = self._wait_for_valid(token, wait, limit, check, location)
-        return self._called(token, coroutine, "wait_update", name, location)
+        rejected_as = published_value(f"update-rejected:{name}")
+        wait = SignalWait(
+            signal,
+            limit_of(timeout),
+            decoder_for(returns),
+            check=validate,
+            rejected_as=rejected_as,
+        )
+        return self._wait("wait_update", name, wait, caller())
 
     @overload
     def wait_event(
@@ -122,8 +122,9 @@ class Waits(Values):
         noted the wait may be missed. Raises `TimeoutError` like `wait_signal`.
         """
         name = checked_name(name, "event")
-        subject = event_subject(name, match_json(match, name))
-        wait = SignalWait(subject, limit_of(timeout), decoder_for(returns), is_event=True)
+        matched = match_json(match, name)
+        subject = event_subject(name, matched)
+        wait = SignalWait(subject, limit_of(timeout), decoder_for(returns), matched)
         return self._wait("wait_event", name, wait, caller())
 
     @overload
@@ -178,33 +179,27 @@ class Waits(Values):
         of the body ends the handler, wherever it is.
         """
         wait = SignalWait(checked_name(name, "signal"), None, decoder_for(returns))
-        handling = asyncio.ensure_future(self._handle_each(wait, handler, caller()))
-        handling.add_done_callback(self._handled)
-        return handling
+        return self._start_handling(wait, handler, caller())
 
     # Inside
 
-    def _wait(self, method: str, name: str, wait: SignalWait, location: Location) -> Operation[Any]:
+    def _start_handling(
+        self, wait: SignalWait, handler: Callable[[Any], Any], location: Location
+    ) -> "asyncio.Task[None]":
+        handling = asyncio.ensure_future(self._handle_each(wait, handler, location))
+        handling.add_done_callback(self._handled)
+        return handling
+
+    def _next_signal(self, wait: SignalWait, location: Location) -> Operation[Any]:
+        return wait_signal(self._replay, self._journal.next_token(), wait, location=location)
+
+    def _wait(
+        self, method: WaitMethod, name: str, wait: SignalWait, location: Location
+    ) -> Operation[Any]:
         token = self._journal.next_token()
         coroutine = wait_signal(self._replay, token, wait, location=location)
         self._journal.called(token, coroutine, method, name, location)
         return coroutine
-
-    async def _wait_for_valid(
-        self,
-        token: int,
-        wait: SignalWait,
-        limit: float | None,
-        check: Callable[[Any], Any],
-        location: Location,
-    ) -> Any:
-        async with asyncio.timeout(limit):
-            while True:
-                argument = await wait_signal(self._replay, token, wait, location=location)
-                try:
-                    return check(argument)
-                except UpdateRejectedError as rejected:
-                    self.set_event(f"update-rejected:{rejected.name}", rejected.reason)
 
     def _sleep(self, seconds: float, location: Location) -> Operation[None]:
         token = self._journal.next_token()
@@ -216,8 +211,7 @@ class Waits(Values):
         self, wait: SignalWait, handler: Callable[[Any], Any], location: Location
     ) -> None:
         while True:
-            token = self._journal.next_token()
-            handled = handler(await wait_signal(self._replay, token, wait, location=location))
+            handled = handler(await self._next_signal(wait, location))
             if inspect.isawaitable(handled):
                 await handled
 
@@ -225,19 +219,3 @@ class Waits(Values):
         error = None if handling.cancelled() else handling.exception()
         if error is not None:
             self._replay.interrupt(error)
-
-
-def _validated(
-    validate: Callable[[Any], object], decoder: PayloadDecoder[Any], name: str, argument: Any
-) -> Any:
-    """The argument, read by `decoder`. Raises `UpdateRejectedError`."""
-    try:
-        payload = encode_payload(argument, what=f"update {name!r}")
-        value = decoder.decode(payload, what="the argument")
-        if validate(value) is False:
-            raise UpdateRejectedError(name, "the argument is not valid")
-    except UpdateRejectedError:
-        raise
-    except Exception as error:  # user code, and what does not fit its annotation
-        raise UpdateRejectedError(name, message_of(error)) from error
-    return value

@@ -1,8 +1,8 @@
 """Run one attempt of a step and turn whatever happens into a result."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import anyio.to_thread
@@ -15,6 +15,9 @@ from durable_worker.replay.definitions import StepDefinition
 from durable_worker.replay.failures import failure_of
 from durable_worker.worker.step_context import StepContext, enter_step
 
+if TYPE_CHECKING:
+    from durable_worker.worker.interception import Interception
+
 Returned = Payload | Failure
 
 
@@ -25,6 +28,7 @@ async def invoke(
     *,
     threads: CapacityLimiter,
     is_given_up: Callable[[], bool],
+    interception: "Interception | None" = None,
 ) -> Returned:
     """The encoded output of the step, or its failure, whatever the step raises.
 
@@ -34,7 +38,15 @@ async def invoke(
     enter_step(context)
     try:
         arguments = definition.arguments(payload, context)
-        if definition.is_async:
+        if interception is not None and interception.step:
+
+            def call(given: tuple[Any, ...]) -> Awaitable[Any]:
+                if definition.is_async:
+                    return cast("Awaitable[Any]", definition.fn(*given))
+                return _in_thread(definition, given, threads)
+
+            output = await interception.run_step(definition, arguments, context, call)
+        elif definition.is_async:
             output = await definition.fn(*arguments)
         else:
             output = await _in_thread(definition, arguments, threads)

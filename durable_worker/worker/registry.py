@@ -1,11 +1,13 @@
 """What a worker serves: the steps and workflows that were registered on it."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from durable_worker.errors import RegistrationError
 from durable_worker.protocol.names import routing_token
+from durable_worker.protocol.tasks import WorkflowTask
 from durable_worker.replay.arguments import Timeout, positive_limit
+from durable_worker.replay.context import WorkflowContext
 from durable_worker.replay.definitions import (
     Retry,
     StepDefinition,
@@ -13,6 +15,10 @@ from durable_worker.replay.definitions import (
     location_of,
     retry_policy,
 )
+from durable_worker.replay.turn import Replay
+
+if TYPE_CHECKING:
+    from durable_worker.worker.interception import Interception, Interceptor
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,7 +29,16 @@ class Worker:
     Holds no connection and starts nothing: `durable-worker run module:worker` serves it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, interceptors: "Sequence[Interceptor]" = ()) -> None:
+        """`interceptors` wrap what this worker runs, the first outermost.
+
+        Raises `RegistrationError` for one that cannot be used.
+        """
+        self.interception: Interception | None = None
+        if interceptors:
+            from durable_worker.worker.interception import interception_of
+
+            self.interception = interception_of(interceptors)
         self.steps: dict[str, StepDefinition] = {}
         self.workflows: dict[tuple[str, str], WorkflowDefinition] = {}
         self._steps_by_function: dict[Callable[..., Any], StepDefinition] = {}
@@ -79,6 +94,17 @@ class Worker:
             return function
 
         return register
+
+    def new_context(
+        self, replay: Replay, task: WorkflowTask, *, partition: str | None = None
+    ) -> WorkflowContext:
+        """The context for a body of this worker, with its interceptors around it."""
+        if self.interception is None:
+            return WorkflowContext(replay, task, self, partition=partition)
+        from durable_worker.replay.intercepted import new_context
+
+        hooks = self.interception.run
+        return new_context(replay, task, self, partition=partition, hooks=hooks)
 
     def step_of(self, fn: Callable[..., Any]) -> StepDefinition | None:
         return self._steps_by_function.get(fn)

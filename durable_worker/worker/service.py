@@ -117,6 +117,9 @@ class WorkerService:
             partition=self._options.partition,
             kept=self._options.kept_runs,
         )
+        interception = self._worker.interception
+        decide = self._turns.decide
+        self._decide = decide if interception is None else interception.around_turns(decide)
         if not await self._connected():
             return
         try:
@@ -256,7 +259,7 @@ class WorkerService:
             return
         self._live.started(task.task_id, Heartbeat(run_id=task.run_id, seq=0, group=task.group))
         try:
-            decision = await self._turns.decide(task)
+            decision = await self._decide(task)
         finally:
             self._live.ended(task.task_id)
         level = log.warning if decision.status is DecisionStatus.FAILED else log.debug

@@ -255,7 +255,12 @@ class StepRunner:
         self._live.started(context, _heartbeat(task))
         try:
             return await invoke(
-                definition, task.input, context, threads=self._threads, is_given_up=is_given_up
+                definition,
+                task.input,
+                context,
+                threads=self._threads,
+                is_given_up=is_given_up,
+                interception=self._worker.interception,
             )
         finally:
             self._live.ended(context)

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 import anyio
+import structlog
 
 from durable_worker.errors import RegistrationError
 from durable_worker.protocol.commands import DecisionStatus, RecordStep, WorkflowDecision
@@ -12,12 +13,15 @@ from durable_worker.protocol.tasks import WorkflowTask
 from durable_worker.replay.context import WorkflowContext
 from durable_worker.replay.definitions import names_of
 from durable_worker.replay.failures import failure_of
+from durable_worker.replay.logger import LogSink
 from durable_worker.replay.operations import LocalStep, RunLocally
 from durable_worker.replay.turn import Replay
 from durable_worker.worker.registry import Worker
 
 KEPT_BYTES = 128 * 1024 * 1024
 """Bytes of history in the bodies that are kept, at the most."""
+
+body_log: LogSink = structlog.get_logger("durable_worker.workflow")
 
 LocalRunner = Callable[[WorkflowTask, LocalStep], Awaitable[RecordStep]]
 
@@ -101,7 +105,8 @@ class TurnRunner:
         return replay
 
     def _context(self, replay: Replay, task: WorkflowTask) -> WorkflowContext:
-        return WorkflowContext(replay, task, self._worker, partition=self._partition)
+        replay.log_sink = body_log
+        return self._worker.new_context(replay, task, partition=self._partition)
 
     def _refuse(self, task: WorkflowTask) -> WorkflowDecision:
         known = names_of(self._worker.workflows.values())

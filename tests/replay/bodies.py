@@ -15,6 +15,7 @@ from durable_worker import (
     Worker,
     WorkflowContext,
 )
+from durable_worker.interceptors import Interceptor
 
 
 @dataclass(frozen=True)
@@ -270,9 +271,11 @@ def before_the_patches(node: Node) -> Node:
             return node
 
 
-def worker_for(node: Node, *, fails: bool = False) -> Worker:
+def worker_for(
+    node: Node, *, fails: bool = False, interceptors: Sequence[Interceptor] = ()
+) -> Worker:
     """Serves a body; one that `fails` does so with the error of a step, after the rest."""
-    worker = Worker()
+    worker = Worker(interceptors=interceptors)
 
     @worker.workflow("flow")
     async def flow(ctx: WorkflowContext) -> list[str]:

@@ -108,7 +108,7 @@ class ModelOperator:
 
 def new_replay(worker: Worker, task: WorkflowTask) -> Replay:
     definition: WorkflowDefinition = worker.workflows[task.workflow, task.workflow_version]
-    return Replay(definition, task, lambda replay, t: WorkflowContext(replay, t, worker))
+    return Replay(definition, task, worker.new_context)
 
 
 LocalStepRunner = Callable[[str, int, Any], RecordStep]

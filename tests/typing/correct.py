@@ -1,6 +1,7 @@
 """Calls that must type-check, with the types that come out."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, assert_type
 
@@ -14,6 +15,18 @@ from durable_worker import (
     Worker,
     WorkflowContext,
 )
+from durable_worker.interceptors import (
+    BodyExecution,
+    Interceptor,
+    Operation,
+    Proceed,
+    SleepOperation,
+    StepExecution,
+    StepOperation,
+    TurnExecution,
+    WaitOperation,
+)
+from durable_worker.protocol.commands import WorkflowDecision
 
 
 class Order:
@@ -143,3 +156,43 @@ async def checkout(ctx: WorkflowContext, order: Order) -> str:
     # A decorated function stays a plain function.
     assert_type(await reserve(order), int)
     return "done"
+
+
+class Around(Interceptor):
+    async def step(self, call: StepExecution, proceed: Proceed[StepExecution, Any], /) -> Any:
+        assert_type(call.context, StepContext)
+        return await proceed(call.replace(input=[call.input]))
+
+    async def turn(
+        self, call: TurnExecution, proceed: Proceed[TurnExecution, WorkflowDecision], /
+    ) -> WorkflowDecision:
+        assert_type(await proceed(call), WorkflowDecision)
+        return await proceed(call.replace(task=call.task))
+
+    async def body(self, call: BodyExecution, proceed: Proceed[BodyExecution, Any], /) -> Any:
+        call.context.logger.bind(version=call.context.version).info("begun")
+        return await proceed(call.replace(input=1))
+
+    async def operation(self, call: Operation, proceed: Proceed[Operation, Any], /) -> Any:
+        match call:
+            case StepOperation(retries=None):
+                assert_type(call.timeout, float | None)
+                return await proceed(call.replace(retries=3, timeout=timedelta(1), partition="eu"))
+            case WaitOperation(method="wait_signal", timeout=None):
+                return await proceed(call.replace(name=f"acme-{call.name}", timeout=60))
+            case SleepOperation(seconds=seconds):
+                return await proceed(call.replace(seconds=seconds / 2))
+            case _:
+                assert_type(call.is_replaying, bool)
+                return None if call.method == "breakpoint" else await proceed(call)
+
+    def immediate(self, call: Operation, proceed: Callable[[Operation], Any], /) -> Any:
+        return proceed(call.replace(input={}) if call.method == "set_event" else call)
+
+
+class OtherNames(Interceptor):
+    async def step(self, attempt: StepExecution, rest: Proceed[StepExecution, Any]) -> Any:
+        return await rest(attempt)
+
+
+intercepted = Worker(interceptors=[Around(), OtherNames()])

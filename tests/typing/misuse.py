@@ -1,8 +1,21 @@
 """Calls that must not type-check: each ignore here is an error if it were not needed."""
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from durable_worker import StepContext, Undo, Worker, WorkflowContext
+from durable_worker.interceptors import (
+    BodyExecution,
+    Interceptor,
+    Operation,
+    Proceed,
+    SleepOperation,
+    StepExecution,
+    StepOperation,
+    TurnExecution,
+)
+from durable_worker.protocol.commands import WorkflowDecision
 
 
 class Order:
@@ -77,3 +90,52 @@ async def checkout(ctx: WorkflowContext, order: Order) -> None:
 worker.step("x", timeout="1h")  # type: ignore[arg-type]
 worker.step("x", retries=1.5)  # type: ignore[arg-type]
 worker.workflow("x", version=1)  # type: ignore[arg-type]
+
+
+class Wrong(Interceptor):
+    async def step(self, call: StepExecution, proceed: Proceed[StepExecution, Any], /) -> Any:
+        await proceed(call.context)  # type: ignore[arg-type]
+        call.replace(inputs=1)  # type: ignore[call-arg]
+        call.input = 1  # type: ignore[misc]
+
+    async def turn(
+        self, call: TurnExecution, proceed: Proceed[TurnExecution, WorkflowDecision], /
+    ) -> WorkflowDecision:
+        await proceed()  # type: ignore[call-arg]
+        output: int = await proceed(call)  # type: ignore[assignment]
+        del output
+        return await proceed(call)
+
+    async def body(self, call: BodyExecution, proceed: Proceed[BodyExecution, Any], /) -> Any:
+        await proceed(call.context)  # type: ignore[arg-type]
+
+    async def operation(self, call: Operation, proceed: Proceed[Operation, Any], /) -> Any:
+        call.replace(retries=1)  # type: ignore[call-arg]
+        if isinstance(call, StepOperation):
+            call.replace(retries="3")  # type: ignore[arg-type]
+            call.replace(timeout="1h")  # type: ignore[arg-type]
+            call.retries = None  # type: ignore[misc]
+        if isinstance(call, SleepOperation):
+            call.replace(seconds=timedelta(1))  # type: ignore[arg-type]
+        return proceed(call).output  # type: ignore[attr-defined]
+
+
+class WrongSignatures(Interceptor):
+    async def step(self, call: StepExecution) -> Any: ...  # type: ignore[override]
+
+    async def turn(  # type: ignore[override]
+        self, call: TurnExecution, proceed: Proceed[TurnExecution, WorkflowDecision], /
+    ) -> str: ...
+
+    async def operation(  # type: ignore[override]
+        self, call: StepOperation, proceed: Proceed[Operation, Any], /
+    ) -> Any: ...
+
+    def immediate(  # type: ignore[override]
+        self, call: Operation, proceed: Callable[[int], Any], /
+    ) -> Any: ...
+
+
+Worker(interceptors=[Wrong])  # type: ignore[list-item]
+Worker(interceptors=Wrong())  # type: ignore[arg-type]
+Worker([Wrong()])  # type: ignore[call-arg]

@@ -40,8 +40,25 @@ def test_a_nestjs_operator_and_a_python_worker_survive_their_kills(broker_url: s
     assert "read the passport of ada     1 x" in demo.stdout
 
 
+def test_interceptors_see_an_order_from_the_first_call_to_the_last() -> None:
+    demo = subprocess.run(
+        [sys.executable, "examples/interceptors/demo.py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert demo.stdout.startswith("o-1  decided   ctx.set_event('state')\n")
+    assert demo.stdout.count("o-1  asked     ctx.step('payments.charge')") == 1
+    assert demo.stdout.count("o-1  answered  ctx.step('parcels.book')") == 1
+    assert 'parcels.book timed {"seconds":' in demo.stdout
+
+
 def test_every_example_is_run_by_a_test_here() -> None:
     assert {path.name for path in (ROOT / "examples").iterdir()} == {
         "checkout",
+        "interceptors",
         "nestjs-operator",
     }
