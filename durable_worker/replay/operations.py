@@ -27,6 +27,7 @@ DURABLE_TIMERS = "durable-timers"
 DELIVERED = "durable:delivered"
 DEADLINES = "durable:deadlines"
 RESERVED = "durable:"
+SIDE_EFFECT = "sideEffect"
 
 
 Location = tuple[CodeType, int]

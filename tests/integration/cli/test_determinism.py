@@ -1,0 +1,162 @@
+"""What `dev` and `run` do about bodies that a replay could not repeat."""
+
+import os
+import select
+import signal
+import time
+from pathlib import Path
+
+from tests.integration.cli.programs import Program
+
+APP = """
+import time
+from pathlib import Path
+
+from durable_worker import Worker, WorkflowContext
+
+with Path("imported").open("a") as imported:
+    imported.write("x")
+print("a module may print")
+worker = Worker()
+NAMES = {"ada", "bob", "cid", "dee", "eve", "fay", "gus", "hal", "ida", "joe"}
+STARTED = time.time()
+
+
+@worker.step("greet")
+async def greet(name: str) -> str:
+    return f"hello {name}"
+
+
+@worker.workflow("each")
+async def each(ctx: WorkflowContext) -> None:
+    for name in NAMES:
+        await ctx.step(greet, name)
+
+
+@worker.workflow("sorted")
+async def in_order(ctx: WorkflowContext) -> list[str]:
+    print("a body may print")
+    return [await ctx.step(greet, name) for name in sorted(NAMES)[:3]]
+
+
+@worker.workflow("age")
+async def age(ctx: WorkflowContext) -> bool:
+    return STARTED > SOON
+
+
+@worker.workflow("stamped")
+async def stamped(ctx: WorkflowContext) -> float:
+    return time.time()
+"""
+
+
+def line_of(text: str) -> int:
+    return next(n for n, line in enumerate(APP.splitlines(), 1) if text in line)
+
+
+def test_dev_finds_a_body_that_iterates_over_a_set_and_shows_both_orders(
+    program: Program,
+) -> None:
+    program.write("app.py", APP)
+    with program.serving("dev", "app:worker", "--no-reload") as dev:
+        dev.wait_for("lease_acquired")
+        done = program.run("start", "each", "--id", "r1", "--wait")
+        dev.wait_for("replay_diverged")
+        place = f"app.py:{line_of('step(greet, name)')}"
+        assert [dev.wait_for("seq").split(), dev.wait_for("0").split()] == [
+            ["seq", "first", "time", "second", "time"],
+            ["0", "step", "'greet'", "step", "'greet'"],
+        ]
+        values = dev.wait_for('"').split()
+        assert dev.wait_for("app.py").split() == [place, place]
+    assert len(values) == 2
+    assert values[0] != values[1]
+    assert done.returncode == 1
+    assert "[replay-diverged]" in done.stderr
+    assert place in done.stderr
+
+
+def test_dev_runs_a_sound_body_and_its_second_replays_say_nothing(program: Program) -> None:
+    program.write("app.py", APP)
+    with program.serving("dev", "app:worker", "--no-reload") as dev:
+        dev.wait_for("lease_acquired")
+        out = program.out("start", "sorted", "--id", "r1", "--wait")
+        dev.signal(signal.SIGTERM)
+        assert dev.ended() == 0
+    assert out == '["hello ada","hello bob","hello cid"]'
+    assert not any("diverged" in line or "shadow" in line for line in dev.said)
+
+
+def test_dev_replays_with_another_clock(program: Program) -> None:
+    program.write("app.py", APP.replace("SOON", f"{time.time() + 86_400 * 30}"))
+    with program.serving("dev", "app:worker", "--no-reload") as dev:
+        dev.wait_for("lease_acquired")
+        done = program.run("start", "age", "--id", "r1", "--wait")
+    assert "[replay-diverged]" in done.stderr
+
+
+def test_dev_fails_a_run_that_reads_the_clock_and_says_what_to_use(program: Program) -> None:
+    program.write("app.py", APP)
+    with program.serving("dev", "app:worker", "--no-reload") as dev:
+        dev.wait_for("lease_acquired")
+        done = program.run("start", "stamped", "--id", "r1", "--wait")
+    assert done.returncode == 1
+    assert f"app.py:{line_of('return time.time()')}" in done.stderr
+    assert "use ctx.now()" in done.stderr
+
+
+def test_dev_that_is_told_to_warn_goes_on(program: Program) -> None:
+    program.write("app.py", APP)
+    with program.serving("dev", "app:worker", "--no-reload", "--determinism", "warn") as dev:
+        dev.wait_for("lease_acquired")
+        assert float(program.out("start", "stamped", "--id", "r1", "--wait")) > 0
+        dev.wait_for("nondeterministic_call")
+        assert "use ctx.now()" in dev.wait_for("A replay cannot repeat time.time")
+    assert (program.directory / "imported").read_text() == "x"
+
+
+def test_a_module_that_cannot_be_imported_a_second_time_costs_a_warning(program: Program) -> None:
+    guard = 'if Path("imported").exists(): raise RuntimeError("the port is taken")\nwith Path'
+    program.write("app.py", APP.replace("with Path", guard))
+    with program.serving("dev", "app:worker", "--no-reload") as dev:
+        assert "the port is taken" in dev.wait_for("shadow_unavailable")
+        assert program.out("start", "sorted", "--wait") == '["hello ada","hello bob","hello cid"]'
+        assert "stamped" in program.run("start", "stamped", "--wait").stderr
+
+
+def shadow_of(pid: int) -> int:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    assert len(children) == 1
+    return int(children[0])
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_the_process_for_second_replays_dies_with_a_killed_dev(program: Program) -> None:
+    program.write("app.py", APP)
+    with program.serving("dev", "app:worker", "--no-reload") as dev:
+        dev.wait_for("lease_acquired")
+        program.out("start", "sorted", "--wait")
+        shadow = shadow_of(dev.pid)
+        assert is_alive(shadow)
+        end = os.pidfd_open(shadow)
+        os.kill(dev.pid, signal.SIGKILL)
+        assert select.select([end], [], [], 10)[0] == [end]
+        os.close(end)
+
+
+def test_a_killed_process_for_second_replays_costs_a_warning(program: Program) -> None:
+    program.write("app.py", APP)
+    with program.serving("dev", "app:worker", "--no-reload") as dev:
+        dev.wait_for("lease_acquired")
+        program.out("start", "sorted", "--wait")
+        os.kill(shadow_of(dev.pid), signal.SIGKILL)
+        assert program.out("start", "sorted", "--wait") == '["hello ada","hello bob","hello cid"]'
+        dev.wait_for("shadow_unavailable")
+        dev.signal(signal.SIGTERM)
+        assert dev.ended() == 0
