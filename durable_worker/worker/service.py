@@ -80,6 +80,7 @@ class WorkerService:
             worker,
             self._options.determinism or stated_or(Determinism.WARN),
             shadow=self._options.shadow,
+            partition=self._options.partition,
         )
         self._answers = Answers(transport, names)
         self._operators = OperatorWatch(

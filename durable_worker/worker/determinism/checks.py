@@ -58,7 +58,11 @@ class NoChecks:
 
 
 def checks_for(
-    worker: Worker, determinism: Determinism, *, shadow: Sequence[str] | None = None
+    worker: Worker,
+    determinism: Determinism,
+    *,
+    shadow: Sequence[str] | None = None,
+    partition: str | None = None,
 ) -> Checks:
     """`shadow` is the command line of a process that replays turns of `worker`: cli/shadow.py."""
     if determinism is Determinism.OFF:
@@ -69,4 +73,4 @@ def checks_for(
         return CallChecks(worker, is_raising=False)
     from durable_worker.worker.determinism.twice import TwiceChecks
 
-    return TwiceChecks(worker, shadow)
+    return TwiceChecks(worker, shadow, partition)

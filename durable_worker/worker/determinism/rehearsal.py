@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import Struct
 
 from durable_worker.errors import DurableError
 from durable_worker.protocol.base import Payload
@@ -56,6 +56,7 @@ class Conditions(Struct, frozen=True):
     task: WorkflowTask
     now_ms: int
     given: list[RecordStep]
+    partition: str | None = None
 
 
 class StrayedError(DurableError):
@@ -105,11 +106,8 @@ class SecondReplay(NotedReplay):
         if name != SIDE_EFFECT or seq in self.journal.events or self.journal.is_sealed:
             return super().record(name, output)
         given = self.given.get(seq)
-        place = caller_location()
         if given is None or given.name != name:
-            self.stray(seq, "a side effect", UNSET, place)
-        if place is not None:
-            self.places[seq] = place
+            self.stray(seq, caller_location())
         self.journal.take_seq()
         event = HistoryEvent(
             seq=seq, kind=HistoryKind.STEP, name=name, output=given.output, error=given.error
@@ -118,8 +116,9 @@ class SecondReplay(NotedReplay):
         self.journal.extend([event])
         return event
 
-    def stray(self, seq: int, what: str, value: Payload, place: Location | None) -> NoReturn:
-        self.strayed[seq] = Asked(what, _text(value), place_of(place) if place else "")
+    def stray(self, seq: int, place: Location | None) -> NoReturn:
+        what = _recorded(SIDE_EFFECT)
+        self.strayed[seq] = Asked(what, place=place_of(place) if place else "")
         self.journal.fail(StrayedError(f"the second replay asks for {what} at seq {seq}"))
 
     def local(self, needed: RunLocally) -> dict[int, RecordStep] | None:

@@ -90,6 +90,11 @@ class Shadow:
                 if process.returncode is None:
                     process.kill()
                 return None
+            except asyncio.CancelledError:
+                self._process = None  # half an answer may be on its way
+                if process.returncode is None:
+                    process.kill()
+                raise
 
     async def _until_ready(self, process: Process) -> None:
         try:

@@ -32,8 +32,9 @@ class TwiceChecks(CallChecks):
     """Also watches every turn. `shadow` is the command line of the process that replays them; where
     there is none, they are replayed here, with the same clock and hash seed."""
 
-    def __init__(self, worker: Worker, shadow: Sequence[str] | None) -> None:
+    def __init__(self, worker: Worker, shadow: Sequence[str] | None, partition: str | None) -> None:
         super().__init__(worker, is_raising=True)
+        self._partition = partition
         self._shadow = Shadow(shadow) if shadow else None
 
     def replay(
@@ -47,7 +48,7 @@ class TwiceChecks(CallChecks):
         if isinstance(replay.journal.failure, NondeterministicCallError):
             return decision
         assert isinstance(replay, NotedReplay)
-        conditions = Conditions(task, replay.now_ms, list(replay.journal.recorded))
+        conditions = Conditions(task, replay.now_ms, list(replay.journal.recorded), self._partition)
         first = turn_of(replay, decision)
         second = await self._elsewhere(conditions)
         where = _ELSEWHERE

@@ -23,6 +23,7 @@ import uuid
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -173,6 +174,45 @@ async def test_a_body_that_catches_everything_fails_all_the_same() -> None:
     assert decision.commands == []
     assert decision.error is not None
     assert f"{__file__}:{body.__code__.co_firstlineno + 2}" in decision.error.message
+
+
+async def test_nothing_happens_after_the_call_in_a_body_that_catches_the_error() -> None:
+    produced: list[int] = []
+
+    async def body(ctx: WorkflowContext) -> None:
+        with suppress(Exception):
+            time.time()
+        ctx.side_effect(lambda: produced.append(1))
+
+    assert (await decide(body)).status is DecisionStatus.FAILED
+    assert produced == []
+
+
+async def test_a_body_is_the_users_also_where_it_is_installed(tmp_path: Path) -> None:
+    file = tmp_path / "site-packages" / "shop" / "flows.py"
+    source = "import time\nasync def body(ctx):\n    return time.time()\n"
+    shop: dict[str, Any] = {"__name__": "shop.flows"}
+    exec(compile(source, str(file), "exec"), shop)
+    decision = await decide(shop["body"])
+    assert decision.error is not None
+    assert f"{file}:3" in decision.error.message
+
+
+async def test_what_a_library_does_with_the_clock_is_its_own_business_but_not_what_it_opens(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "site-packages" / "someones.py"
+    source = (
+        "import time\ndef stamp():\n    time.time()\ndef read():\n    open('/dev/null').close()\n"
+    )
+    library: dict[str, Any] = {"__name__": "someones"}
+    exec(compile(source, str(file), "exec"), library)
+    assert (await decide(calling(library["stamp"]))).status is DecisionStatus.COMPLETED
+    decision = await decide(calling(library["read"]))
+    assert decision.error is not None
+    place = f"{__file__}:{calling.__code__.co_firstlineno + 2}"
+    assert decision.error.message.startswith("open was called")
+    assert place in decision.error.message
 
 
 async def test_a_call_in_a_function_that_the_body_calls_is_located_there() -> None:

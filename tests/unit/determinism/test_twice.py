@@ -6,6 +6,7 @@ import json
 import random
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,8 @@ from msgspec import Raw
 from structlog.testing import capture_logs
 
 from durable_worker import Worker, WorkflowContext
+from durable_worker.embedded import Embedded
+from durable_worker.errors import RunFailedError, UsageError
 from durable_worker.protocol.commands import DecisionStatus, RecordStep, WorkflowDecision
 from durable_worker.protocol.tasks import WorkflowTask
 from durable_worker.replay.operations import LocalStep
@@ -24,6 +27,7 @@ from durable_worker.worker.determinism.policy import (
     Determinism,
     determinism_here,
 )
+from durable_worker.worker.service import WorkerOptions
 from durable_worker.worker.turns import TurnRunner
 from tests.replay.model import Body, ModelOperator
 
@@ -90,7 +94,10 @@ def library(tmp_path: Path) -> ModuleType:
         "import random, time\n"
         "def draw(): return random.random()\n"
         "def stamp(): return time.time_ns()\n"
-        "def among(n): return random.randrange(n)\n"
+        "def peek():\n"
+        "    state = random.getstate()\n"
+        "    try: return random.random()\n"
+        "    finally: random.setstate(state)\n"
     )
     module = ModuleType("someones")
     exec(compile(file.read_text(), str(file), "exec"), module.__dict__)
@@ -122,7 +129,7 @@ async def test_what_is_not_the_same_twice_is_shown_side_by_side() -> None:
     ]
 
 
-@pytest.mark.parametrize("what", ["draw", "stamp"])
+@pytest.mark.parametrize("what", ["draw", "stamp", "peek"])
 async def test_what_a_library_makes_of_clock_or_chance_is_found_in_the_output(
     library: Any, what: str
 ) -> None:
@@ -270,12 +277,42 @@ async def test_long_values_are_shown_from_where_they_differ() -> None:
     assert len(value) < 200
 
 
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (None, "replay-diverged"),
+        (WorkerOptions(grace=timedelta(0)), "replay-diverged"),
+        (WorkerOptions(determinism=Determinism.WARN), None),
+    ],
+)
+async def test_the_embedded_operator_replays_twice_in_tests(
+    options: WorkerOptions | None, code: str | None
+) -> None:
+    worker, numbers = Worker(), itertools.count()
+
+    @worker.workflow("flow")
+    async def flow(ctx: WorkflowContext) -> int:
+        return next(numbers)
+
+    async with Embedded(worker, options=options) as client:
+        handle = await client.start("flow", run_id="r1")
+        try:
+            await handle.result()
+            found = None
+        except RunFailedError as error:
+            found = error.code
+    assert found == code
+
+
 def test_under_pytest_the_default_is_to_raise_and_the_environment_overrides_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert determinism_here() is Determinism.RAISE
     monkeypatch.setenv(DETERMINISM_VARIABLE, "off")
     assert determinism_here() is Determinism.OFF
+    monkeypatch.setenv(DETERMINISM_VARIABLE, "loud")
+    with pytest.raises(UsageError, match="'loud'; it can be off, warn, raise"):
+        determinism_here()
     monkeypatch.delenv(DETERMINISM_VARIABLE)
     monkeypatch.delenv("PYTEST_VERSION", raising=False)
     monkeypatch.delenv("PYTEST_CURRENT_TEST", raising=False)
