@@ -65,7 +65,7 @@ def checks_for(
     partition: str | None = None,
 ) -> Checks:
     """`shadow` is the command line of a process that replays turns of `worker`: cli/shadow.py."""
-    if determinism is Determinism.OFF:
+    if determinism is Determinism.OFF or not worker.workflows:
         return NoChecks()
     from durable_worker.worker.determinism.calls import CallChecks
 

@@ -5,8 +5,22 @@ import select
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
+import anyio
+import pytest
+from msgspec import Raw
+from structlog.testing import capture_logs
+
+from durable_worker import Worker, WorkflowContext
+from durable_worker.cli.embedding import shadow_command
+from durable_worker.protocol.commands import DecisionStatus
+from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
+from durable_worker.worker.determinism.checks import checks_for
+from durable_worker.worker.determinism.policy import Determinism
+from durable_worker.worker.turns import TurnRunner
 from tests.integration.cli.programs import Program
+from tests.replay.model import ModelOperator
 
 APP = """
 import time
@@ -167,3 +181,46 @@ def test_a_killed_process_for_second_replays_costs_a_warning(program: Program) -
         dev.wait_for("shadow_unavailable")
         dev.signal(signal.SIGTERM)
         assert dev.ended() == 0
+
+
+@pytest.mark.anyio
+async def test_a_turn_of_a_partition_with_a_large_history_comes_out_the_same_elsewhere(
+    program: Program,
+) -> None:
+    program.write(
+        "big.py",
+        "from durable_worker import Worker\n"
+        "worker = Worker()\n"
+        "@worker.workflow('flow')\n"
+        "async def flow(ctx):\n"
+        "    return await ctx.step('second', [await ctx.step('first')])\n",
+    )
+    target = f"{program.directory / 'big.py'}:worker"
+    worker = Worker()
+
+    @worker.workflow("flow")
+    async def flow(ctx: WorkflowContext) -> Any:
+        return await ctx.step("second", [await ctx.step("first")])
+
+    checks = checks_for(worker, Determinism.RAISE, shadow=shadow_command(target), partition="south")
+    runner = TurnRunner(worker, run_locally=no_local_steps, partition="south", checks=checks)
+    operator = ModelOperator(
+        history={
+            0: HistoryEvent(
+                seq=0, kind=HistoryKind.CALL, name="first", output=Raw(b'"%s"' % (b"x" * 1_000_000))
+            )
+        }
+    )
+    async with anyio.create_task_group() as group:
+        group.start_soon(checks.serve)
+        with capture_logs() as logged:
+            decision = await runner.decide(operator.task())
+        group.cancel_scope.cancel()
+    runner.close()
+    assert logged == []
+    assert decision.status is DecisionStatus.CONTINUE, decision.error
+    assert [getattr(each, "group", None) for each in decision.commands] == ["south"]
+
+
+async def no_local_steps(*_: object) -> Any:
+    raise AssertionError("no local step was expected")
