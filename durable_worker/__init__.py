@@ -21,6 +21,7 @@ from durable_worker.replay.handles import ChildHandle, ExternalTask, Webhook
 from durable_worker.replay.saga import Undo
 from durable_worker.replay.steps import Saga
 from durable_worker.version import VERSION as __version__
+from durable_worker.worker.determinism.policy import unchecked
 from durable_worker.worker.registry import Worker
 from durable_worker.worker.step_context import StepContext, SubProcess, current_step
 
@@ -50,4 +51,5 @@ __all__ = [
     "WorkflowContext",
     "__version__",
     "current_step",
+    "unchecked",
 ]

@@ -8,6 +8,8 @@ from os import PathLike
 from types import TracebackType
 from typing import Self, cast
 
+from msgspec import structs
+
 from durable_worker.client import Client
 from durable_worker.errors import DurableError
 from durable_worker.operator.service import OperatorService
@@ -18,6 +20,7 @@ from durable_worker.stores.base import Store
 from durable_worker.stores.memory import MemoryStore
 from durable_worker.stores.sqlite import SqliteStore
 from durable_worker.transports.memory import MemoryTransport
+from durable_worker.worker.determinism.policy import determinism_here
 from durable_worker.worker.registry import Worker
 from durable_worker.worker.service import WorkerOptions, WorkerService
 
@@ -30,6 +33,9 @@ class Embedded:
     `database` is a file that any number of processes may read while one operates it; without it
     nothing outlives the process. On leaving, running steps get the grace period of `options`
     (5 s by default), then they are cancelled; the next process runs them again.
+
+    In tests and in development (`determinism_here`) bodies that a replay could not repeat fail
+    their runs, unless `options` says otherwise; every turn is then replayed twice.
 
     Leaving raises `StoreError` and its kin if the database failed meanwhile. Use once.
     """
@@ -49,7 +55,7 @@ class Embedded:
             worker,
             self._transport,
             names=names,
-            options=options or WorkerOptions(grace=DEFAULT_GRACE),
+            options=_with_determinism(options or WorkerOptions(grace=DEFAULT_GRACE)),
         )
         self._client = Client(_OwnOperator(self._operator), directory=worker)
         self._lifetime: AbstractAsyncContextManager[Client] | None = None
@@ -89,6 +95,12 @@ class Embedded:
                         self._operator.request_stop()
             except BaseExceptionGroup as failures:
                 raise _first(failures) from None
+
+
+def _with_determinism(options: WorkerOptions) -> WorkerOptions:
+    if options.determinism is not None:
+        return options
+    return structs.replace(options, determinism=determinism_here())
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -155,6 +155,46 @@ class UnsupportedInWorkflowError(DurableError):
     code = "unsupported-in-workflow"
 
 
+class NondeterministicCallError(UnsupportedInWorkflowError):
+    """A workflow body called something that a replay could not repeat, such as `time.time`.
+
+    Attributes: `call`, `instead` (what to use), `location` (`file:line` of the call), `workflow`.
+    """
+
+    code = "nondeterministic-call"
+
+    def __init__(self, call: str, *, instead: str, location: str, workflow: str) -> None:
+        super().__init__(
+            f"{call} was called in the body of workflow {workflow!r} at {location}, and a replay "
+            f"could not repeat it: {instead}"
+        )
+        self.call = call
+        self.instead = instead
+        self.location = location
+        self.workflow = workflow
+
+
+class ReplayDivergedError(DurableError):
+    """A turn was replayed a second time on the same history, and the body asked for other things.
+
+    Attributes: `workflow`, `differences` (lines of a table: seq, first time, second time).
+    """
+
+    code = "replay-diverged"
+
+    def __init__(self, workflow: str, *, differences: Sequence[str], conditions: str) -> None:
+        table = "\n".join(differences)
+        super().__init__(
+            f"the body of workflow {workflow!r} did not ask for the same when the turn was "
+            f"replayed a second time on the same history, {conditions}. What it asks for must "
+            f"follow from its input and from what ctx gives it alone: sort sets before you "
+            f"iterate, use ctx.now(), ctx.random and ctx.side_effect, and keep no state in "
+            f"globals.\n{table}"
+        )
+        self.workflow = workflow
+        self.differences = list(differences)
+
+
 class UnsupportedByOperatorError(DurableError):
     """A workflow body asked for what no command of protocol version 1 can express.
 

@@ -2,14 +2,17 @@
 
 import asyncio
 import os
+import sys
 
 from durable_worker.cli.banner import announce
 from durable_worker.cli.logs import configure
 from durable_worker.cli.options import LIFELINE_VARIABLE, Dev
 from durable_worker.cli.serving import Server, StopSignals
 from durable_worker.cli.targets import load_worker
-from durable_worker.embedded import Embedded
+from durable_worker.embedded import DEFAULT_GRACE, Embedded
+from durable_worker.worker.determinism.policy import Determinism, stated_or
 from durable_worker.worker.registry import Worker
+from durable_worker.worker.service import WorkerOptions
 
 
 def prepare(options: Dev) -> Server:
@@ -25,7 +28,12 @@ def prepare(options: Dev) -> Server:
 
 
 async def _serve(options: Dev, worker: Worker) -> None:
-    embedded = Embedded(worker, database=options.database)
+    settings = WorkerOptions(
+        grace=DEFAULT_GRACE,
+        determinism=options.determinism or stated_or(Determinism.RAISE),
+        shadow=shadow_command(options.target),
+    )
+    embedded = Embedded(worker, database=options.database, options=settings)
     stopping = asyncio.Event()
 
     def stop(is_hurrying: bool) -> None:
@@ -37,6 +45,10 @@ async def _serve(options: Dev, worker: Worker) -> None:
         _end_with_parent(stopping)
         async with embedded:
             await stopping.wait()
+
+
+def shadow_command(target: str) -> list[str]:
+    return [sys.executable, "-m", "durable_worker.cli.shadow", target]
 
 
 def _end_with_parent(stopping: asyncio.Event) -> None:

@@ -38,6 +38,7 @@ from durable_worker.protocol.base import MAX_INTEGER
 from durable_worker.protocol.names import DEFAULT_PREFIX
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.version import VERSION
+from durable_worker.worker.determinism.policy import DETERMINISM_VARIABLE, Determinism
 
 PROGRAM = "durable-worker"
 
@@ -62,6 +63,14 @@ Prefix = Annotated[str, typer.Option(metavar="NAME", help="Start of every queue 
 Namespace = Annotated[str | None, typer.Option(metavar="NAME", help="Isolates runs and queues.")]
 Partition = Annotated[str | None, typer.Option(metavar="NAME", help="Isolates task queues.")]
 Format = Annotated[LogFormat, typer.Option(help="How log lines look.")]
+Checks = Annotated[
+    Determinism | None,
+    typer.Option(
+        help="What to do about workflow bodies that a replay could not repeat. Default: "
+        f"${DETERMINISM_VARIABLE}, else `run` warns and `dev` raises.",
+        show_default=False,
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug lines.")]
 Database = Annotated[
     Path | None,
@@ -156,6 +165,7 @@ def _run(  # pyright: ignore[reportUnusedFunction]
             help="Time to finish what runs on a stop.",
         ),
     ] = DEFAULT_GRACE.total_seconds(),
+    determinism: Checks = None,
     debug: Debug = False,
 ) -> Run:
     """Serve the steps and workflows of a Worker on RabbitMQ."""
@@ -165,6 +175,7 @@ def _run(  # pyright: ignore[reportUnusedFunction]
         concurrency=concurrency,
         partition=partition,
         grace=timedelta(seconds=grace),
+        determinism=determinism,
         log_format=log_format,
         debug=debug,
     )
@@ -180,6 +191,7 @@ def _dev(  # pyright: ignore[reportUnusedFunction]
     is_not_reloading: Annotated[
         bool, typer.Option("--no-reload", help="Do not restart when source files change.")
     ] = False,
+    determinism: Checks = None,
     log_format: Format = LogFormat.CONSOLE,
     debug: Debug = False,
 ) -> Dev:
@@ -188,6 +200,7 @@ def _dev(  # pyright: ignore[reportUnusedFunction]
         target=target,
         database=database,
         is_reloading=not is_not_reloading,
+        determinism=determinism,
         log_format=log_format,
         debug=debug,
     )

@@ -66,7 +66,7 @@ def _json_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
 class _ConsoleLine:
     """`12:03:44 warning  connect_failed  attempt=1 reason="..."`, coloured on a terminal.
 
-    A `hint` is a sentence or two for a person, and has a line of its own.
+    A `hint` is a sentence or two for a person, and has lines of its own.
     """
 
     def __init__(self, is_coloured: bool) -> None:
@@ -87,7 +87,7 @@ class _ConsoleLine:
             )
             if part
         )
-        below = [f"{_BELOW_EVENT}{hint}"] if hint else []
+        below = [f"{_BELOW_EVENT}{line}" for line in str(hint).splitlines()] if hint else []
         return "\n".join([line, *below, *([str(trace).rstrip()] if trace else [])])
 
     def _in(self, text: object, colour: str) -> str:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from durable_worker.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, Names
 from durable_worker.protocol.runs import RunStatus
+from durable_worker.worker.determinism.policy import Determinism
 
 DEFAULT_BROKER = "amqp://guest:guest@127.0.0.1:5672/"
 BROKER_VARIABLE = "DURABLE_BROKER_URL"
@@ -48,6 +49,7 @@ class Run(Struct, frozen=True, kw_only=True):
     concurrency: int = DEFAULT_CONCURRENCY
     partition: str | None = None
     grace: timedelta = DEFAULT_GRACE
+    determinism: Determinism | None = None
     log_format: LogFormat = LogFormat.CONSOLE
     debug: bool = False
 
@@ -56,6 +58,7 @@ class Dev(Struct, frozen=True, kw_only=True):
     target: str
     database: Path = DEV_DATABASE
     is_reloading: bool = True
+    determinism: Determinism | None = None
     log_format: LogFormat = LogFormat.CONSOLE
     debug: bool = False
 

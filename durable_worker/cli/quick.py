@@ -14,6 +14,7 @@ from durable_worker.cli.options import (
     Run,
 )
 from durable_worker.protocol.names import DEFAULT_PREFIX
+from durable_worker.worker.determinism.policy import Determinism
 
 _VALUED = frozenset(
     [
@@ -24,6 +25,7 @@ _VALUED = frozenset(
         "--prefix",
         "--log-format",
         "--grace",
+        "--determinism",
     ]
 )
 
@@ -54,8 +56,11 @@ def _run(target: str, values: dict[str, str], *, debug: bool) -> Run | None:
     concurrency = values.get("--concurrency", str(DEFAULT_CONCURRENCY))
     grace = values.get("--grace", str(DEFAULT_GRACE.total_seconds()))
     log_format = values.get("--log-format", LogFormat.CONSOLE)
+    determinism = values.get("--determinism")
     is_number = _is_digits(concurrency) and _is_digits(grace.replace(".", "", 1))
     if not is_number or int(concurrency) < 1 or log_format not in list(LogFormat):
+        return None
+    if determinism is not None and determinism not in list(Determinism):
         return None
     return Run(
         target=target,
@@ -67,6 +72,7 @@ def _run(target: str, values: dict[str, str], *, debug: bool) -> Run | None:
         concurrency=int(concurrency),
         partition=values.get("--partition"),
         grace=timedelta(seconds=float(grace)),
+        determinism=None if determinism is None else Determinism(determinism),
         log_format=LogFormat(log_format),
         debug=debug,
     )

@@ -87,6 +87,8 @@ def child_command(options: Dev) -> list[str]:
     """The command line of the process that does the work."""
     command = [sys.executable, "-m", "durable_worker", "dev", options.target, "--no-reload"]
     command += ["--db", str(options.database), "--log-format", options.log_format]
+    if options.determinism is not None:
+        command += ["--determinism", options.determinism]
     return [*command, "--debug"] if options.debug else command
 
 

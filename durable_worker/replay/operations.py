@@ -31,6 +31,7 @@ DELIVERED = "durable:delivered"
 DEADLINES = "durable:deadlines"
 CANCELLED = CANCELLED_MARKER
 RESERVED = "durable:"
+SIDE_EFFECT = "sideEffect"
 
 
 Location = tuple[CodeType, int]

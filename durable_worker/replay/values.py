@@ -14,6 +14,7 @@ from durable_worker.replay.arguments import checked_name
 from durable_worker.replay.base import ContextBase
 from durable_worker.replay.definitions import Directory
 from durable_worker.replay.failures import side_effect_error
+from durable_worker.replay.operations import SIDE_EFFECT
 from durable_worker.replay.turn import Replay
 
 T = TypeVar("T")
@@ -65,10 +66,10 @@ class Values(ContextBase):
         first time and on every replay.
         """
         event = self._replay.record(
-            "sideEffect", lambda: encode_payload(produce(), what="the value of a side effect")
+            SIDE_EFFECT, lambda: encode_payload(produce(), what="the value of a side effect")
         )
         if event.error is not None:
-            raise side_effect_error(event, getattr(produce, "__qualname__", "sideEffect"))
+            raise side_effect_error(event, getattr(produce, "__qualname__", SIDE_EFFECT))
         return decoder_for(returns).decode(event.output, what="the value of a side effect")
 
     def set_event(self, key: str, value: object) -> None:

@@ -1,6 +1,7 @@
 """Serve a worker on a transport until told to stop, then drain."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 
 import anyio
@@ -21,6 +22,8 @@ from durable_worker.protocol.tasks import StepTask, WorkflowTask
 from durable_worker.replay.failures import failure_of
 from durable_worker.transports.base import Delivery, Envelope, Subscription, Transport
 from durable_worker.worker.answers import Answers
+from durable_worker.worker.determinism.checks import checks_for
+from durable_worker.worker.determinism.policy import Determinism, stated_or
 from durable_worker.worker.live import LiveReports
 from durable_worker.worker.operators import OperatorWatch
 from durable_worker.worker.presence import BEAT_EVERY, Presence
@@ -38,13 +41,17 @@ LAST_WORDS = timedelta(seconds=5)
 class WorkerOptions(Struct, frozen=True):
     """`concurrency` bounds the steps that run at one time, `grace` how long a drain may take,
     `kept_runs` how many suspended bodies stay in memory between turns. `place` is what messages to
-    people call the broker: no credentials, but the virtual host."""
+    people call the broker: no credentials, but the virtual host. `determinism` says what happens
+    about bodies that a replay could not repeat; None: what `DURABLE_DETERMINISM` says, else
+    `WARN`. `shadow` is the command line of a process that replays turns for `RAISE`."""
 
     concurrency: int = 100
     partition: str | None = None
     grace: timedelta = timedelta(seconds=30)
     kept_runs: int = 1_000
     place: str = "in this process"
+    determinism: Determinism | None = None
+    shadow: Sequence[str] | None = None
 
 
 class WorkerService:
@@ -68,6 +75,12 @@ class WorkerService:
             concurrency=self._options.concurrency,
             partition=self._options.partition,
             namespace=names.namespace,
+        )
+        self._checks = checks_for(
+            worker,
+            self._options.determinism or stated_or(Determinism.WARN),
+            shadow=self._options.shadow,
+            partition=self._options.partition,
         )
         self._answers = Answers(transport, names)
         self._operators = OperatorWatch(
@@ -116,6 +129,7 @@ class WorkerService:
             run_locally=self._steps.run_local,
             partition=self._options.partition,
             kept=self._options.kept_runs,
+            checks=self._checks,
         )
         interception = self._worker.interception
         decide = self._turns.decide
@@ -135,6 +149,7 @@ class WorkerService:
     async def _work(self) -> None:
         async with anyio.create_task_group() as background:
             background.start_soon(self._live.run)
+            background.start_soon(self._checks.serve)
             async with anyio.create_task_group() as work:
                 subscriptions = await self._subscribe_unless_stopped(work)
                 background.start_soon(self._be_present)
@@ -269,7 +284,7 @@ class WorkerService:
             workflow=task.workflow,
             status=decision.status.value,
             commands=len(decision.commands),
-            **({"error": decision.error.message} if decision.error else {}),
+            **({"error": _headline(decision.error.message)} if decision.error else {}),
         )
         await self._answers.decision(decision)
         await delivery.ack()
@@ -330,6 +345,10 @@ class WorkerService:
                     await self._announce.wait()
                     break
                 await self._transport.broadcast(workers, self._presence.beat(Lifecycle.UP))
+
+
+def _headline(message: str) -> str:
+    return message.partition("\n")[0]
 
 
 def _first_of(group: BaseExceptionGroup[BrokerRefusedError]) -> BrokerRefusedError:

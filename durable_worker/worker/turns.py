@@ -3,6 +3,7 @@
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import anyio
 import structlog
@@ -16,6 +17,7 @@ from durable_worker.replay.failures import failure_of
 from durable_worker.replay.logger import LogSink
 from durable_worker.replay.operations import LocalStep, RunLocally
 from durable_worker.replay.turn import Replay
+from durable_worker.worker.determinism.checks import Checks, NoChecks
 from durable_worker.worker.registry import Worker
 
 KEPT_BYTES = 128 * 1024 * 1024
@@ -40,11 +42,13 @@ class TurnRunner:
         run_locally: LocalRunner,
         partition: str | None = None,
         kept: int = 1_000,
+        checks: Checks | None = None,
     ) -> None:
         self._worker = worker
         self._run_locally = run_locally
         self._partition = partition
         self._limit = kept
+        self._checks = checks or NoChecks()
         self._kept: OrderedDict[str, Replay] = OrderedDict()
         self._kept_bytes = 0
 
@@ -56,12 +60,15 @@ class TurnRunner:
         if replay is None or not replay.can_continue(task):
             if replay is not None:
                 replay.dispose()
-            replay = Replay(definition, task, self._context)
+            replay = self._checks.replay(definition, task, self._context)
         is_reusable = False
+        begin = partial(replay.begin, task, now_ms=time.time_ns() // 1_000_000)
         try:
-            outcome = replay.begin(task, now_ms=time.time_ns() // 1_000_000)
+            outcome = self._checks.watched(task, replay, begin)
             while isinstance(outcome, RunLocally):
-                outcome = replay.go_on(await self._run_all(task, outcome.steps))
+                go_on = partial(replay.go_on, await self._run_all(task, outcome.steps))
+                outcome = self._checks.watched(task, replay, go_on)
+            outcome = await self._checks.confirmed(outcome, task, replay)
             is_reusable = outcome.status is DecisionStatus.CONTINUE
             return outcome
         finally:

@@ -1,4 +1,4 @@
-"""Measure start-up and replay on this machine, and print what was measured.
+"""Measure start-up, replay and its checks on this machine, and print what was measured.
 
     python -m tests.bench            (make bench)
 
@@ -24,6 +24,7 @@ from durable_worker.protocol.tasks import HistoryEvent, HistoryKind, StepTask, W
 from durable_worker.replay.turn import Replay
 from durable_worker.transports.base import Envelope
 from durable_worker.transports.rabbitmq import RabbitTransport
+from tests.bench import checks
 from tests.bench.measure import ROOT, Ratio, in_pairs, run_to_bell, run_to_end
 from tests.broker import new_prefix, open_broker
 
@@ -145,6 +146,8 @@ def main() -> None:
             f"{'replay_' + workflow:<22}{measured['replay_ms']:>6.0f} ms CPU for {STEPS:,} steps, "
             f"and {measured['decode_ms']:.0f} ms to decode their history"
         )
+    for key, ratio in checks.report().items():
+        figures[key] = asdict(ratio)
     target = ROOT / "build" / "bench.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(figures, indent=2) + "\n")

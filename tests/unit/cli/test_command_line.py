@@ -25,16 +25,18 @@ from durable_worker.cli.options import (
 from durable_worker.cli.quick import parse_run
 from durable_worker.errors import UsageError
 from durable_worker.protocol.runs import RunStatus
+from durable_worker.worker.determinism.policy import Determinism
 
 COMMANDS = {
     "run app:worker": Run(target="app:worker"),
     "run app:worker --broker amqp://b/ --concurrency 5 --partition p --namespace n --prefix x "
-    "--log-format json --grace 2.5 --debug": Run(
+    "--log-format json --grace 2.5 --determinism raise --debug": Run(
         target="app:worker",
         broker=BrokerOptions("amqp://b/", "x", "n"),
         concurrency=5,
         partition="p",
         grace=timedelta(seconds=2.5),
+        determinism=Determinism.RAISE,
         log_format=LogFormat.JSON,
         debug=True,
     ),
@@ -42,6 +44,7 @@ COMMANDS = {
     "dev app:worker --db x.db --no-reload": Dev(
         target="app:worker", database=Path("x.db"), is_reloading=False
     ),
+    "dev app:worker --determinism off": Dev(target="app:worker", determinism=Determinism.OFF),
     "operator --database x.db": Operate(database="x.db"),
     "operator": Operate(database="sqlite:///.durable/operator.db"),
     "start pay --input 3 --id r1 --wait --db x.db": Start(
@@ -85,6 +88,9 @@ WORDS = st.lists(
             "7",
             "-1",
             "--grace",
+            "--determinism",
+            "--determinism=warn",
+            "off",
             "--grace=1.5",
             "1.5",
             ".5",
