@@ -43,7 +43,7 @@ def main() -> None:
 
 def _answer(worker: Worker, conditions: Conditions) -> Turn:
     def context(replay: Replay, task: WorkflowTask) -> WorkflowContext:
-        return WorkflowContext(replay, task, worker, partition=conditions.partition)
+        return worker.new_context(replay, task, partition=conditions.partition)
 
     task = conditions.task
     definition = worker.workflows.get((task.workflow, task.workflow_version))

@@ -3,10 +3,12 @@
 import asyncio
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
-from durable_worker import Worker
+from durable_worker import Worker, WorkflowContext
 from durable_worker.protocol.commands import DecisionStatus, RecordStep, WorkflowDecision
 from durable_worker.protocol.tasks import WorkflowTask
 from durable_worker.replay.operations import LocalStep
@@ -60,3 +62,22 @@ def test_a_deterministic_body_is_neither_stopped_at_a_call_nor_by_a_second_repla
     code = decision.error.code if decision.error is not None else None
     assert code not in ("replay-diverged", "nondeterministic-call"), decision.error
     assert (decision.status is DecisionStatus.COMPLETED) is not fails, decision.error
+
+
+@pytest.mark.anyio
+async def test_what_a_body_logs_is_not_logged_by_its_second_replay() -> None:
+    worker = Worker()
+
+    @worker.workflow("flow")
+    async def flow(ctx: WorkflowContext) -> None:
+        ctx.logger.info("begun")
+        await ctx.step("a")
+
+    runner = TurnRunner(
+        worker, run_locally=run_locally, checks=checks_for(worker, Determinism.RAISE)
+    )
+    with capture_logs() as logged:
+        decision = await runner.decide(ModelOperator().task())
+    runner.close()
+    assert decision.status is DecisionStatus.CONTINUE
+    assert [each["event"] for each in logged] == ["begun"]

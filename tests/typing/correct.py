@@ -104,7 +104,7 @@ async def checkout(ctx: WorkflowContext, order: Order) -> str:
     assert_type(await ctx.wait_signal("go", timeout=timedelta(days=1), returns=Order), Order)
     assert_type(await ctx.wait_update("approve", returns=Order), Order)
     assert_type(
-        await ctx.wait_update("approve", validate=lambda each: each.id > 0, returns=Order), Order
+        await ctx.wait_update("approve", validate=lambda each: each.id != "", returns=Order), Order
     )
     ctx.on_query("state", lambda: {"order": order})
     assert_type(await ctx.wait_event("paid", match={"id": 1}, timeout=5, returns=Order), Order)

@@ -24,6 +24,7 @@ from durable_worker.protocol.tasks import HistoryEvent, HistoryKind, WorkflowTas
 from durable_worker.replay.definitions import WorkflowDefinition
 from durable_worker.replay.journal import caller_location
 from durable_worker.replay.operations import (
+    CANCELLED,
     DEADLINES,
     DELIVERED,
     SIDE_EFFECT,
@@ -139,7 +140,13 @@ def rehearse(
     definition: WorkflowDefinition, context_factory: ContextFactory, conditions: Conditions
 ) -> Turn:
     """Replay a turn from the top, without effects, with the global `random` in another state."""
-    replay = SecondReplay(definition, conditions.task, context_factory)
+
+    def without_log(replay: Replay, task: WorkflowTask) -> object:
+        context = context_factory(replay, task)
+        replay.log_sink = None  # the first replay has logged
+        return context
+
+    replay = SecondReplay(definition, conditions.task, without_log)
     replay.given = {record.seq: record for record in conditions.given}
     state = random.getstate()
     random.seed()
@@ -206,6 +213,8 @@ def _recorded(name: str) -> str:
             return "the order of what came"
         case _ if name == DEADLINES:
             return "the deadlines of timers"
+        case _ if name == CANCELLED:
+            return "the cancellation"
         case _:
             return f"recorded value {name!r}"
 
