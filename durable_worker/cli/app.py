@@ -10,9 +10,11 @@ from typing import Protocol, cast
 from durable_worker.cli.options import (
     AnyOptions,
     Cancel,
+    Check,
     Dev,
     ListRuns,
     Operate,
+    Replay,
     Run,
     Show,
     Signal,
@@ -32,6 +34,8 @@ _MODULES: dict[type[AnyOptions], str] = {
     Show: "show",
     Signal: "signal",
     Cancel: "cancel",
+    Replay: "replay",
+    Check: "check",
 }
 """Each command is a module, imported with its adapters only when it is the one asked for."""
 
