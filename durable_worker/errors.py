@@ -7,6 +7,11 @@ Errors are split by who has to act: the author of a step (`FatalError`), the aut
 
 from collections.abc import Sequence
 
+from msgspec import Struct
+
+DIFF_LINES = 10
+"""So many lines on either side of a mismatch travel with the failure of a run."""
+
 
 class DurableError(Exception):
     """Base of all errors raised by durable_worker. `str(error)` is a full sentence."""
@@ -120,12 +125,37 @@ class StepCancelledError(DurableError):
     code = "cancelled"
 
 
+class DiffLine(Struct, frozen=True, omit_defaults=True):
+    """What history holds at one seq, and what the code asks for there; None: nothing.
+
+    `location` is the `file:line` that asks.
+    """
+
+    seq: int
+    history: str | None = None
+    code: str | None = None
+    location: str | None = None
+    differs: bool = False
+
+
 class NondeterminismError(DurableError):
-    """Today's code asks for something else than what the run's history holds."""
+    """Today's code asks for something else than what the run's history holds.
+
+    Attributes: `seq` of the mismatch, `recorded`, `asked`, `location` (`file:line` of the code),
+    `lines`: all of both sides by seq, where they are known.
+    """
 
     code = "nondeterminism"
 
-    def __init__(self, *, seq: int, recorded: str, asked: str, location: str) -> None:
+    def __init__(
+        self,
+        *,
+        seq: int,
+        recorded: str,
+        asked: str,
+        location: str,
+        lines: Sequence[DiffLine] = (),
+    ) -> None:
         super().__init__(
             f"the workflow no longer matches its history at seq {seq}: history holds {recorded}, "
             f"the code asks for {asked} ({location}). Let the run finish on the code that started "
@@ -135,6 +165,23 @@ class NondeterminismError(DurableError):
         self.recorded = recorded
         self.asked = asked
         self.location = location
+        self.lines = tuple(lines)
+
+    @property
+    def details(self) -> dict[str, object]:
+        """The `details` of the failure on the wire; `diff` holds the lines around the mismatch."""
+        return {
+            "seq": self.seq,
+            "recorded": self.recorded,
+            "asked": self.asked,
+            "location": self.location,
+            "diff": self.near,
+        }
+
+    @property
+    def near(self) -> tuple[DiffLine, ...]:
+        """The lines around the mismatch."""
+        return tuple(each for each in self.lines if abs(each.seq - self.seq) <= DIFF_LINES)
 
 
 class WorkflowStuckError(DurableError):

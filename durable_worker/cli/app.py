@@ -10,10 +10,12 @@ from typing import Protocol, cast
 from durable_worker.cli.options import (
     AnyOptions,
     Cancel,
+    Check,
     Dev,
     ListRuns,
     Operate,
     Query,
+    Replay,
     Run,
     Show,
     Signal,
@@ -34,6 +36,8 @@ _MODULES: dict[type[AnyOptions], str] = {
     Signal: "signal",
     Cancel: "cancel",
     Query: "query",
+    Replay: "replay",
+    Check: "check",
 }
 """Each command is a module, imported with its adapters only when it is the one asked for."""
 

@@ -11,9 +11,8 @@ from typing import Annotated
 
 import typer
 
+from durable_worker.cli import checks
 from durable_worker.cli.options import (
-    BROKER_VARIABLE,
-    DEFAULT_BROKER,
     DEFAULT_CONCURRENCY,
     DEFAULT_GRACE,
     DEV_DATABASE,
@@ -26,79 +25,36 @@ from durable_worker.cli.options import (
     ListRuns,
     LogFormat,
     Operate,
-    Place,
     Query,
     Run,
     Show,
     Signal,
     Start,
 )
+from durable_worker.cli.parameters import (
+    Broker,
+    Checks,
+    Database,
+    Debug,
+    Format,
+    Json,
+    Namespace,
+    Partition,
+    Prefix,
+    RunId,
+    SomeBroker,
+    Target,
+    Tenant,
+)
+from durable_worker.cli.parameters import place_of as _place
+from durable_worker.cli.parameters import some_text as _text
 from durable_worker.errors import UsageError
 from durable_worker.protocol.base import MAX_INTEGER
 from durable_worker.protocol.names import DEFAULT_PREFIX
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.version import VERSION
-from durable_worker.worker.determinism.policy import DETERMINISM_VARIABLE, Determinism
 
 PROGRAM = "durable-worker"
-
-Target = Annotated[
-    str,
-    typer.Argument(
-        metavar="TARGET", help="Where the Worker is: module:attribute or path/to/file.py:attribute."
-    ),
-]
-Broker = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL",
-        help=f"RabbitMQ. Default: ${BROKER_VARIABLE}, else {DEFAULT_BROKER}",
-        show_default=False,
-    ),
-]
-SomeBroker = Annotated[
-    str | None, typer.Option(metavar="URL", help=f"RabbitMQ. Default: ${BROKER_VARIABLE}.")
-]
-Prefix = Annotated[str, typer.Option(metavar="NAME", help="Start of every queue name.")]
-Namespace = Annotated[str | None, typer.Option(metavar="NAME", help="Isolates runs and queues.")]
-Partition = Annotated[str | None, typer.Option(metavar="NAME", help="Isolates task queues.")]
-Format = Annotated[LogFormat, typer.Option(help="How log lines look.")]
-Checks = Annotated[
-    Determinism | None,
-    typer.Option(
-        help="What to do about workflow bodies that a replay could not repeat. Default: "
-        f"${DETERMINISM_VARIABLE}, else `run` warns and `dev` raises.",
-        show_default=False,
-    ),
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug lines.")]
-Database = Annotated[
-    Path | None,
-    typer.Option(
-        "--db",
-        metavar="PATH",
-        help=f"Database file. Default: {DEV_DATABASE}, if it exists and no broker is given.",
-        show_default=False,
-    ),
-]
-Tenant = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Whose runs. Default: the namespace.")
-]
-Json = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
-
-
-def _text(value: str | None) -> str | None:
-    """A name or an id, which is not empty and can be written down."""
-    if value == "":
-        raise typer.BadParameter("it is empty")
-    try:
-        (value or "").encode()
-    except UnicodeEncodeError:
-        raise typer.BadParameter("it is not UTF-8 text") from None
-    return value
-
-
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.", callback=_text)]
 
 app = typer.Typer(
     name=PROGRAM,
@@ -369,13 +325,5 @@ def _cancel(  # pyright: ignore[reportUnusedFunction]
     return Cancel(place=place, run_id=run_id, is_final=is_final, debug=debug)
 
 
-def _place(
-    database: Path | None,
-    broker: str | None,
-    prefix: str,
-    namespace: str | None,
-    tenant: str | None,
-) -> Place:
-    if database is not None and broker is not None:
-        raise UsageError("--db and --broker exclude each other: runs are in one place or the other")
-    return Place(database=database, broker=BrokerOptions(broker, prefix, namespace), tenant=tenant)
+app.command("replay")(checks.replay)
+app.command("check")(checks.check)

@@ -9,7 +9,10 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from durable_worker.cli.diffs import diff_lines
 from durable_worker.cli.options import LogFormat
+from durable_worker.cli.page import plain_text
+from durable_worker.replay.diff import Mismatch
 
 _QUIET = ("aio_pika", "aiormq", "asyncio")
 """They tell in many lines what the transport's states tell in one."""
@@ -66,7 +69,8 @@ def _json_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
 class _ConsoleLine:
     """`12:03:44 warning  connect_failed  attempt=1 reason="..."`, coloured on a terminal.
 
-    A `hint` is a sentence or two for a person, and has lines of its own.
+    A `hint` is a sentence or two for a person, and has lines of its own; a `mismatch` has one for
+    each seq.
     """
 
     def __init__(self, is_coloured: bool) -> None:
@@ -76,7 +80,7 @@ class _ConsoleLine:
         fields: dict[str, Any] = dict(event)
         stamp, level = fields.pop("timestamp", ""), str(fields.pop("level", ""))
         text, trace = str(fields.pop("event", "")), fields.pop("exception", None)
-        hint = fields.pop("hint", None)
+        hint, mismatch = fields.pop("hint", None), fields.pop("mismatch", None)
         level_colour = _LEVEL_COLOURS.get(level, "")
         line = "  ".join(
             part
@@ -88,6 +92,8 @@ class _ConsoleLine:
             if part
         )
         below = [f"{_BELOW_EVENT}{line}" for line in str(hint).splitlines()] if hint else []
+        if isinstance(mismatch, Mismatch):
+            below.append(plain_text(diff_lines(mismatch)))
         return "\n".join([line, *below, *([str(trace).rstrip()] if trace else [])])
 
     def _in(self, text: object, colour: str) -> str:

@@ -4,11 +4,11 @@ import asyncio
 from pathlib import Path
 
 from durable_worker.cli.broker import broker_url
+from durable_worker.cli.databases import database_path
 from durable_worker.cli.logs import configure
 from durable_worker.cli.options import LogFormat, Operate
 from durable_worker.cli.serving import Server, StopSignals, run_server, tell
 from durable_worker.cli.states import ConnectionReporter, log
-from durable_worker.errors import UsageError
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.service import OperatorService
 from durable_worker.stores.sqlite import SqliteStore
@@ -16,28 +16,9 @@ from durable_worker.transports.rabbitmq import RabbitTransport
 from durable_worker.transports.rabbitmq.address import parse_address
 from durable_worker.version import VERSION
 
-_SQLITE = "sqlite:///"
-
 
 def perform(options: Operate) -> int:
     return run_server(lambda: _prepare(options))
-
-
-def database_path(database: str) -> Path:
-    """The file that `sqlite:///path` or a plain path means. Raises `UsageError`."""
-    if database.startswith(_SQLITE):
-        path = database[len(_SQLITE) :]
-    elif "://" in database or database.startswith("sqlite:"):
-        raise UsageError(
-            f"the database {database.partition(':')[0]!r} cannot be used: the operator keeps its "
-            f"state in SQLite. Expected sqlite:///PATH (sqlite:////PATH if it is absolute) or a "
-            f"path."
-        )
-    else:
-        path = database
-    if not path:
-        raise UsageError("the database URL names no file; expected sqlite:///PATH or a path.")
-    return Path(path)
 
 
 def _prepare(options: Operate) -> Server:

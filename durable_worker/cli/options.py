@@ -131,4 +131,24 @@ class Query(Struct, frozen=True, kw_only=True):
     debug: bool = False
 
 
-AnyOptions = Run | Dev | Operate | Start | ListRuns | Show | Signal | Cancel | Query
+class Replay(Struct, frozen=True, kw_only=True):
+    """`files`: JSON files, directories of them, or `-` for standard input."""
+
+    target: str
+    files: tuple[str, ...]
+    compares_end: bool = True
+    is_json: bool = False
+    debug: bool = False
+
+
+class Check(Struct, frozen=True, kw_only=True):
+    place: Place
+    target: str
+    workflow: str | None = None
+    is_json: bool = False
+    debug: bool = False
+
+
+AnyOptions = (
+    Run | Dev | Operate | Start | ListRuns | Show | Signal | Cancel | Query | Replay | Check
+)

@@ -5,12 +5,14 @@ from datetime import datetime, timedelta
 
 from msgspec import UnsetType
 
+from durable_worker.cli.diffs import diff_lines
 from durable_worker.cli.durations import at_ms, clock_time, in_words, instant, local_time
 from durable_worker.cli.page import Block, Cell, Line, Table, Text
 from durable_worker.protocol.base import Payload
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.results import StepEvent
 from durable_worker.protocol.runs import RunDetail, RunRecord, RunStatus, TimelineEntry
+from durable_worker.replay.diff import mismatch_in
 
 _LONGEST_PAYLOAD = 200
 
@@ -74,6 +76,9 @@ def run_page(detail: RunDetail, *, now: datetime) -> list[Block]:
     if detail.children:
         facts.append(("children", [", ".join(detail.children)]))
     lines: list[Block] = [Line([Text(f"{name:<10}", "dim"), *said]) for name, said in facts]
+    mismatch = mismatch_in(run.error)
+    if mismatch is not None:
+        lines += [Line([]), *diff_lines(mismatch)]
     return [*lines, Line([]), _timeline(detail.timeline, now=now)]
 
 

@@ -5,13 +5,15 @@ import inspect
 import os
 import sys
 from collections.abc import Coroutine, Iterable
+from types import CodeType, FrameType
 from typing import Any, NoReturn, cast
 
-from msgspec import UnsetType
+from msgspec import Struct, UnsetType
 
 from durable_worker.errors import DurableError, NeverAwaitedError, NondeterminismError
 from durable_worker.protocol.commands import RecordStep
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind, WorkflowTask
+from durable_worker.replay.loop import DeterministicLoop
 from durable_worker.replay.operations import (
     CANCELLED,
     DEADLINES,
@@ -31,10 +33,18 @@ PROCEED = "proceed"
 """In place of a method: the call by which an interceptor goes on with an operation."""
 
 _NAMED = (HistoryKind.CALL, HistoryKind.STEP)
+_TURN = DeterministicLoop.run_until_idle.__code__
 
 
 class TurnAbortedError(BaseException):
     """Unwinds a body that must not go on; not an `Exception`, so that no `except` swallows it."""
+
+
+class Ended(Struct, frozen=True):
+    """How a body has ended, in words, and where it failed or else where it is defined."""
+
+    how: str
+    location: Location | None
 
 
 class Journal:
@@ -91,7 +101,13 @@ class Journal:
         return seq
 
     def expect(
-        self, seq: int, kind: HistoryKind, name: str | None, *, must_exist: bool = False
+        self,
+        seq: int,
+        kind: HistoryKind,
+        name: str | None,
+        location: Location | None = None,
+        *,
+        must_exist: bool = False,
     ) -> HistoryEvent | None:
         """The event at `seq`, None if it has not come yet.
 
@@ -101,13 +117,21 @@ class Journal:
         event = self.events.get(seq)
         if event is None:
             if must_exist and seq < self.last_seq:
-                self.mismatch(seq, recorded="nothing", asked=describe(kind, name))
+                self.mismatch(
+                    seq, recorded="nothing", asked=describe(kind, name), location=location
+                )
             return None
         if event.kind is not kind or (kind in _NAMED and event.name not in (None, name)):
             self.mismatch(
-                seq, recorded=describe(event.kind, event.name), asked=describe(kind, name)
+                seq,
+                recorded=describe(event.kind, event.name),
+                asked=describe(kind, name),
+                location=location,
             )
         return event
+
+    def produces(self, seq: int) -> None:
+        """Called before a value is made, at `seq`, that history does not hold."""
 
     def mismatch(
         self, seq: int, *, recorded: str, asked: str, location: Location | None = None
@@ -128,15 +152,18 @@ class Journal:
         self.is_sealed = True
         raise TurnAbortedError
 
-    def unconsumed(self, waiting: Iterable[Operation], *, is_done: bool) -> None:
-        """Aborts the turn if history goes on after what the body has asked for."""
+    def unconsumed(self, waiting: Iterable[Operation], *, ended: "Ended | None" = None) -> None:
+        """Aborts the turn if history goes on after what the body has asked for.
+
+        `ended` tells of a body that asks for nothing more.
+        """
         if self.last_seq < self.next_seq:
             return
         seq = min(s for s in self.events if s >= self.next_seq)
         event = self.events[seq]
         places = [op for op in waiting if op.location is not None]
-        if is_done:
-            asked, location = "nothing more: the body has ended", None
+        if ended is not None:
+            asked, location = f"nothing more: {ended.how}", ended.location
         else:
             described = ", ".join(op.describe() for op in places) or "nothing"
             asked = f"nothing more: it waits for {described}"
@@ -203,20 +230,36 @@ def _is_closed(coroutine: Coroutine[Any, Any, Any]) -> bool:
 
 
 def caller_location() -> Location | None:
-    """The innermost line of user code on the stack.
+    """The innermost line of the body on the stack; None in a task that is the library's own.
 
     A frame of ours with a local `asked_at` stands in for the line that it holds: there an
     interceptor has gone on with what a body asked for, and its own lines are not what asked.
     """
-    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if not file.startswith((_OURS, _ASYNCIO)):
-            return (frame.f_code, frame.f_lineno)
-        if "asked_at" in frame.f_code.co_varnames:
-            return cast("Location", frame.f_locals["asked_at"])
-        frame = frame.f_back  # type: ignore[assignment]
-    return None
+    found: Location | None = None
+    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame is not None and frame.f_code is not _TURN:
+        code = frame.f_code
+        if found is None and _is_users(code):
+            found = (code, frame.f_lineno)
+        elif found is None and "asked_at" in code.co_varnames:
+            found = cast("Location", frame.f_locals["asked_at"])
+        frame = frame.f_back
+    return None if frame is None else found
+
+
+def raised_at(error: BaseException) -> Location | None:
+    """The innermost line of the body in the error's traceback."""
+    found: Location | None = None
+    trace = error.__traceback__
+    while trace is not None:
+        if _is_users(trace.tb_frame.f_code):
+            found = (trace.tb_frame.f_code, trace.tb_lineno)
+        trace = trace.tb_next
+    return found
+
+
+def _is_users(code: CodeType) -> bool:
+    return not code.co_filename.startswith((_OURS, _ASYNCIO))
 
 
 def _size(event: HistoryEvent) -> int:

@@ -79,7 +79,9 @@ async def call_step(
     attempt = 1
     while True:
         seq = journal.take_seq()
-        event = replay.waiting.settled(seq, HistoryKind.CALL, name) if limit is None else None
+        event = None
+        if limit is None:
+            event = replay.waiting.settled(seq, HistoryKind.CALL, name, call.location)
         if event is None:
             request = None
             if seq not in journal.events:

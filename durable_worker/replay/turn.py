@@ -1,12 +1,14 @@
 """One run's body, driven turn by turn: (workflow function, WorkflowTask, now) -> decision."""
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
-from durable_worker.errors import DurableError, WorkflowStuckError
+from durable_worker.errors import DurableError, NondeterminismError, WorkflowStuckError
 from durable_worker.protocol.base import Payload
 from durable_worker.protocol.commands import (
     AnyCommand,
@@ -19,8 +21,8 @@ from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.payload import encode_payload
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind, WorkflowTask
 from durable_worker.replay.definitions import WorkflowDefinition
-from durable_worker.replay.failures import cancellation, failure_of
-from durable_worker.replay.journal import Journal, TurnAbortedError, same_run
+from durable_worker.replay.failures import cancellation, failure_of, message_of
+from durable_worker.replay.journal import Ended, Journal, TurnAbortedError, raised_at, same_run
 from durable_worker.replay.logger import LogSink
 from durable_worker.replay.operations import (
     CALL_RETRY,
@@ -29,6 +31,7 @@ from durable_worker.replay.operations import (
     recorded_event,
 )
 from durable_worker.replay.waiting import Waiting
+from durable_worker.replay.witness import Witness
 
 Outcome = WorkflowDecision | RunLocally
 
@@ -40,13 +43,22 @@ class ContextFactory(Protocol):
 
 
 class Replay:
-    """Holds one body between turns. Not reusable after a final decision or `dispose`."""
+    """Holds one body between turns. Not reusable after a final decision or `dispose`.
+
+    With a `Witness` for its journal it answers no turn: it tells what the body asks for.
+    """
 
     def __init__(
-        self, definition: WorkflowDefinition, task: WorkflowTask, context_factory: ContextFactory
+        self,
+        definition: WorkflowDefinition,
+        task: WorkflowTask,
+        context_factory: ContextFactory,
+        *,
+        journal: Journal | None = None,
     ) -> None:
         self.definition = definition
-        self.journal = Journal()
+        self.journal = journal or Journal()
+        self.error: BaseException | None = None
         self.waiting = Waiting(self.journal, self._is_done, self._cancel)
         self.now_ms = 0
         self.call_body: Callable[..., Awaitable[object]] = definition.fn
@@ -114,6 +126,19 @@ class Replay:
                 self.journal.failure = self.journal.failure or error
         return self._failed(self.journal.failure or WorkflowStuckError("the turn was aborted"))
 
+    def _explained(self, error: BaseException) -> BaseException:
+        """A mismatch with both sides of it by seq: the turn is replayed once more for that."""
+        if not isinstance(error, NondeterminismError) or isinstance(self.journal, Witness):
+            return error
+        events = self.journal.events
+        history = [events[seq] for seq in sorted(events)]
+        witness = Witness()
+        task = replace(self._task, history=history, pending_signals=None)
+        again = Replay(self.definition, task, self._context_factory, journal=witness)
+        again.begin(task, now_ms=self.now_ms)
+        again.dispose()
+        return witness.explain(error)
+
     async def _body(self) -> Payload:
         context = self._context_factory(self, self._task)
         arguments = self.definition.arguments(self._task.input, context)
@@ -164,7 +189,7 @@ class Replay:
     # Decisions
 
     def _suspend(self) -> WorkflowDecision:
-        self.journal.unconsumed(self.waiting.outstanding.values(), is_done=False)
+        self.journal.unconsumed(self.waiting.outstanding.values())
         if not self.waiting.outstanding:
             self.journal.fail(
                 WorkflowStuckError(
@@ -185,7 +210,7 @@ class Replay:
         unsent = [] if is_cancelled else self._unsent_children()
         if unsent:
             return self._decision(DecisionStatus.CONTINUE, instead=unsent)
-        self.journal.unconsumed((), is_done=True)
+        self.journal.unconsumed((), ended=self.ended)
         if is_cancelled:
             return self._decision(DecisionStatus.CANCELLED, error=cancellation(self._ended_by))
         if self._main.cancelled():
@@ -202,6 +227,19 @@ class Replay:
             pass
         if self.journal.last_seq < self.journal.next_seq:
             self.waiting.answer_queries()
+
+    @property
+    def ended(self) -> Ended | None:
+        """None while the body goes on."""
+        main = self._main
+        if main is None or not main.done():
+            return None
+        error = None if main.cancelled() else main.exception()
+        code = inspect.unwrap(self.definition.fn).__code__
+        place = (code, code.co_firstlineno)
+        if error is None:
+            return Ended("the body has ended", place)
+        return Ended(f"the body has failed: {message_of(error)}", raised_at(error) or place)
 
     def _unsent_children(self) -> list[AnyCommand]:
         """Starts of children that a final decision would lose, and a timer that ends the wait.
@@ -220,6 +258,7 @@ class Replay:
         return [*unsent, StartTimer(seq=seq, ms=0)] if unsent else []
 
     def _failed(self, error: BaseException) -> WorkflowDecision:
+        self.error = error = self._explained(error)
         return self._decision(DecisionStatus.FAILED, error=failure_of(error, retryable=False))
 
     def _decision(
@@ -282,6 +321,7 @@ class Replay:
         seq = self.journal.take_seq()
         event = self.journal.expect(seq, HistoryKind.STEP, name, must_exist=True)
         if event is None:
+            self.journal.produces(seq)
             event = _produced(seq, name, output)
             self.journal.recorded.append(
                 RecordStep(seq=seq, name=name, output=event.output, error=event.error)

@@ -274,7 +274,7 @@ class Waiting:
 
     async def wait(self, operation: Operation) -> HistoryEvent:
         """Wait until history resolves `operation`; the event may hold a failure."""
-        event = self.settled(operation.seq, operation.kind, operation.name)
+        event = self.settled(operation.seq, operation.kind, operation.name, operation.location)
         if event is not None:
             return event
         return await self.wait_unsettled(operation)
@@ -291,15 +291,17 @@ class Waiting:
 
     def open(self, operation: Operation) -> asyncio.Future[HistoryEvent]:
         """Make an operation outstanding before anything in the body waits for it."""
-        self._journal.expect(operation.seq, operation.kind, operation.name)
+        self._journal.expect(operation.seq, operation.kind, operation.name, operation.location)
         operation.future = self.loop.create_future()
         self.outstanding[operation.seq] = operation
         return operation.future
 
-    def settled(self, seq: int, kind: HistoryKind, name: str | None) -> HistoryEvent | None:
+    def settled(
+        self, seq: int, kind: HistoryKind, name: str | None, location: Location | None
+    ) -> HistoryEvent | None:
         """The event of a new operation, if it would be the next thing to be delivered anyway."""
         journal = self._journal
-        event = journal.expect(seq, kind, name)
+        event = journal.expect(seq, kind, name, location)
         if (
             event is None
             or self.outstanding

@@ -13,6 +13,7 @@ from durable_worker.replay.definitions import (
     StepDefinition,
     WorkflowDefinition,
     location_of,
+    names_of,
     retry_policy,
 )
 from durable_worker.replay.turn import Replay
@@ -111,6 +112,22 @@ class Worker:
 
     def workflow_of(self, fn: Callable[..., Any]) -> WorkflowDefinition | None:
         return self._workflows_by_function.get(fn)
+
+    def workflow_named(self, name: str, version: str) -> WorkflowDefinition:
+        """Raises `RegistrationError` that says what is registered."""
+        definition = self.workflows.get((name, version))
+        if definition is not None:
+            return definition
+        versions = sorted(v for registered, v in self.workflows if registered == name)
+        if versions:
+            raise RegistrationError(
+                f"version {version!r} of workflow {name!r} is not registered on this worker, only "
+                f"{', '.join(versions)}; keep a version registered until its last run has ended"
+            )
+        known = names_of(self.workflows.values())
+        raise RegistrationError(
+            f"workflow {name!r} is not registered on this worker, which has {known}"
+        )
 
     def check(self) -> None:
         """Raises `RegistrationError` if nothing is registered or an annotation cannot be used."""

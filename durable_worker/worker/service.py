@@ -19,6 +19,7 @@ from durable_worker.protocol.descriptor import Lifecycle, WorkerDescriptor
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.results import ResultStatus, StepResult
 from durable_worker.protocol.tasks import StepTask, WorkflowTask
+from durable_worker.replay.diff import Mismatch, mismatch_in
 from durable_worker.replay.failures import failure_of
 from durable_worker.transports.base import Delivery, Envelope, Subscription, Transport
 from durable_worker.worker.answers import Answers
@@ -285,6 +286,7 @@ class WorkerService:
             status=decision.status.value,
             commands=len(decision.commands),
             **({"error": _headline(decision.error.message)} if decision.error else {}),
+            **_diff_of(decision),
         )
         await self._answers.decision(decision)
         await delivery.ack()
@@ -349,6 +351,11 @@ class WorkerService:
 
 def _headline(message: str) -> str:
     return message.partition("\n")[0]
+
+
+def _diff_of(decision: WorkflowDecision) -> dict[str, Mismatch]:
+    mismatch = mismatch_in(decision.error)
+    return {} if mismatch is None else {"mismatch": mismatch}
 
 
 def _first_of(group: BaseExceptionGroup[BrokerRefusedError]) -> BrokerRefusedError:

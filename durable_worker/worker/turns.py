@@ -12,7 +12,6 @@ from durable_worker.errors import RegistrationError
 from durable_worker.protocol.commands import DecisionStatus, RecordStep, WorkflowDecision
 from durable_worker.protocol.tasks import WorkflowTask
 from durable_worker.replay.context import WorkflowContext
-from durable_worker.replay.definitions import names_of
 from durable_worker.replay.failures import failure_of
 from durable_worker.replay.logger import LogSink
 from durable_worker.replay.operations import LocalStep, RunLocally
@@ -53,9 +52,10 @@ class TurnRunner:
         self._kept_bytes = 0
 
     async def decide(self, task: WorkflowTask) -> WorkflowDecision:
-        definition = self._worker.workflows.get((task.workflow, task.workflow_version))
-        if definition is None:
-            return self._refuse(task)
+        try:
+            definition = self._worker.workflow_named(task.workflow, task.workflow_version)
+        except RegistrationError as error:
+            return _refusal(task, error)
         replay = self._take_kept(task.run_id)
         if replay is None or not replay.can_continue(task):
             if replay is not None:
@@ -115,20 +115,12 @@ class TurnRunner:
         replay.log_sink = body_log
         return self._worker.new_context(replay, task, partition=self._partition)
 
-    def _refuse(self, task: WorkflowTask) -> WorkflowDecision:
-        known = names_of(self._worker.workflows.values())
-        versions = sorted(v for name, v in self._worker.workflows if name == task.workflow)
-        if versions:
-            what = (
-                f"version {task.workflow_version!r} of workflow {task.workflow!r} is not "
-                f"registered on this worker, only {', '.join(versions)}"
-            )
-        else:
-            what = f"workflow {task.workflow!r} is not registered on this worker, which has {known}"
-        return WorkflowDecision(
-            task_id=task.task_id,
-            run_id=task.run_id,
-            status=DecisionStatus.FAILED,
-            commands=[],
-            error=failure_of(RegistrationError(what), retryable=False),
-        )
+
+def _refusal(task: WorkflowTask, error: RegistrationError) -> WorkflowDecision:
+    return WorkflowDecision(
+        task_id=task.task_id,
+        run_id=task.run_id,
+        status=DecisionStatus.FAILED,
+        commands=[],
+        error=failure_of(error, retryable=False),
+    )
