@@ -172,11 +172,11 @@ async def _wait_until_valid(
             event = await _next_signal(replay, wait, None, location)
             try:
                 value = wait.decoder.decode(event.output, what="the argument")
-                reason = "the argument is not valid" if check(value) is False else None
+                if check(value) is not False:
+                    return value
+                reason = "the argument is not valid"
             except Exception as error:  # user code, and what does not fit its annotation
                 reason = message_of(error)
-            if reason is None:
-                return value
             why = partial(encode_payload, reason, what="the reason of the rejection")
             replay.record(wait.rejected_as, why)
 
