@@ -360,3 +360,19 @@ async def crowded(ctx: WorkflowContext, call: Call) -> list[int]:
     await asyncio.gather(*works)
     await is_enough.wait()
     return seen
+
+
+@body
+async def answers(ctx: WorkflowContext, call: Call) -> str:
+    """Says where it is, and takes only an update that is a name."""
+    at = "waiting"
+    ctx.on_query("at", lambda: at)
+
+    def is_a_name(update: str) -> bool:
+        return update.isalpha()
+
+    name = await ctx.wait_update("name", validate=is_a_name, returns=str)
+    at = f"working for {name}"
+    done = await ctx.step(act, Act(f"{call.key} {name}", seconds=[0.3]))
+    at = "done"
+    return done

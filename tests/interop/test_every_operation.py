@@ -10,14 +10,18 @@ from typing import Any
 
 import msgspec
 import pytest
+from anyio.to_thread import run_sync
 
+from durable_worker.client import broker_client
+from durable_worker.protocol.names import Names
+from durable_worker.transports.rabbitmq import RabbitTransport
 from tests.broker import new_prefix
 from tests.interop.control import Control, Run, until
 from tests.interop.journal import Entry, read_journal
 from tests.interop.payloads import Everything
 from tests.interop.processes import BODIES, House
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 
 TASKS = ("b.act", "b.undo", "b.echo", "b.run", "b.versioned")
 
@@ -278,3 +282,26 @@ def test_what_no_command_can_express_fails_the_run_and_says_what_is_missing(
     assert code == "unsupported-by-operator"
     assert message.startswith(f"{operation} cannot be used")
     assert f"capability {capability!r}" in message
+
+
+async def test_a_query_is_answered_and_an_update_that_is_not_valid_is_rejected(
+    shared_house: House, control: Control, prefix: str
+) -> None:
+    run_id = start(control, "answers", prefix)
+    names = Names(prefix=shared_house.prefix)
+    signal = f"update:{run_id}:name"
+    async with broker_client(RabbitTransport(shared_house.url, names=names), names=names) as client:
+        await run_sync(control.wait_for_waiter, signal)
+        assert await client.query(run_id, "at") == "waiting"
+        await run_sync(control.signal, signal, "4711")
+        await run_sync(published, control, run_id, "update-rejected:name")
+        await run_sync(control.signal, signal, "Ada")
+        assert await run_sync(control.output, run_id) == f"did {prefix} Ada"
+        assert await client.query(run_id, "at", returns=str) == "done"
+        reason = await client.query(run_id, "update-rejected:name")
+        assert reason == "the argument is not valid"
+    assert control.published(run_id, "at") == "done"
+
+
+def published(control: Control, run_id: str, key: str) -> Any:
+    return until(lambda: control.published(run_id, key), lambda: f"{run_id} has not said {key}")
