@@ -1,0 +1,30 @@
+"""A turn as its body sees it: with the context that travelled in the input's envelope."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, structs
+
+from durable_worker.protocol.tasks import WorkflowTask
+
+
+class OpenedTask(WorkflowTask, frozen=True, kw_only=True):
+    """Never sent to an operator, but to whatever replays the turn once more."""
+
+    context: Raw
+
+
+def opened_task(task: WorkflowTask, context: Raw) -> OpenedTask:
+    fields: dict[str, Any] = structs.asdict(task)
+    fields["context"] = context
+    return OpenedTask(**fields)
+
+
+def context_of(task: WorkflowTask) -> Raw | None:
+    """A JSON object."""
+    return task.context if isinstance(task, OpenedTask) else None
+
+
+def context_values(context: Raw | None) -> dict[str, Any]:
+    """New values with each call, so that no body can change those of another."""
+    return {} if context is None else msgspec.json.decode(context, type=dict[str, Any])
