@@ -30,9 +30,10 @@ DEFAULT_GRACE = timedelta(seconds=5)
 class Embedded:
     """Runs a worker's workflows in this process; entering it gives a client for them.
 
-    `database` is a file that any number of processes may read while one operates it; without it
-    nothing outlives the process. On leaving, running steps get the grace period of `options`
-    (5 s by default), then they are cancelled; the next process runs them again.
+    The client has the worker's codec. `database` is a file that any number of processes may read
+    while one operates it; without it nothing outlives the process. On leaving, running steps get
+    the grace period of `options` (5 s by default), then they are cancelled; the next process runs
+    them again.
 
     In tests and in development (`determinism_here`) bodies that a replay could not repeat fail
     their runs, unless `options` says otherwise; every turn is then replayed twice.
@@ -57,7 +58,7 @@ class Embedded:
             names=names,
             options=_with_determinism(options or WorkerOptions(grace=DEFAULT_GRACE)),
         )
-        self._client = Client(_OwnOperator(self._operator), directory=worker)
+        self._client = Client(_OwnOperator(self._operator), directory=worker, codec=worker.codec)
         self._lifetime: AbstractAsyncContextManager[Client] | None = None
 
     async def __aenter__(self) -> Client:

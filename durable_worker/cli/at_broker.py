@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from durable_worker.client import Client, broker_client
+from durable_worker.edge.plain import Codec
 from durable_worker.errors import ConnectionLostError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.rabbitmq import RabbitTransport
@@ -15,7 +16,9 @@ CONNECT_SECONDS = 5.0
 
 
 @asynccontextmanager
-async def open_client(url: str, names: Names, tenant: str) -> AsyncGenerator[Client]:
+async def open_client(
+    url: str, names: Names, tenant: str, codec: Codec | None = None
+) -> AsyncGenerator[Client]:
     """Raises `ConnectionLostError` if the broker cannot be reached in time."""
     reason = ""
 
@@ -25,7 +28,7 @@ async def open_client(url: str, names: Names, tenant: str) -> AsyncGenerator[Cli
             reason = state.reason
 
     transport = RabbitTransport(url, names=names, on_state=note)
-    client = broker_client(transport, names=names, tenant=tenant)
+    client = broker_client(transport, names=names, tenant=tenant, codec=codec)
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 
 import msgspec
 from msgspec import Raw
@@ -26,6 +27,17 @@ def json_argument(option: str, text: str | None) -> Raw | None:
     except (msgspec.MsgspecError, RecursionError) as error:
         raise UsageError(f"{option} is not JSON: {_position(text) or error}.") from None
     return Raw(encoded)
+
+
+def text_pairs(option: str, pairs: Sequence[str]) -> dict[str, str] | None:
+    """`KEY=VALUE` each; None if there is none. Raises `UsageError`."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise UsageError(f"{option} reads KEY=VALUE, not {pair!r}.")
+        found[key] = value
+    return found or None
 
 
 def _position(text: str) -> str | None:

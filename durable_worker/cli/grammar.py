@@ -34,6 +34,7 @@ from durable_worker.cli.options import (
 from durable_worker.cli.parameters import (
     Broker,
     Checks,
+    CodecTarget,
     Database,
     Debug,
     Format,
@@ -205,6 +206,14 @@ def _start(  # pyright: ignore[reportUnusedFunction]
     is_waiting: Annotated[
         bool, typer.Option("--wait", help="Wait for the end and print the output as JSON.")
     ] = False,
+    context: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Text that reaches each step of the run. Can be given several times.",
+        ),
+    ] = None,
+    codec: CodecTarget = None,
     database: Database = None,
     broker: SomeBroker = None,
     tenant: Tenant = None,
@@ -219,6 +228,8 @@ def _start(  # pyright: ignore[reportUnusedFunction]
         input=input,
         run_id=run_id,
         is_waiting=is_waiting,
+        context=tuple(context or ()),
+        codec=codec,
         debug=debug,
     )
 
@@ -258,6 +269,7 @@ def _show(  # pyright: ignore[reportUnusedFunction]
     run_id: RunId,
     *,
     is_json: Json = False,
+    codec: CodecTarget = None,
     database: Database = None,
     broker: SomeBroker = None,
     tenant: Tenant = None,
@@ -267,7 +279,7 @@ def _show(  # pyright: ignore[reportUnusedFunction]
 ) -> Show:
     """Show one run: its state, and each step with attempts and duration."""
     place = _place(database, broker, prefix, namespace, tenant)
-    return Show(place=place, run_id=run_id, is_json=is_json, debug=debug)
+    return Show(place=place, run_id=run_id, is_json=is_json, codec=codec, debug=debug)
 
 
 @app.command("signal")
@@ -277,6 +289,7 @@ def _signal(  # pyright: ignore[reportUnusedFunction]
     ],
     *,
     payload: Annotated[str | None, typer.Option(metavar="JSON", help="What it carries.")] = None,
+    codec: CodecTarget = None,
     database: Database = None,
     broker: SomeBroker = None,
     tenant: Tenant = None,
@@ -286,7 +299,7 @@ def _signal(  # pyright: ignore[reportUnusedFunction]
 ) -> Signal:
     """Send a signal to the run that waits for it, or that will."""
     place = _place(database, broker, prefix, namespace, tenant)
-    return Signal(place=place, name=name, payload=payload, debug=debug)
+    return Signal(place=place, name=name, payload=payload, codec=codec, debug=debug)
 
 
 @app.command("query")
@@ -294,6 +307,7 @@ def _query(  # pyright: ignore[reportUnusedFunction]
     run_id: RunId,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to ask for.", callback=_text)],
     *,
+    codec: CodecTarget = None,
     database: Database = None,
     broker: SomeBroker = None,
     tenant: Tenant = None,
@@ -303,7 +317,7 @@ def _query(  # pyright: ignore[reportUnusedFunction]
 ) -> Query:
     """Print what a run answers to a query, as JSON."""
     place = _place(database, broker, prefix, namespace, tenant)
-    return Query(place=place, run_id=run_id, name=name, debug=debug)
+    return Query(place=place, run_id=run_id, name=name, codec=codec, debug=debug)
 
 
 @app.command("cancel")

@@ -89,6 +89,8 @@ class Start(Struct, frozen=True, kw_only=True):
     input: str | None = None
     run_id: str | None = None
     is_waiting: bool = False
+    context: tuple[str, ...] = ()
+    codec: str | None = None
     debug: bool = False
 
 
@@ -105,6 +107,7 @@ class Show(Struct, frozen=True, kw_only=True):
     place: Place
     run_id: str
     is_json: bool = False
+    codec: str | None = None
     debug: bool = False
 
 
@@ -112,6 +115,7 @@ class Signal(Struct, frozen=True, kw_only=True):
     place: Place
     name: str
     payload: str | None = None
+    codec: str | None = None
     debug: bool = False
 
 
@@ -128,6 +132,7 @@ class Query(Struct, frozen=True, kw_only=True):
     place: Place
     run_id: str
     name: str
+    codec: str | None = None
     debug: bool = False
 
 

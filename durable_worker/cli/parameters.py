@@ -58,6 +58,10 @@ Database = Annotated[
 Tenant = Annotated[
     str | None, typer.Option(metavar="NAME", help="Whose runs. Default: the namespace.")
 ]
+CodecTarget = Annotated[
+    str | None,
+    typer.Option("--codec", metavar="TARGET", help="A PayloadCodec to use: module:attribute."),
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 
 

@@ -8,26 +8,44 @@ from typing import Protocol, cast
 from durable_worker.cli.broker import stated_url
 from durable_worker.cli.options import BROKER_VARIABLE, DEV_DATABASE, Place
 from durable_worker.client import Client
+from durable_worker.edge.plain import Codec
 from durable_worker.errors import UsageError
 from durable_worker.protocol.names import Names
 
 
 class _AtBroker(Protocol):
     def open_client(
-        self, url: str, names: Names, tenant: str
+        self, url: str, names: Names, tenant: str, codec: Codec | None
     ) -> AbstractAsyncContextManager[Client]: ...
 
 
 class _AtDatabase(Protocol):
-    def open_client(self, path: Path, tenant: str) -> AbstractAsyncContextManager[Client]: ...
+    def open_client(
+        self, path: Path, tenant: str, codec: Codec | None
+    ) -> AbstractAsyncContextManager[Client]: ...
 
 
-def open_client(place: Place) -> AbstractAsyncContextManager[Client]:
-    """A client for the place; its adapter is imported only now. Raises `UsageError`."""
+class _Codecs(Protocol):
+    def load_codec(self, target: str) -> Codec: ...
+
+
+def open_client(
+    place: Place, *, codec: "Codec | str | None" = None
+) -> AbstractAsyncContextManager[Client]:
+    """A client for the place; its adapter is imported only now. Raises `UsageError`.
+
+    `codec` is a PayloadCodec, or where one is.
+    """
+    opener: Codec | None = None
+    if not isinstance(codec, str):
+        opener = codec
+    else:
+        codecs = cast("_Codecs", import_module("durable_worker.cli.codecs"))
+        opener = codecs.load_codec(codec)
     url = None if place.database is not None else stated_url(place.broker)
     if url is not None:
         at_broker = cast("_AtBroker", import_module("durable_worker.cli.at_broker"))
-        return at_broker.open_client(url, place.broker.names, place.effective_tenant)
+        return at_broker.open_client(url, place.broker.names, place.effective_tenant, opener)
     path = place.database or DEV_DATABASE
     if place.database is None and not path.exists():
         raise UsageError(
@@ -36,7 +54,7 @@ def open_client(place: Place) -> AbstractAsyncContextManager[Client]:
             f"local one."
         )
     at_database = cast("_AtDatabase", import_module("durable_worker.cli.at_database"))
-    return at_database.open_client(path, place.effective_tenant)
+    return at_database.open_client(path, place.effective_tenant, opener)
 
 
 def what_to_start(place: Place) -> str:

@@ -14,5 +14,5 @@ def perform(options: Query) -> int:
 
 
 async def _ask(options: Query) -> Any:
-    async with open_client(options.place) as client:
+    async with open_client(options.place, codec=options.codec) as client:
         return await client.query(options.run_id, options.name)

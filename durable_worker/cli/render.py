@@ -10,6 +10,7 @@ from durable_worker.cli.durations import at_ms, clock_time, in_words, instant, l
 from durable_worker.cli.page import Block, Cell, Line, Table, Text
 from durable_worker.protocol.base import Payload
 from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.payload_envelope import described
 from durable_worker.protocol.results import StepEvent
 from durable_worker.protocol.runs import RunDetail, RunRecord, RunStatus, TimelineEntry
 from durable_worker.replay.diff import mismatch_in
@@ -158,6 +159,9 @@ def _event(event: StepEvent) -> Line:
 
 
 def _reason(failure: Failure) -> str:
+    sealed = described(failure.details)
+    if sealed is not None:
+        return sealed if failure.code is None else f"{sealed} [{failure.code}]"
     is_told = failure.code is None or f"[{failure.code}]" in failure.message
     return failure.message if is_told else f"{failure.message} [{failure.code}]"
 
@@ -165,5 +169,8 @@ def _reason(failure: Failure) -> str:
 def _shortened(payload: Payload) -> str:
     if isinstance(payload, UnsetType):
         return "null"
+    sealed = described(payload)
+    if sealed is not None:
+        return sealed
     text = bytes(payload).decode(errors="replace")
     return text if len(text) <= _LONGEST_PAYLOAD else f"{text[:_LONGEST_PAYLOAD]}..."

@@ -21,5 +21,5 @@ def perform(options: Show) -> int:
 
 
 async def _fetch(options: Show) -> RunDetail:
-    async with open_client(options.place) as client:
-        return await client.detail(options.run_id)
+    async with open_client(options.place, codec=options.codec) as client:
+        return await client.detail(options.run_id, keep_sealed=True)

@@ -17,7 +17,7 @@ def perform(options: Signal) -> int:
 
 
 async def _send(options: Signal, payload: Raw | None) -> None:
-    async with open_client(options.place) as client:
+    async with open_client(options.place, codec=options.codec) as client:
         await client.signal(options.name, payload)
         if await client.is_taken_up():
             tell(f"sent signal {options.name}")

@@ -5,10 +5,13 @@ import sys
 
 from msgspec import Raw
 
-from durable_worker.cli.documents import json_argument, print_json
+from durable_worker.cli.documents import json_argument, print_json, text_pairs
 from durable_worker.cli.options import Start
 from durable_worker.cli.places import open_client, what_to_start
 from durable_worker.cli.serving import tell
+from durable_worker.client import RunHandle
+from durable_worker.edge.errors import SealError
+from durable_worker.protocol.payload_envelope import described
 
 
 def perform(options: Start) -> int:
@@ -18,8 +21,11 @@ def perform(options: Start) -> int:
 
 
 async def _start(options: Start, payload: Raw | None) -> None:
-    async with open_client(options.place) as client:
-        handle = await client.start(options.workflow, payload, returns=Raw, run_id=options.run_id)
+    context = text_pairs("--context", options.context)
+    async with open_client(options.place, codec=options.codec) as client:
+        handle = await client.start(
+            options.workflow, payload, returns=Raw, run_id=options.run_id, context=context
+        )
         _tell_started(options, handle.run_id)
         try:
             if not await client.is_taken_up():
@@ -28,10 +34,19 @@ async def _start(options: Start, payload: Raw | None) -> None:
                     f"once {what_to_start(options.place)} runs."
                 )
             if options.is_waiting:
-                print_json(await handle.result())
+                await _print_result(handle)
         except asyncio.CancelledError:
             tell(f"The run goes on; `durable-worker show {handle.run_id}` tells how it stands.")
             raise
+
+
+async def _print_result(handle: RunHandle[Raw]) -> None:
+    try:
+        print_json(await handle.result())
+    except SealError as error:
+        run = (await handle.detail(keep_sealed=True)).run
+        print(described(run.output) or "not sealed", flush=True)
+        tell(f"The run has completed, but {error}. Here: --codec TARGET.")
 
 
 def _tell_started(options: Start, run_id: str) -> None:

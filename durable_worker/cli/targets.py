@@ -1,6 +1,7 @@
 """From `module:attribute` or `path/to/file.py:attribute` to a Worker."""
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from traceback import extract_tb
@@ -17,6 +18,15 @@ def load_worker(target: str) -> Worker:
 
     Raises `InvalidModuleError`.
     """
+    found, candidates = loaded(target, _is_worker)
+    return _checked(target, found, candidates)
+
+
+def loaded(target: str, is_candidate: Callable[[object], bool]) -> tuple[object, list[str]]:
+    """What the target leads to, and where in its module the candidates are.
+
+    Raises `InvalidModuleError`.
+    """
     place, _, attribute = target.partition(":")
     if not place:
         raise InvalidModuleError(target, "a target reads module:attribute, as in app:worker.")
@@ -28,12 +38,12 @@ def load_worker(target: str) -> Worker:
         raise InvalidModuleError(
             target, f"another module is called {name!r} ({module.__file__}); rename the file."
         )
-    candidates = [f"{place}:{key}" for key, value in vars(module).items() if _is_worker(value)]
+    candidates = [f"{place}:{key}" for key, value in vars(module).items() if is_candidate(value)]
     if not attribute:
         raise InvalidModuleError(
             target, "it names no attribute; a target reads module:attribute.", candidates
         )
-    return _checked(target, _attribute(target, module, attribute, candidates), candidates)
+    return _attribute(target, module, attribute, candidates), candidates
 
 
 def _checked(target: str, found: object, candidates: list[str]) -> Worker:

@@ -4,8 +4,10 @@ from datetime import timedelta
 
 from durable_worker.client.broker import DEFAULT_TIMEOUT, BrokerPort
 from durable_worker.client.client import Client, RunHandle, output_of
+from durable_worker.client.contexts import Context, ContextSource
 from durable_worker.client.port import OperatorPort
 from durable_worker.client.store import StorePort
+from durable_worker.edge.plain import Codec
 from durable_worker.protocol.names import DEFAULT_NAMESPACE, Names
 from durable_worker.replay.definitions import Directory
 from durable_worker.stores.base import Store
@@ -14,6 +16,8 @@ from durable_worker.transports.base import Transport
 __all__ = [
     "BrokerPort",
     "Client",
+    "Context",
+    "ContextSource",
     "OperatorPort",
     "RunHandle",
     "StorePort",
@@ -30,15 +34,23 @@ def broker_client(
     tenant: str = DEFAULT_NAMESPACE,
     timeout: timedelta = DEFAULT_TIMEOUT,
     directory: Directory | None = None,
+    codec: Codec | None = None,
+    context: ContextSource | None = None,
 ) -> Client:
     """A client of the operators that serve `names`; a request raises `NoOperatorError` after
     `timeout`."""
     port = BrokerPort(transport, names=names or Names(), tenant=tenant, timeout=timeout)
-    return Client(port, directory=directory)
+    return Client(port, directory=directory, codec=codec, context=context)
 
 
 def store_client(
-    store: Store, *, tenant: str = DEFAULT_NAMESPACE, directory: Directory | None = None
+    store: Store,
+    *,
+    tenant: str = DEFAULT_NAMESPACE,
+    directory: Directory | None = None,
+    codec: Codec | None = None,
+    context: ContextSource | None = None,
 ) -> Client:
     """A client of whoever operates this database, now or later."""
-    return Client(StorePort(store, tenant=tenant), directory=directory)
+    port = StorePort(store, tenant=tenant)
+    return Client(port, directory=directory, codec=codec, context=context)

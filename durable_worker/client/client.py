@@ -7,7 +7,10 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 from uuid import uuid4
 
+from durable_worker.client.contexts import Context, ContextSource, encoded_context
 from durable_worker.client.port import OperatorPort
+from durable_worker.edge.plain import PLAIN, Codec
+from durable_worker.edge.records import RECORDED_KINDS, RecordOpener
 from durable_worker.errors import QueryFailedError, RegistrationError, RunFailedError
 from durable_worker.protocol.names import published_value
 from durable_worker.protocol.payload import (
@@ -24,9 +27,6 @@ O = TypeVar("O")  # noqa: E741
 T = TypeVar("T")
 A = TypeVar("A")
 
-RECORDED_KINDS = frozenset({"step", "local"})
-"""How operators call an entry that a body has recorded: ours, and NestJS."""
-
 
 class RunHandle(Generic[T]):
     """One run that was asked for. `run_id` finds it again from anywhere."""
@@ -41,11 +41,13 @@ class RunHandle(Generic[T]):
         return await self._client.wait(self.run_id, timeout=timeout)
 
     async def result(self, *, timeout: timedelta | None = None) -> T:
-        """Its output. Raises `RunFailedError` if it ended otherwise, and `TimeoutError`."""
-        return output_of(await self.wait(timeout=timeout), self._decoder)
+        """Its output. Raises `RunFailedError` if it ended otherwise, `TimeoutError`, and
+        `SealError` if it cannot be opened."""
+        run = await self._client.outcome(self.run_id, timeout=timeout)
+        return output_of(run, self._decoder)
 
-    async def detail(self) -> RunDetail:
-        return await self._client.detail(self.run_id)
+    async def detail(self, *, keep_sealed: bool = False) -> RunDetail:
+        return await self._client.detail(self.run_id, keep_sealed=keep_sealed)
 
     async def cancel(self, *, compensate: bool | None = None) -> None:
         """As `Client.cancel`."""
@@ -63,12 +65,23 @@ class RunHandle(Generic[T]):
 class Client:
     """Asks an operator; use it as an async context manager.
 
-    `directory` (a `Worker`) lets workflows be named by function.
+    `directory` (a `Worker`) lets workflows be named by function. `codec` (a `PayloadCodec`) seals
+    what is sent and opens what is read. `context` goes with each run that is started here: a
+    mapping, or a function that returns one.
     """
 
-    def __init__(self, port: OperatorPort, *, directory: Directory | None = None) -> None:
+    def __init__(
+        self,
+        port: OperatorPort,
+        *,
+        directory: Directory | None = None,
+        codec: Codec | None = None,
+        context: ContextSource | None = None,
+    ) -> None:
         self._port = port
         self._directory = directory
+        self._codec = codec or PLAIN
+        self._context = context
 
     async def __aenter__(self) -> Self:
         await self._port.__aenter__()
@@ -91,6 +104,7 @@ class Client:
         *,
         run_id: str | None = None,
         tags: Sequence[str] = (),
+        context: Context | None = None,
     ) -> RunHandle[O]: ...
     @overload
     async def start(
@@ -99,6 +113,7 @@ class Client:
         *,
         run_id: str | None = None,
         tags: Sequence[str] = (),
+        context: Context | None = None,
     ) -> RunHandle[O]: ...
     @overload
     async def start(
@@ -109,6 +124,7 @@ class Client:
         returns: type[T],
         run_id: str | None = None,
         tags: Sequence[str] = (),
+        context: Context | None = None,
     ) -> RunHandle[T]: ...
     @overload
     async def start(
@@ -118,6 +134,7 @@ class Client:
         *,
         run_id: str | None = None,
         tags: Sequence[str] = (),
+        context: Context | None = None,
     ) -> RunHandle[Any]: ...
     async def start(
         self,
@@ -127,17 +144,24 @@ class Client:
         returns: Any = None,
         run_id: str | None = None,
         tags: Sequence[str] = (),
+        context: Context | None = None,
     ) -> RunHandle[Any]:
         """Start a run, once for each `run_id` (default: a new one).
 
-        It is recorded when this returns, whether or not an operator or worker runs. Raises
-        `PayloadError` if the input has no JSON form, `RegistrationError` for a function that the
-        directory does not know.
+        It is recorded when this returns, whether or not an operator or worker runs. `context` (a
+        JSON object of at most 8 KiB; under `traceparent` a W3C trace context) reaches the body and
+        each of its steps and children, and counts more than what the client has for every run: for
+        workflows of Python workers, since it travels in an envelope around the input.
+
+        Raises `PayloadError` if input or context has no JSON form, `RegistrationError` for a
+        function that the directory does not know, `SealError` if the input cannot be sealed.
         """
         name, decoder = self._resolved(workflow, returns)
         payload = encode_payload(input, what=f"the input of {name!r}")
+        told = encoded_context(self._context, context)
         handle: RunHandle[Any] = RunHandle(self, run_id or str(uuid4()), decoder)
-        await self._port.start(name, payload, run_id=handle.run_id, tags=tags)
+        sealed = await self._codec.seal(payload, salt=handle.run_id, context=told)
+        await self._port.start(name, sealed, run_id=handle.run_id, tags=tags)
         return handle
 
     def _resolved(self, workflow: Any, returns: Any) -> tuple[str, PayloadDecoder[Any]]:
@@ -160,20 +184,24 @@ class Client:
         """A handle for a run that was started elsewhere."""
         return RunHandle(self, run_id, decoder_for(returns))
 
-    async def detail(self, run_id: str) -> RunDetail:
-        """The run and its timeline. Raises `RunNotFoundError`."""
-        return await self._port.detail(run_id)
+    async def detail(self, run_id: str, *, keep_sealed: bool = False) -> RunDetail:
+        """The run and its timeline. Raises `RunNotFoundError`, and `SealError` for a payload that
+        cannot be opened; with `keep_sealed` that stays in its envelope."""
+        detail = await self._port.detail(run_id)
+        return await RecordOpener(self._codec, keeps_sealed=keep_sealed).detail(detail)
 
     async def list(self, query: RunQuery | None = None) -> Sequence[RunRecord]:
-        """Runs of this tenant, newest first."""
-        return await self._port.list(query or RunQuery())
+        """Runs of this tenant, newest first. What cannot be opened stays in its envelope."""
+        opener = RecordOpener(self._codec, keeps_sealed=True)
+        return [await opener.run(each) for each in await self._port.list(query or RunQuery())]
 
     async def signal(
         self, name: str, payload: object = None, *, signal_id: str | None = None
     ) -> None:
         """Deliver to the run that waits for `name` or that will; once for each `signal_id`."""
         encoded = encode_payload(payload, what=f"the payload of signal {name!r}")
-        await self._port.signal(name, encoded, signal_id=signal_id or str(uuid4()))
+        sealed = await self._codec.seal(encoded, salt=name)
+        await self._port.signal(name, sealed, signal_id=signal_id or str(uuid4()))
 
     async def cancel(self, run_id: str, *, compensate: bool | None = None) -> None:
         """Cancel a run; a run that has ended stays as it is. Raises `RunNotFoundError`.
@@ -193,16 +221,24 @@ class Client:
 
         Needs no worker, and answers for ended runs too. Raises `QueryFailedError` if the handler
         raised or nothing was published yet under that name, `PayloadError` if the value does not
-        fit `returns`, `RunNotFoundError`.
+        fit `returns`, `RunNotFoundError`, `SealError` if it cannot be opened.
         """
         detail = await self._port.detail(run_id)
-        entry = published_entry(detail, name)
+        opened = await RecordOpener(self._codec).named(detail, published_value(name))
+        entry = published_entry(opened, name)
         return decoder_for(returns).decode(entry.output, what=f"the answer to query {name!r}")
 
     async def wait(self, run_id: str, *, timeout: timedelta | None = None) -> RunRecord:
-        """The run once it is terminal, whatever the outcome. Raises `TimeoutError`."""
+        """The run once it is terminal, whatever the outcome. Raises `TimeoutError`, and `SealError`
+        for a payload that cannot be opened."""
         async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-            return await self._port.wait(run_id)
+            return await RecordOpener(self._codec).run(await self._port.wait(run_id))
+
+    async def outcome(self, run_id: str, *, timeout: timedelta | None = None) -> RunRecord:
+        """As `wait`, but the input stays as it travelled, and an error that cannot be opened says
+        so in its message."""
+        async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+            return await RecordOpener(self._codec).outcome(await self._port.wait(run_id))
 
     async def is_taken_up(self, *, within: timedelta = timedelta(seconds=1)) -> bool:
         """Whether an operator has dealt with what this client sent last."""

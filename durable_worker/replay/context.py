@@ -1,6 +1,7 @@
 """What a workflow body works with."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar, overload
 
 from durable_worker.errors import UnsupportedByOperatorError
@@ -11,6 +12,7 @@ from durable_worker.replay.base import Operation
 from durable_worker.replay.definitions import Directory, StepContextBase
 from durable_worker.replay.handles import ChildHandle
 from durable_worker.replay.logger import BodyLogger
+from durable_worker.replay.opened import context_of, context_values
 from durable_worker.replay.performing import run_child, run_local_step
 from durable_worker.replay.steps import Saga, StepCalls
 from durable_worker.replay.turn import Replay
@@ -29,7 +31,8 @@ class WorkflowContext(StepCalls, Waits):
     coroutine. Plain methods (`now`, `uuid`, `random`, `side_effect`, `set_event`, `patched`,
     `webhook`, `task`, `start_child`, `on_signal`) take effect at once.
 
-    `run_id`, `workflow` and `version` identify the run.
+    `run_id`, `workflow` and `version` identify the run. `context` is what it was started with: it
+    goes with each step and child that the body calls (README, "Pass a context along").
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class WorkflowContext(StepCalls, Waits):
     ) -> None:
         super().__init__(replay, task, directory, partition=partition)
         self._logger: BodyLogger | None = None
+        self.context: Mapping[str, Any] = MappingProxyType(context_values(context_of(task)))
         replay.on_failure = self._compensations.undo
 
     @property
@@ -60,6 +64,12 @@ class WorkflowContext(StepCalls, Waits):
             fields = {"run_id": self.run_id, "workflow": self.workflow}
             self._logger = BodyLogger(self._replay.log_sink, lambda: self.is_replaying, fields)
         return self._logger
+
+    @property
+    def traceparent(self) -> str | None:
+        """The W3C trace context that the run was started in."""
+        stated = self.context.get("traceparent", self._task.traceparent)
+        return stated if isinstance(stated, str) else None
 
     # Steps
 

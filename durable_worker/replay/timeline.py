@@ -18,6 +18,7 @@ from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.names import routing_token
 from durable_worker.protocol.runs import RunDetail, RunStatus, TimelineEntry
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind, WorkflowTask
+from durable_worker.replay.opened import OpenedRun, opened_task
 from durable_worker.replay.operations import CALL_RETRY, DURABLE_TIMERS
 from durable_worker.replay.witness import Asked
 
@@ -25,7 +26,7 @@ OWN_CAPABILITIES = (CALL_RETRY, DURABLE_TIMERS)
 """What an operator of this package states, as far as it decides how a body numbers what it asks."""
 
 _RESOLVED = ("completed", "failed")
-_OPEN = ("pending", "cancelled")
+_OPEN = ("pending",)
 
 _NESTJS = {"remote": HistoryKind.CALL, "local": HistoryKind.STEP, "sleep": HistoryKind.TIMER}
 _NESTJS_SIGNAL = "signal:"
@@ -91,6 +92,8 @@ def _recorded_run(detail: RunDetail) -> RecordedRun:
         attempt=1,
         capabilities=None if is_nestjs else list(OWN_CAPABILITIES),
     )
+    if isinstance(run, OpenedRun):
+        task = opened_task(task, run.context)
     return RecordedRun(task=task, waiting=waiting, end=_end(detail), status=run.status)
 
 

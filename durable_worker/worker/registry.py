@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from durable_worker.edge.plain import Codec
 from durable_worker.errors import RegistrationError
 from durable_worker.protocol.names import routing_token
 from durable_worker.protocol.tasks import WorkflowTask
@@ -28,9 +29,19 @@ class Worker:
     """A set of steps and workflows. Decorated functions stay plain functions.
 
     Holds no connection and starts nothing: `durable-worker run module:worker` serves it.
+
+    `codec` (a `durable_worker.payloads.PayloadCodec`) seals what leaves the process. The context of
+    a run goes to the steps and children that are registered here, and to those whose names fit
+    `context_to` (patterns as in `billing.*`): their workers have to know envelopes, too.
     """
 
-    def __init__(self, *, interceptors: "Sequence[Interceptor]" = ()) -> None:
+    def __init__(
+        self,
+        *,
+        interceptors: "Sequence[Interceptor]" = (),
+        codec: Codec | None = None,
+        context_to: Sequence[str] = (),
+    ) -> None:
         """`interceptors` wrap what this worker runs, the first outermost.
 
         Raises `RegistrationError` for one that cannot be used.
@@ -40,6 +51,10 @@ class Worker:
             from durable_worker.worker.interception import interception_of
 
             self.interception = interception_of(interceptors)
+        if isinstance(context_to, str):
+            raise RegistrationError("context_to is a list of patterns, not one text")
+        self.codec = codec
+        self.context_to = tuple(context_to)
         self.steps: dict[str, StepDefinition] = {}
         self.workflows: dict[tuple[str, str], WorkflowDefinition] = {}
         self._steps_by_function: dict[Callable[..., Any], StepDefinition] = {}

@@ -9,6 +9,7 @@ import structlog
 from anyio.abc import TaskGroup
 from msgspec import Struct
 
+from durable_worker.edge.errors import BlobStoreError, SealError
 from durable_worker.errors import BrokerRefusedError, ProtocolError
 from durable_worker.protocol import codec
 from durable_worker.protocol.base import PROTOCOL_VERSION
@@ -25,6 +26,7 @@ from durable_worker.transports.base import Delivery, Envelope, Subscription, Tra
 from durable_worker.worker.answers import Answers
 from durable_worker.worker.determinism.checks import checks_for
 from durable_worker.worker.determinism.policy import Determinism, stated_or
+from durable_worker.worker.edge import WorkerEdge, seal_failed
 from durable_worker.worker.live import LiveReports
 from durable_worker.worker.operators import OperatorWatch
 from durable_worker.worker.presence import BEAT_EVERY, Presence
@@ -84,6 +86,7 @@ class WorkerService:
             partition=self._options.partition,
         )
         self._answers = Answers(transport, names)
+        self._edge = WorkerEdge(worker)
         self._operators = OperatorWatch(
             transport, names, partition=self._options.partition, place=self._options.place
         )
@@ -115,7 +118,10 @@ class WorkerService:
         not started yet, go back to their queues.
         """
         self._live = LiveReports(
-            self._transport, self._names, instance_id=self._presence.instance_id
+            self._transport,
+            self._names,
+            instance_id=self._presence.instance_id,
+            seal=self._edge.seal_progress,
         )
         self._steps = StepRunner(
             self._worker,
@@ -124,6 +130,7 @@ class WorkerService:
             live=self._live,
             presence=self._presence,
             concurrency=self._options.concurrency,
+            edge=self._edge,
         )
         self._turns = TurnRunner(
             self._worker,
@@ -275,7 +282,7 @@ class WorkerService:
             return
         self._live.started(task.task_id, Heartbeat(run_id=task.run_id, seq=0, group=task.group))
         try:
-            decision = await self._decide(task)
+            decision, sealed = await self._decided(task, delivery.envelope.body)
         finally:
             self._live.ended(task.task_id)
         level = log.warning if decision.status is DecisionStatus.FAILED else log.debug
@@ -288,8 +295,28 @@ class WorkerService:
             **({"error": _headline(decision.error.message)} if decision.error else {}),
             **_diff_of(decision),
         )
-        await self._answers.decision(decision)
+        await self._answers.decision(sealed)
         await delivery.ack()
+
+    async def _decided(
+        self, task: WorkflowTask, body: bytes
+    ) -> tuple[WorkflowDecision, WorkflowDecision]:
+        """The decision as it was made, and as it travels."""
+        try:
+            opened = await self._edge.open_turn(task, body)
+            decision = await self._decide(opened)
+            return decision, await self._edge.seal_decision(decision, opened)
+        except BlobStoreError:
+            raise  # the store may come back, a failed decision would end the run for good
+        except SealError as error:
+            failed = WorkflowDecision(
+                task_id=task.task_id,
+                run_id=task.run_id,
+                status=DecisionStatus.FAILED,
+                commands=[],
+                error=seal_failed(error),
+            )
+            return failed, failed
 
     async def _refuse(self, delivery: Delivery, error: ProtocolError) -> None:
         log.error("message_refused", queue=delivery.queue, reason=str(error))

@@ -9,6 +9,7 @@ import anyio
 import structlog
 from msgspec import UNSET, Struct, UnsetType, field
 
+from durable_worker.edge.errors import SealError
 from durable_worker.errors import RegistrationError
 from durable_worker.protocol.base import Millis, Payload
 from durable_worker.protocol.commands import RecordStep
@@ -20,9 +21,11 @@ from durable_worker.protocol.retry import delay_before_next, may_retry
 from durable_worker.protocol.tasks import StepTask, WorkflowTask
 from durable_worker.replay.definitions import StepDefinition, names_of
 from durable_worker.replay.failures import failure_of
+from durable_worker.replay.opened import context_of
 from durable_worker.replay.operations import LocalStep
 from durable_worker.transports.base import RESENT_HEADER, Delivery
 from durable_worker.worker.answers import Answers
+from durable_worker.worker.edge import WorkerEdge, seal_failed, with_context
 from durable_worker.worker.invoke import invoke
 from durable_worker.worker.live import LiveReports
 from durable_worker.worker.presence import Presence
@@ -66,12 +69,14 @@ class StepRunner:
         live: LiveReports,
         presence: Presence,
         concurrency: int,
+        edge: WorkerEdge,
     ) -> None:
         self._worker = worker
         self._answers = answers
         self._recorded = recorded
         self._live = live
         self._presence = presence
+        self._edge = edge
         self._slots = anyio.CapacityLimiter(concurrency)
         self._threads = anyio.CapacityLimiter(concurrency)
         self._executions: dict[Key, _Execution] = {}
@@ -123,10 +128,12 @@ class StepRunner:
             phase=StepPhase.RUNNING,
             started_at=started_at,
         )
-        await self._answers.step_event(event)
+        await self._tell(event)
         attempt = 1
         while True:
-            local = _local_task(task, operation, definition, attempt)
+            local = with_context(
+                _local_task(task, operation, definition, attempt), context_of(task)
+            )
             context = self._context(local)
             returned = await self._invoke(definition, local, context, lambda: self._is_ending)
             options = definition.retry.options() if definition.retry else None
@@ -154,7 +161,7 @@ class StepRunner:
             error=error,
         )
         phase = StepPhase.FAILED if isinstance(returned, Failure) else StepPhase.COMPLETED
-        await self._answers.step_event(
+        await self._tell(
             WorkflowStepEvent(
                 run_id=started.run_id,
                 seq=started.seq,
@@ -167,6 +174,15 @@ class StepRunner:
             )
         )
         return record
+
+    async def _tell(self, event: WorkflowStepEvent) -> None:
+        try:
+            sealed = await self._edge.seal_step_event(event)
+        except SealError as error:
+            # For display only; the decision says why it could not be recorded.
+            log.debug("step_event_lost", run_id=event.run_id, seq=event.seq, reason=str(error))
+            return
+        await self._answers.step_event(sealed)
 
     def cancel_run(self, run_id: str, seqs: Collection[int] | None = None) -> None:
         """Tell the run's steps (only those at `seqs`) that run here, or are on their way here."""
@@ -229,6 +245,11 @@ class StepRunner:
     async def _execute(
         self, definition: StepDefinition, task: StepTask, scope: anyio.CancelScope
     ) -> StepResult:
+        if self._edge.may_be_sealed(task):
+            opened = await self._open(task)
+            if isinstance(opened, Failure):
+                return _result(task, opened, started_at=_now_ms())
+            task = opened
         context = self._context(task)
         started_at, started = _now_ms(), time.monotonic()
         log.debug("step_started", run_id=task.run_id, step=task.name, attempt=task.attempt)
@@ -241,7 +262,26 @@ class StepRunner:
             log.info("step_completed", **details, seconds=round(seconds, 3))
         else:
             log.warning("step_failed", **details, error=result.error.message)
-        return result
+        return await self._sealed(task, result)
+
+    async def _open(self, task: StepTask) -> StepTask | Failure:
+        opening = object()
+        self._live.started(opening, _heartbeat(task))  # fetching it may take its time
+        try:
+            return await self._edge.open_step(task)
+        except SealError as error:
+            log.warning("step_not_opened", run_id=task.run_id, step=task.name, reason=str(error))
+            return seal_failed(error)
+        finally:
+            self._live.ended(opening)
+
+    async def _sealed(self, task: StepTask, result: StepResult) -> StepResult:
+        try:
+            return await self._edge.seal_result(result)
+        except SealError as error:
+            log.warning("step_not_sealed", run_id=task.run_id, step=task.name, reason=str(error))
+            assert result.started_at is not None
+            return _result(task, seal_failed(error), started_at=result.started_at)
 
     async def _invoke(
         self,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Raw, Struct
 
 from durable_worker.errors import DurableError
 from durable_worker.protocol.base import Payload
@@ -23,6 +23,7 @@ from durable_worker.protocol.names import DEFAULT_PARTITION
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind, WorkflowTask
 from durable_worker.replay.definitions import WorkflowDefinition
 from durable_worker.replay.journal import caller_location
+from durable_worker.replay.opened import opened_task
 from durable_worker.replay.operations import (
     CANCELLED,
     DEADLINES,
@@ -52,12 +53,20 @@ class Turn(Struct, frozen=True):
 
 
 class Conditions(Struct, frozen=True):
-    """What a turn is decided from. `given`: what the first replay recorded in it."""
+    """What a turn is decided from. `given`: what the first replay recorded in it.
+
+    `context` is that of the run: a task that was read again has lost it.
+    """
 
     task: WorkflowTask
     now_ms: int
     given: list[RecordStep]
     partition: str | None = None
+    context: Payload = UNSET
+
+    @property
+    def opened(self) -> WorkflowTask:
+        return opened_task(self.task, self.context) if isinstance(self.context, Raw) else self.task
 
 
 class StrayedError(DurableError):
@@ -146,13 +155,14 @@ def rehearse(
         replay.log_sink = None  # the first replay has logged
         return context
 
-    replay = SecondReplay(definition, conditions.task, without_log)
+    task = conditions.opened
+    replay = SecondReplay(definition, task, without_log)
     replay.given = {record.seq: record for record in conditions.given}
     state = random.getstate()
     random.seed()
     other = random.getstate()
     try:
-        outcome = replay.begin(conditions.task, now_ms=conditions.now_ms)
+        outcome = replay.begin(task, now_ms=conditions.now_ms)
         while isinstance(outcome, RunLocally):
             outcomes = replay.local(outcome)
             if outcomes is None:

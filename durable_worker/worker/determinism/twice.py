@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 
 import structlog
+from msgspec import UNSET
 
 from durable_worker.errors import NondeterministicCallError, ReplayDivergedError
 from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
 from durable_worker.protocol.tasks import WorkflowTask
 from durable_worker.replay.definitions import WorkflowDefinition
 from durable_worker.replay.failures import failure_of
+from durable_worker.replay.opened import context_of
 from durable_worker.replay.turn import ContextFactory, Replay
 from durable_worker.worker.determinism.calls import CallChecks
 from durable_worker.worker.determinism.differences import differences
@@ -48,7 +50,14 @@ class TwiceChecks(CallChecks):
         if isinstance(replay.journal.failure, NondeterministicCallError):
             return decision
         assert isinstance(replay, NotedReplay)
-        conditions = Conditions(task, replay.now_ms, list(replay.journal.recorded), self._partition)
+        context = context_of(task)
+        conditions = Conditions(
+            task,
+            replay.now_ms,
+            list(replay.journal.recorded),
+            self._partition,
+            UNSET if context is None else context,
+        )
         first = turn_of(replay, decision)
         second = await self._elsewhere(conditions)
         where = _ELSEWHERE
