@@ -51,7 +51,6 @@ class RecordedRun(Struct, frozen=True, kw_only=True):
     task: WorkflowTask
     waiting: dict[int, Asked] = {}
     end: RunEnd | None = None
-    status: RunStatus | None = None
 
 
 def recorded_run(detail: RunDetail) -> RecordedRun:
@@ -91,7 +90,7 @@ def _recorded_run(detail: RunDetail) -> RecordedRun:
         attempt=1,
         capabilities=None if is_nestjs else list(OWN_CAPABILITIES),
     )
-    return RecordedRun(task=task, waiting=waiting, end=_end(detail), status=run.status)
+    return RecordedRun(task=task, waiting=waiting, end=_end(detail))
 
 
 def _is_of_nestjs(entries: list[TimelineEntry]) -> bool:
