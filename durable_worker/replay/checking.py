@@ -51,7 +51,7 @@ def mismatch_of(
 
     `compares_end`: also the output or failure of a run that has ended.
     """
-    witness = Witness(recorded.waiting)
+    witness = Witness(recorded.waiting, is_over=recorded.end is not None)
     replay = Replay(definition, recorded.task, context_factory, journal=witness)
     try:
         outcome = replay.begin(recorded.task, now_ms=0)
@@ -75,6 +75,7 @@ class _Comparison:
         self._witness = witness
         self._error = replay.error
         self._ended = replay.ended
+        self._has_promised = bool(replay.waiting.promised)
         self._new_ground = witness.new_ground
         self._decision: WorkflowDecision | None = None
         match outcome:
@@ -115,7 +116,11 @@ class _Comparison:
 
     def _asked(self) -> dict[int, Asked]:
         commands = [] if self._decision is None else self._decision.commands
-        unasked = {each.seq: _asked_by(each) for each in commands}
+        unasked = {each.seq: asked_by(each) for each in commands}
+        if self._ended is not None and self._has_promised:
+            # What ends the wait of a body that has ended until its children have been started; it
+            # is not asked for again once they have.
+            unasked[self._witness.next_seq] = Asked(HistoryKind.TIMER, None)
         return {**unasked, **self._witness.asked}
 
     def _is_a_mistake(self) -> bool:
@@ -164,7 +169,7 @@ class _Comparison:
         assert decision is not None
         if decision.status is not DecisionStatus.CONTINUE:
             return f"nothing more: {self._how_it_ended()}"
-        awaited = [each.describe() for each in map(_asked_by, decision.commands)]
+        awaited = [each.describe() for each in map(asked_by, decision.commands)]
         return f"nothing more: it waits for {', '.join(awaited) or 'nothing'}"
 
     def _mismatch(self, seq: int, *, recorded: str, asked: str) -> NondeterminismError:
@@ -190,7 +195,7 @@ def _is_same(waits: Asked, wanted: Asked) -> bool:
     return f"{wanted.name}".startswith(f"{waits.name} (")
 
 
-def _asked_by(command: AnyCommand) -> Asked:
+def asked_by(command: AnyCommand) -> Asked:
     match command:
         case ScheduleStep(name=name):
             return Asked(HistoryKind.CALL, name)

@@ -26,7 +26,7 @@ OWN_CAPABILITIES = (CALL_RETRY, DURABLE_TIMERS)
 """What an operator of this package states, as far as it decides how a body numbers what it asks."""
 
 _RESOLVED = ("completed", "failed")
-_OPEN = ("pending",)
+_OPEN = ("pending", "cancelled")
 
 _NESTJS = {"remote": HistoryKind.CALL, "local": HistoryKind.STEP, "sleep": HistoryKind.TIMER}
 _NESTJS_SIGNAL = "signal:"
@@ -52,7 +52,6 @@ class RecordedRun(Struct, frozen=True, kw_only=True):
     task: WorkflowTask
     waiting: dict[int, Asked] = {}
     end: RunEnd | None = None
-    status: RunStatus | None = None
 
 
 def recorded_run(detail: RunDetail) -> RecordedRun:
@@ -94,7 +93,7 @@ def _recorded_run(detail: RunDetail) -> RecordedRun:
     )
     if isinstance(run, OpenedRun):
         task = opened_task(task, run.context)
-    return RecordedRun(task=task, waiting=waiting, end=_end(detail), status=run.status)
+    return RecordedRun(task=task, waiting=waiting, end=_end(detail))
 
 
 def _is_of_nestjs(entries: list[TimelineEntry]) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from durable_worker.errors import DiffLine, NondeterminismError
+from durable_worker.protocol.base import MAX_INTEGER
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
 from durable_worker.replay.journal import Journal, TurnAbortedError, caller_location
 from durable_worker.replay.operations import Location, describe, place_of
@@ -32,15 +33,19 @@ class Asked(Struct, frozen=True):
 class Witness(Journal):
     """A journal for a replay that only looks: nothing that history does not hold is made.
 
-    `waiting` is what was asked for in earlier turns and is still open. `new_ground` is the seq at
+    `waiting` is what was asked for in earlier turns and is still open, `is_over` says that there
+    will be no further turn. `new_ground` is the seq at
     which a value would have been made; the body went no further.
     """
 
-    def __init__(self, waiting: Mapping[int, Asked] | None = None) -> None:
+    def __init__(
+        self, waiting: Mapping[int, Asked] | None = None, *, is_over: bool = False
+    ) -> None:
         super().__init__()
         self.waiting = waiting or {}
-        # An earlier turn has been where they were asked for: the next one will be told so.
-        self.told_seq = max(self.waiting, default=-1)
+        # How far earlier turns have been, which a patch asks about: everywhere in a run that is
+        # over, and where something is open, of which the next turn will be told.
+        self.told_seq = MAX_INTEGER if is_over else max(self.waiting, default=-1)
         self.asked: dict[int, Asked] = {}
         self.new_ground: int | None = None
         self._differing: set[int] = set()

@@ -134,18 +134,20 @@ class Program:
 
     def __init__(self, directory: Path, options: tuple[str, ...] = ()) -> None:
         self.directory = directory
-        self._options = options
+        self.options = options
 
     def write(self, name: str, text: str) -> None:
         (self.directory / name).write_text(text)
 
     def run(
-        self, *words: str, env: Mapping[str, str] | None = None
+        self, *words: str, env: Mapping[str, str] | None = None, given: str | None = None
     ) -> "subprocess.CompletedProcess[str]":
+        """What a command did; `given` is its standard input."""
         return subprocess.run(
             self._command(words),
             cwd=self.directory,
             env=_environment(env or {}),
+            input=given,
             capture_output=True,
             text=True,
             timeout=PATIENCE,
@@ -175,7 +177,7 @@ class Program:
             serving.kill()
 
     def _command(self, words: tuple[str, ...]) -> list[str]:
-        return [sys.executable, "-m", "durable_worker", *words, *self._options]
+        return [sys.executable, "-m", "durable_worker", *words, *self.options]
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:

@@ -12,11 +12,13 @@ from durable_worker.cli.grammar import parse
 from durable_worker.cli.options import (
     BrokerOptions,
     Cancel,
+    Check,
     Dev,
     ListRuns,
     LogFormat,
     Operate,
     Place,
+    Replay,
     Run,
     Show,
     Signal,
@@ -66,6 +68,20 @@ COMMANDS = {
         place=Place(broker=BrokerOptions(namespace="n")), name="s", payload="{}"
     ),
     "cancel r1": Cancel(place=Place(), run_id="r1"),
+    "replay app:worker a.json recorded - --ignore-output --json": Replay(
+        target="app:worker", files=("a.json", "recorded", "-"), compares_end=False, is_json=True
+    ),
+    "check app:worker": Check(place=Place(), target="app:worker"),
+    "check app:worker --operator amqps://b/ --namespace n --tenant t --workflow w --json": Check(
+        place=Place(broker=BrokerOptions("amqps://b/", namespace="n"), tenant="t"),
+        target="app:worker",
+        workflow="w",
+        is_json=True,
+    ),
+    "check app:worker --operator sqlite:///x.db": Check(
+        place=Place(database=Path("x.db")), target="app:worker"
+    ),
+    "check app:worker --db x.db": Check(place=Place(database=Path("x.db")), target="app:worker"),
 }
 
 

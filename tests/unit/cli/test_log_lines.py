@@ -9,6 +9,8 @@ import structlog
 
 from durable_worker.cli.logs import configure
 from durable_worker.cli.options import LogFormat
+from durable_worker.errors import DiffLine
+from durable_worker.replay.diff import Mismatch
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +68,30 @@ def test_a_hint_is_a_field_like_others_in_json(capsys: pytest.CaptureFixture[str
     configure(LogFormat.JSON, debug=False)
     structlog.get_logger().warning("no_operator", hint="Start the operator.")
     assert json.loads(capsys.readouterr().err)["hint"] == "Start the operator."
+
+
+_DIFF = Mismatch(
+    seq=1,
+    recorded="step 'a'",
+    asked="step 'b'",
+    location="app.py:7",
+    diff=(DiffLine(1, "step 'a'", "step 'b'", "app.py:7", differs=True),),
+)
+
+
+def test_a_mismatch_is_told_side_by_side_below_the_event(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure(LogFormat.CONSOLE, debug=False)
+    structlog.get_logger().warning("turn_decided", mismatch=_DIFF)
+    event, header, row = capsys.readouterr().err.splitlines()
+    assert event[8:] == " warning  turn_decided"
+    assert header.split() == ["SEQ", "HISTORY", "CODE", "LINE"]
+    assert row.split() == [">", "1", "step", "'a'", "step", "'b'", "app.py:7"]
+
+
+def test_a_mismatch_is_an_object_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(LogFormat.JSON, debug=False)
+    structlog.get_logger().warning("turn_decided", mismatch=_DIFF)
+    mismatch = json.loads(capsys.readouterr().err)["mismatch"]
+    assert (mismatch["seq"], mismatch["diff"][0]["code"]) == (1, "step 'b'")
