@@ -94,7 +94,8 @@ class WorkflowContext(StepCalls, Waits):
     def local_step(self, step: Any, input: object = None, /) -> Operation[Any]:
         """Run a registered step inside this turn, in this process, and record its output.
 
-        Saves the trip over the broker for short work; a crash before the turn ends runs it again.
+        Saves the trip over the broker for short work; a crash before the turn ends, or a
+        cancellation of the run meanwhile, runs it again.
         All local steps that run at one time end before the body sees the first result. The timeout
         of the decorator does not hold here.
         """

@@ -208,6 +208,14 @@ class Journal:
                 )
             )
 
+    def mark_called(self) -> int:
+        return self._tokens
+
+    def forget_called(self, *, since: int) -> None:
+        """Drop the operations that were called after `mark_called` said `since`."""
+        for token in [each for each in self._unstarted if each > since]:
+            self._unstarted.pop(token)[0].close()
+
     def close_unstarted(self) -> None:
         for coroutine, *_ in self._unstarted.values():
             coroutine.close()

@@ -5,10 +5,10 @@ is asked: so the answer is there when no worker is, after the end of the run, an
 (protocol/README.md, "Composing a richer API", published values).
 """
 
+import asyncio
+import inspect
 from collections.abc import Callable
 from typing import Any
-
-from msgspec import UnsetType
 
 from durable_worker.errors import RegistrationError
 from durable_worker.protocol.base import Payload
@@ -18,9 +18,9 @@ from durable_worker.protocol.names import published_value
 from durable_worker.protocol.payload import encode_payload
 from durable_worker.replay.failures import failure_of
 from durable_worker.replay.journal import Journal, TurnAbortedError
-from durable_worker.replay.operations import recorded_event
+from durable_worker.replay.operations import recorded_event, same_payload
 
-Answer = tuple[bytes, str | None]
+Answer = tuple[Payload, str | None]
 
 
 class Queries:
@@ -32,7 +32,9 @@ class Queries:
         self._known: dict[str, Answer] = {}
 
     def add(self, key: str, handler: Callable[[], Any]) -> None:
-        """Raises `RegistrationError` if the body has a handler for `key` already."""
+        """Raises `RegistrationError` for a second handler of `key`, or one that is `async`."""
+        if inspect.iscoroutinefunction(handler):
+            raise RegistrationError(f"the handler of query {key!r} is `async`; it has to answer")
         name = published_value(key)
         if name in self._handlers:
             raise RegistrationError(f"the query {key!r} has a handler already in this body")
@@ -49,7 +51,7 @@ class Queries:
         if name is None or name not in self._handlers:
             return False
         event = journal.events[journal.next_seq]
-        self._known[name] = _answer(event.output, event.error)
+        self._known[name] = (event.output, _reason(event.error))
         journal.next_seq += 1
         return True
 
@@ -58,17 +60,19 @@ class Queries:
         journal = self._journal
         for name, handler in self._handlers.items():
             output, error = self._ask(name, handler)
-            answer = _answer(output, error)
-            if self._known.get(name) == answer:
+            known = self._known.get(name)
+            if known is not None and known[1] == _reason(error) and same_payload(known[0], output):
                 continue
-            self._known[name] = answer
+            self._known[name] = (output, _reason(error))
             seq = journal.take_seq()
             record = RecordStep(seq=seq, name=name, output=output, error=error)
             journal.recorded.append(record)
             journal.extend([recorded_event(record)])
 
     def _ask(self, name: str, handler: Callable[[], Any]) -> tuple[Payload, Failure | None]:
-        self._journal.is_sealed = True  # a durable operation in a handler would be asked for late
+        journal = self._journal
+        journal.is_sealed = True  # a durable operation in a handler would be asked for late
+        called = journal.mark_called()
         try:
             return encode_payload(handler(), what=f"the answer to query {name!r}"), None
         except TurnAbortedError:
@@ -76,13 +80,13 @@ class Queries:
                 f"the handler of query {name!r} calls a durable operation; it may only look at "
                 f"what the body has"
             )
-        except Exception as raised:  # user code: a question must not cost the run
+        except (Exception, asyncio.CancelledError) as raised:  # a question must not cost the run
             return encode_payload(None, what="no answer"), failure_of(raised)
         finally:
-            self._journal.is_sealed = False
+            journal.is_sealed = False
+            journal.forget_called(since=called)
         return encode_payload(None, what="no answer"), failure_of(error)
 
 
-def _answer(output: Payload, error: Failure | None) -> Answer:
-    encoded = b"null" if isinstance(output, UnsetType) else bytes(output)
-    return encoded, None if error is None else error.message
+def _reason(error: Failure | None) -> str | None:
+    return None if error is None else error.message

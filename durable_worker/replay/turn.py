@@ -181,6 +181,7 @@ class Replay:
                 continue
             if not self._task.cancel or waiting.is_cancelled:
                 return self._suspend()
+            self.journal.unconsumed(waiting.outstanding.values())
             waiting.cancel_here()
 
     def _is_done(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar, overload
 
+from durable_worker.errors import RegistrationError
 from durable_worker.protocol.names import event_subject, published_value, update_signal
 from durable_worker.protocol.payload import decoder_for
 from durable_worker.replay.arguments import (
@@ -94,6 +95,8 @@ class Waits(Values):
         the signal `update:<run id>:<name>`.
         """
         signal = update_signal(self.run_id, checked_name(name, "update"))
+        if inspect.iscoroutinefunction(validate):
+            raise RegistrationError(f"the validator of update {name!r} must not be `async`")
         rejected_as = published_value(f"update-rejected:{name}")
         wait = SignalWait(
             signal,

@@ -85,6 +85,14 @@ class ModelOperator:
                     pass
         if only_first is None and decision.status is not DecisionStatus.CONTINUE:
             self.final = decision
+        elif only_first is None and self.is_cancelled:
+            assert self._knows_of_cancellation(decision), decision
+
+    def _knows_of_cancellation(self, decision: WorkflowDecision) -> bool:
+        """Or else an operator ends the run (protocol/README.md, "Cancel turns")."""
+        if any(isinstance(each, StartTimer) and each.ms == 0 for each in decision.commands):
+            return True
+        return any(each.name == "durable:cancelled" for each in self.history.values())
 
     def resolve(self, seq: int, output: object = None, *, error: Failure | None = None) -> None:
         command = self.pending.pop(seq)

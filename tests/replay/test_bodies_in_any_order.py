@@ -10,6 +10,7 @@ from msgspec import json
 
 from durable_worker.protocol.commands import DecisionStatus, StartTimer
 from durable_worker.protocol.tasks import HistoryKind
+from durable_worker.replay.operations import CALL_RETRY, CANCEL_TURNS, DURABLE_TIMERS
 from tests.replay.bodies import (
     COMBINATIONS,
     LEAVES,
@@ -108,11 +109,15 @@ def test_a_body_that_fails_calls_each_compensation_once(node: Node, seed: int) -
     assert len([each for each in calls if each.name == "undo-step"]) == len(undone)
 
 
-@given(node=nodes, seed=st.integers(0, 2**32))
+@given(
+    node=nodes,
+    seed=st.integers(0, 2**32),
+    capabilities=st.sampled_from([None, [CALL_RETRY, DURABLE_TIMERS, CANCEL_TURNS]]),
+)
 def test_a_cancelled_body_decides_the_same_kept_and_from_the_top_and_ends(
-    node: Node, seed: int
+    node: Node, seed: int, capabilities: list[str] | None
 ) -> None:
-    worker, operator = worker_for(node), ModelOperator()
+    worker, operator = worker_for(node), ModelOperator(capabilities=capabilities)
     drive(worker, operator, Random(seed), is_cancelled=True)
     assert operator.final is not None
     ends = (DecisionStatus.CANCELLED, DecisionStatus.COMPLETED)

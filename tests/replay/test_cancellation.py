@@ -263,6 +263,21 @@ def test_an_older_replay_law_does_not_read_the_marker_as_a_step() -> None:
     assert decision.error.code == "nondeterminism"
 
 
+def test_a_cancellation_does_not_hide_that_the_code_no_longer_fits_its_history() -> None:
+    async def old(ctx: WorkflowContext) -> None:
+        await asyncio.gather(ctx.step("a"), ctx.step("charge", compensate="refund"))
+
+    async def new(ctx: WorkflowContext) -> None:
+        await ctx.step("a")
+
+    operator = ModelOperator()
+    turn(old, operator)
+    operator.resolve(1)
+    decision = cancel(new, ModelOperator(history=operator.history))
+    assert decision.error is not None
+    assert decision.error.code == "nondeterminism"
+
+
 @pytest.mark.parametrize("name", ["timeout", "shield", "wait", "saga"])
 def test_every_way_to_wait_can_be_cancelled(name: str) -> None:
     async def body(ctx: WorkflowContext) -> None:

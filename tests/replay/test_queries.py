@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
 
 from durable_worker import WorkflowContext
 from durable_worker.protocol.commands import DecisionStatus, RecordStep, ScheduleStep
@@ -13,6 +14,12 @@ from tests.replay.model import ModelOperator, turn
 
 def answer(seq: int, output: bytes, *, name: str = "status") -> RecordStep:
     return RecordStep(seq=seq, name=f"event:{name}", output=Raw(output))
+
+
+def cancelled() -> "asyncio.Future[None]":
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.cancel()
+    return future
 
 
 async def shop(ctx: WorkflowContext) -> str:
@@ -62,6 +69,8 @@ def test_a_failing_body_leaves_its_last_answer() -> None:
     [
         (lambda ctx: 1 // 0, "integer division or modulo by zero"),
         (lambda ctx: ctx.now(), "the handler of query 'event:status' calls a durable operation"),
+        (lambda ctx: ctx.step("late"), "the answer to query 'event:status': "),
+        (lambda ctx: cancelled().result(), "CancelledError"),
         (lambda ctx: object(), "the answer to query 'event:status': "),
     ],
 )
@@ -91,11 +100,35 @@ def test_one_name_has_one_handler_and_is_not_published_otherwise() -> None:
         ctx.on_query("a", lambda: 1)
         ctx.set_event("a", 2)
 
-    for body, reason in ((twice, "has a handler already"), (published, "handler answers it")):
+    async def answering(ctx: WorkflowContext) -> None:
+        async def answer() -> int:
+            return 1
+
+        ctx.on_query("a", answer)
+
+    for body, reason in (
+        (twice, "has a handler already"),
+        (published, "handler answers it"),
+        (answering, "is `async`"),
+    ):
         error = turn(body, ModelOperator()).error
         assert error is not None
         assert error.code == "registration"
         assert reason in error.message
+
+
+def test_an_answer_that_an_operator_has_written_with_other_bytes_is_the_same() -> None:
+    async def body(ctx: WorkflowContext) -> None:
+        ctx.on_query("done", lambda: {"part": 1.0})
+        await ctx.step("a")
+        await ctx.step("b")
+
+    operator = ModelOperator()
+    turn(body, operator)
+    operator.resolve(0)
+    operator.history[1] = replace(operator.history[1], output=Raw(b'{"part": 1}'))
+    commands = turn(body, operator).commands
+    assert commands == [ScheduleStep(seq=2, name="b", group="default")]
 
 
 def test_an_answer_recorded_beside_a_partial_delivery_keeps_the_order_of_results() -> None:

@@ -90,6 +90,17 @@ def test_an_update_that_is_rejected_is_published_with_the_reason_and_waited_for_
     assert bytes(turn(approving, operator).output) == b'"Ada"'
 
 
+def test_a_validator_that_would_never_decide_is_refused() -> None:
+    async def body(ctx: WorkflowContext) -> None:
+        async def later(argument: object) -> None: ...
+
+        await ctx.wait_update("approve", validate=later)
+
+    error = turn(body, ModelOperator()).error
+    assert error is not None
+    assert (error.code, "must not be `async`" in error.message) == ("registration", True)
+
+
 def test_rejected_updates_do_not_move_the_deadline() -> None:
     operator = ModelOperator()
     turn(approving, operator)

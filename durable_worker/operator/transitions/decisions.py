@@ -66,8 +66,10 @@ def _ignores_cancellation(draft: Draft, decision: WorkflowDecision) -> bool:
         return False
     if decision.status is not DecisionStatus.CONTINUE:
         return False
+    if any(isinstance(each, StartTimer) and each.ms == 0 for each in decision.commands):
+        return False  # the body has ended; its children have yet to be started
     recorded = (each.name for each in decision.commands if isinstance(each, RecordStep))
-    return CANCELLED_MARKER not in recorded and not draft.has_recorded(CANCELLED_MARKER)
+    return CANCELLED_MARKER not in recorded and draft.recorded_at(CANCELLED_MARKER) is None
 
 
 def _suspend(draft: Draft, commands: Iterable[AnyCommand], *, has_grown: bool) -> None:

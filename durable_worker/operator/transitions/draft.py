@@ -41,11 +41,14 @@ class Draft:
     def checkpoint(self, seq: int) -> Checkpoint | None:
         return self._changed.get(seq) or self._state.checkpoints.get(seq)
 
-    def has_recorded(self, name: str) -> bool:
-        return any(
-            each.kind is HistoryKind.STEP and each.name == name
-            for each in self._state.checkpoints.values()
+    def recorded_at(self, name: str) -> int | None:
+        """The seq at which the body has recorded `name`."""
+        found = (
+            seq
+            for seq, each in self._state.checkpoints.items()
+            if each.kind is HistoryKind.STEP and each.name == name
         )
+        return next(found, None)
 
     def put(self, checkpoint: Checkpoint) -> None:
         self._changed[checkpoint.seq] = checkpoint

@@ -25,8 +25,6 @@ class SendStep:
 class BroadcastCancel:
     """Tell the run's running steps to stop; with `seqs` only those, since others are yet to run."""
 
-    """Tell every worker to stop what it runs for this run."""
-
     run_id: str
     seqs: tuple[int, ...] | None = None
 

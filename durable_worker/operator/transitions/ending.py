@@ -18,13 +18,23 @@ CANCELLED = Failure(message="the run was cancelled", code="cancelled")
 
 
 def end_run(
-    draft: Draft, status: RunStatus, *, output: Payload = UNSET, error: Failure | None = None
+    draft: Draft,
+    status: RunStatus,
+    *,
+    output: Payload = UNSET,
+    error: Failure | None = None,
+    is_final: bool = False,
 ) -> None:
-    """Enter a terminal status: nothing stays pending, the parent is told."""
+    """Enter a terminal status: nothing stays pending, the parent is told.
+
+    A run that was cancelled takes its children along, `is_final` without telling their bodies.
+    """
+    takes_children = status is RunStatus.CANCELLED or draft.run.status is RunStatus.CANCELLING
     for each in draft.pending():
         draft.put(replace(each, status=CheckpointStatus.CANCELLED, finished_at=draft.now))
-        if status is RunStatus.CANCELLED and each.kind is HistoryKind.CHILD:
-            draft.add(Deliver(CancelRequested(run_id=child_run_id(each.run_id, each.seq))))
+        if takes_children and each.kind is HistoryKind.CHILD:
+            child = child_run_id(each.run_id, each.seq)
+            draft.add(Deliver(CancelRequested(run_id=child, is_final=is_final)))
     draft.update(status=status, output=output, error=error, task_id=None, is_dirty=False)
     if status is RunStatus.CANCELLED:
         draft.add(BroadcastCancel(draft.run.id))
@@ -51,7 +61,7 @@ def on_cancel(draft: Draft, *, is_final: bool) -> None:
     if draft.run.status.is_terminal:
         return
     if is_final or draft.run.version is None:
-        end_run(draft, RunStatus.CANCELLED, error=CANCELLED)
+        end_run(draft, RunStatus.CANCELLED, error=CANCELLED, is_final=is_final)
     elif draft.run.status is not RunStatus.CANCELLING:
         draft.update(status=RunStatus.CANCELLING)
         # The answer to a turn that is out knows nothing of the cancellation: it is not waited for.

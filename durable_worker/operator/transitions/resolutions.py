@@ -6,7 +6,7 @@ from durable_worker.operator.transitions.draft import Draft, instant
 from durable_worker.operator.transitions.effects import SendStep
 from durable_worker.protocol.control import EngineEventType
 from durable_worker.protocol.failure import Failure
-from durable_worker.protocol.names import step_id
+from durable_worker.protocol.names import CANCELLED_MARKER, step_id
 from durable_worker.protocol.results import ResultStatus, StepResult
 from durable_worker.protocol.retry import delay_before_next, may_retry
 from durable_worker.protocol.runs import RunStatus
@@ -36,7 +36,8 @@ def on_result(draft: Draft, result: StepResult, *, attempt: int | None) -> None:
         draft.emit(EngineEventType.STEP_COMPLETED, **_described(draft, call), output=result.output)
         return
     failure = result.error or _UNEXPLAINED
-    if call.retry is not None and may_retry(call.retry, failure, attempt=call.attempt):
+    is_over = _was_given_up(draft, call)
+    if not is_over and call.retry and may_retry(call.retry, failure, attempt=call.attempt):
         key = step_id(call.run_id, call.seq)
         delay = delay_before_next(call.retry, attempt=call.attempt, key=key)
         fires_at = instant(draft.now + delay)
@@ -45,6 +46,17 @@ def on_result(draft: Draft, result: StepResult, *, attempt: int | None) -> None:
         )
         return
     _fail(draft, call, failure)
+
+
+def _was_given_up(draft: Draft, call: Checkpoint) -> bool:
+    """Whether the body was cancelled after it had asked for this: there is no further attempt.
+
+    What it asks for later is to undo what was done.
+    """
+    if draft.run.status is not RunStatus.CANCELLING:
+        return False
+    marker = draft.recorded_at(CANCELLED_MARKER)
+    return marker is not None and call.seq < marker
 
 
 def _with_report(call: Checkpoint, result: StepResult, *, now: int) -> Checkpoint:
@@ -79,6 +91,9 @@ def on_timer(draft: Draft, seq: int) -> None:
         return
     if waiting.kind is HistoryKind.TIMER:
         draft.resolve(waiting)
+        return
+    if _was_given_up(draft, waiting):
+        _fail(draft, waiting, waiting.error or _UNEXPLAINED)
         return
     draft.put(replace(waiting, fires_at=None))
     draft.add(SendStep(waiting.run_id, seq, waiting.attempt))

@@ -232,10 +232,13 @@ def test_a_failure_without_a_reason_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    "by",
-    [CancelRequested(run_id="r", is_final=True), decision(status=DecisionStatus.CANCELLED)],
+    ("by", "is_final"),
+    [
+        (CancelRequested(run_id="r", is_final=True), True),
+        (decision(status=DecisionStatus.CANCELLED), False),
+    ],
 )
-def test_cancelling_reaches_steps_children_and_the_parent(by: RunInput) -> None:
+def test_cancelling_reaches_steps_children_and_the_parent(by: RunInput, is_final: bool) -> None:
     step, child = pending(0), pending(1, HistoryKind.CHILD)
     error = Failure(message="the run was cancelled", code="cancelled")
     parent = Parent("p", 9)
@@ -243,7 +246,7 @@ def test_cancelling_reaches_steps_children_and_the_parent(by: RunInput) -> None:
         suspended(status=RunStatus.CANCELLED, error=error, parent=parent, updated_at=NOW),
         (cancelled(step), cancelled(child)),
         (
-            Deliver(CancelRequested(run_id="r.child.1")),
+            Deliver(CancelRequested(run_id="r.child.1", is_final=is_final)),
             BroadcastCancel("r"),
             Deliver(ChildEnded(run_id="p", seq=9, status=RunStatus.CANCELLED, error=error)),
         ),
@@ -277,6 +280,7 @@ def test_a_run_ends_at_once_if_its_body_never_began(status: RunStatus) -> None:
     assert found.run.status is RunStatus.CANCELLED
 
 
+MARKER = "durable:cancelled"
 CANCELLED_HERE = RecordStep(seq=1, name="durable:cancelled", output=Raw(b"[]"))
 
 
@@ -307,10 +311,48 @@ def test_a_worker_that_does_not_know_of_cancellation_does_not_keep_the_run_alive
 
 
 @pytest.mark.parametrize("status", [DecisionStatus.COMPLETED, DecisionStatus.FAILED])
-def test_a_cancelled_body_may_end_otherwise(status: DecisionStatus) -> None:
-    found = moved(a_run(status=RunStatus.CANCELLING), by=decision(status=status))
+def test_a_cancelled_body_may_end_otherwise_but_its_children_are_cancelled(
+    status: DecisionStatus,
+) -> None:
+    child = pending(1, HistoryKind.CHILD)
+    found = moved(a_run(status=RunStatus.CANCELLING), child, by=decision(status=status))
     assert found.run is not None
     assert found.run.status.value == status.value
+    assert found.effects == (Deliver(CancelRequested(run_id="r.child.1")),)
+
+
+def test_the_children_of_a_run_that_is_ended_at_once_are_ended_at_once() -> None:
+    by = CancelRequested(run_id="r", is_final=True)
+    found = moved(a_run(), pending(1, HistoryKind.CHILD), by=by)
+    assert found.effects[0] == Deliver(CancelRequested(run_id="r.child.1", is_final=True))
+
+
+def test_a_body_that_has_ended_before_its_cancellation_still_starts_its_children() -> None:
+    commands = (StartChild(seq=1, workflow="kid"), StartTimer(seq=2, ms=0))
+    found = moved(a_run(status=RunStatus.CANCELLING), by=decision(*commands))
+    assert found.run is not None
+    assert found.run.status is RunStatus.CANCELLING
+    assert [each.seq for each in found.checkpoints] == [1, 2]
+
+
+@pytest.mark.parametrize(("marker_at", "attempts"), [(5, 1), (None, 2)])
+def test_what_a_cancelled_body_has_given_up_is_not_tried_again(
+    marker_at: int | None, attempts: int
+) -> None:
+    retry = RetryOptions(attempts=3)
+    call = pending(2, retry=retry)
+    marker = [] if marker_at is None else [ended(pending(5, HistoryKind.STEP, name=MARKER))]
+    run = suspended(status=RunStatus.CANCELLING)
+    failed = moved(run, call, *marker, by=result(seq=2, error=NO))
+    assert [each.attempt for each in failed.checkpoints if each.seq == 2] == [attempts]
+
+    waiting = pending(2, retry=retry, attempt=2, fires_at=NOW - 1, error=NO)
+    due = moved(run, waiting, *marker, by=TimerDue(run_id="r", seq=2))
+    is_sent = SendStep("r", 2, 2) in due.effects
+    assert is_sent is (marker_at is None)
+
+    undoing = moved(run, pending(7, retry=retry), *marker, by=result(seq=7, error=NO))
+    assert [each.attempt for each in undoing.checkpoints if each.seq == 7] == [2]
 
 
 def test_a_result_starts_a_turn_or_marks_the_run_dirty() -> None:
