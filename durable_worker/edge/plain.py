@@ -8,6 +8,7 @@ from durable_worker.edge.errors import PayloadSealedError, PayloadTamperedError
 from durable_worker.protocol.base import Payload
 from durable_worker.protocol.payload_envelope import (
     EnvelopeError,
+    EnvelopeVersionError,
     Opened,
     PayloadEnvelope,
     described,
@@ -69,9 +70,14 @@ PLAIN = PlainCodec()
 
 
 def envelope_of(payload: Payload, what: str) -> PayloadEnvelope | None:
-    """As `read_envelope`. Raises `PayloadTamperedError` that names the payload."""
+    """As `read_envelope`. Raises `PayloadTamperedError` that names the payload, and
+    `PayloadSealedError` for an envelope of another version."""
     try:
         return read_envelope(payload)
+    except EnvelopeVersionError as error:
+        raise PayloadSealedError(
+            f"is in an envelope {error}; update durable-worker here", what=what
+        ) from error
     except EnvelopeError as error:
         damaged = PayloadTamperedError(f"its envelope cannot be read, {error}")
         damaged.what = what

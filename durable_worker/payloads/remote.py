@@ -10,7 +10,7 @@ from durable_worker.errors import RegistrationError
 
 
 class FsspecBlobs:
-    """One object for each blob below `url`, as in `s3://bucket/payloads`.
+    """One object for each blob below `url`, as in `s3://bucket/payloads`; the bucket has to exist.
 
     `storage_options` are those of the fsspec file system (for S3 that is not Amazon's:
     `endpoint_url=`). For plain directories use `FileBlobs`, which writes safely. Needs
@@ -28,6 +28,7 @@ class FsspecBlobs:
                 f"'durable-worker[fsspec]' ({error})"
             ) from error
         self._root = str(root).rstrip("/")
+        self._has_directories = self._root.startswith("/")
         self._place = f"the store {url}"
 
     async def put(self, key: str, data: bytes) -> None:
@@ -51,8 +52,9 @@ class FsspecBlobs:
                 return
         except FileNotFoundError:
             pass
-        # Object stores have no directories, others want them.
-        files.makedirs(path.rpartition("/")[0], exist_ok=True)
+        # A bucket is not ours to make, which is what this would do with one that is misspelt.
+        if self._has_directories:
+            files.makedirs(path.rpartition("/")[0], exist_ok=True)
         files.pipe_file(path, data)
 
     def _read(self, path: str, limit: int) -> bytes:

@@ -78,7 +78,16 @@ class EnvelopeError(ValueError):
     """Something looks like an envelope and is none."""
 
 
+class EnvelopeVersionError(EnvelopeError):
+    """An envelope of another version than this one."""
+
+
+class _Versioned(Struct):
+    v: int
+
+
 _outer: msgspec.json.Decoder[dict[str, Raw]] = msgspec.json.Decoder(dict[str, Raw])
+_versioned = msgspec.json.Decoder(_Versioned)
 _inner: msgspec.json.Decoder[PayloadEnvelope] = msgspec.json.Decoder(PayloadEnvelope)
 _encoder = msgspec.json.Encoder()
 
@@ -100,12 +109,13 @@ def read_envelope(payload: Payload) -> PayloadEnvelope | None:
         outer = _outer.decode(payload)
         if outer.keys() != {KEY}:
             return None
-        envelope = _inner.decode(outer[KEY])
+        # First, since nothing is known of the keys of another version.
+        version = _versioned.decode(outer[KEY]).v
+        if version != VERSION:
+            raise EnvelopeVersionError(f"of version {version}, this process knows {VERSION}")
+        return _inner.decode(outer[KEY])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise EnvelopeError(str(error)) from error
-    if envelope.v != VERSION:
-        raise EnvelopeError(f"its version is {envelope.v}, this process knows {VERSION}")
-    return envelope
 
 
 def write_envelope(envelope: PayloadEnvelope) -> Raw:

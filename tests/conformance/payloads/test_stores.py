@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,35 @@ def fsspec_memory(root: Path) -> BlobStore:
     return FsspecBlobs(f"memory://{root.name}")
 
 
-@pytest.fixture(
-    params=[files, fsspec_files, fsspec_memory], ids=lambda make: getattr(make, "__name__", "")
-)
+ACCESS = {"key": "id", "secret": "of its own"}
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """URL of a server that speaks S3, with a bucket `there`."""
+    wanted = "needs `pip install --group s3`, which takes its time"
+    moto = pytest.importorskip("moto.server", reason=wanted)
+    s3fs = pytest.importorskip("s3fs", reason=wanted)
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    s3fs.S3FileSystem(endpoint_url=url, **ACCESS).mkdir("there")
+    yield url
+    server.stop()
+
+
+@pytest.fixture(params=["files", "fsspec files", "fsspec memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
-    make: Callable[[Path], BlobStore] = request.param
-    return make(tmp_path)
+    match request.param:
+        case "files":
+            return files(tmp_path)
+        case "fsspec files":
+            return fsspec_files(tmp_path)
+        case "fsspec memory":
+            return fsspec_memory(tmp_path)
+        case _:
+            url: str = request.getfixturevalue("s3")
+            return FsspecBlobs(f"s3://there/{tmp_path.name}", endpoint_url=url, **ACCESS)
 
 
 async def test_what_was_put_is_there_as_often_as_it_is_put(store: BlobStore) -> None:
@@ -172,6 +196,12 @@ async def test_a_store_that_fails_for_a_moment_is_tried_again(
     shaky.failures = 4
     with pytest.raises(BlobStoreError, match="it is stored outside the message"):
         await codec.open(sealed, what="it")
+
+
+async def test_a_bucket_that_is_misspelt_is_an_error_and_not_made(s3: str) -> None:
+    with pytest.raises(BlobStoreError, match="s3://their"):
+        await FsspecBlobs("s3://their/payloads", endpoint_url=s3, **ACCESS).put(KEY, b"large")
+    assert not import_module("s3fs").S3FileSystem(endpoint_url=s3, **ACCESS).exists("their")
 
 
 def test_a_store_that_fsspec_cannot_reach_is_a_mistake_of_the_setup() -> None:
