@@ -84,6 +84,8 @@ def test_no_line_outside_of_the_body_is_named() -> None:
         await asyncio.gather(asyncio.sleep(5))
 
     assert told(body, call(0, "b")).location == "in library code"
+    odd = HistoryEvent(seq=1, kind=HistoryKind.STEP, name="durable:delivered", output=Raw(b"[5]"))
+    assert told(body, odd).location == "in library code"
 
 
 def test_a_body_that_ends_too_early_is_told_with_the_place_where_it_is_defined() -> None:

@@ -226,8 +226,20 @@ def test_the_timer_that_lets_a_child_begin_before_the_body_ends_fits() -> None:
     async def body(ctx: WorkflowContext) -> Any:
         ctx.start_child("parcel")
 
-    waiting = {0: Asked(HistoryKind.CHILD, "parcel"), 1: Asked(HistoryKind.TIMER, "sleep:1")}
-    assert difference(body, recorded(waiting=waiting)) is None
+    timer = {1: Asked(HistoryKind.TIMER, "sleep:1")}
+    child = {0: Asked(HistoryKind.CHILD, "parcel")}
+    assert difference(body, recorded(waiting={**child, **timer})) is None
+    ended = HistoryEvent(seq=0, kind=HistoryKind.CHILD)
+    assert difference(body, recorded(ended, waiting=timer)) is None
+
+
+def test_a_child_in_place_of_an_open_step_of_the_same_name_no_longer_fits() -> None:
+    async def body(ctx: WorkflowContext) -> Any:
+        await ctx.step("charge")
+        await ctx.child("ship")
+
+    run = recorded(call(0, "charge"), waiting=SHIP_IS_OPEN)
+    assert difference(body, run) == (1, "step 'ship' (open)", "child workflow 'ship'")
 
 
 def test_a_wait_that_was_given_up_still_fits() -> None:
@@ -254,9 +266,11 @@ def test_a_body_that_can_no_longer_read_its_input_no_longer_fits() -> None:
         "step 'charge' (open)",
         "nothing more: the body has failed: the input of 'flow': Expected `int`, got `str`",
     )
-    _, held, asked = difference(body, recorded()) or (0, "", "")
-    assert held == "a run that goes on"
-    assert asked.endswith("the input of 'flow': Expected `int`, got `str`")
+    error = mismatch_with(serving(body), recorded())
+    assert error is not None
+    assert error.recorded == "a run that goes on"
+    assert error.asked.endswith("the input of 'flow': Expected `int`, got `str`")
+    assert error.location == f"{__file__}:{body.__code__.co_firstlineno}"
 
 
 def test_a_body_that_may_fail_beyond_its_history_fits() -> None:
@@ -335,6 +349,16 @@ def test_another_failure_than_a_run_had_is_a_difference() -> None:
 def test_a_failure_where_a_run_had_completed_is_a_difference_whatever_is_compared() -> None:
     run = recorded(DECLINED, end=OUT)
     assert difference(declining, run, compares_end=False) is not None
+
+
+def test_a_patch_that_came_after_a_run_had_ended_is_no_difference() -> None:
+    async def body(ctx: WorkflowContext) -> Any:
+        await ctx.step("charge")
+        if ctx.patched("later"):
+            await ctx.step("audit")
+        return "out"
+
+    assert difference(body, recorded(call(0, "charge"), end=OUT)) is None
 
 
 def test_the_end_of_a_run_that_failed_without_its_body_is_not_compared() -> None:

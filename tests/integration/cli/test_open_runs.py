@@ -115,6 +115,7 @@ async def test_a_run_that_ended_while_it_was_looked_at_is_not_reported() -> None
     class Ending(Between):
         async def detail(self, run_id: str) -> RunDetail:
             await self._inner.cancel(run_id)
+            await self._inner.wait(run_id)
             return await super().detail(run_id)
 
     class Vanishing(Between):

@@ -93,9 +93,10 @@ async def test_values_are_histories_as_files_are() -> None:
 
 
 def test_the_histories_of_a_directory_come_by_name(tmp_path: Path) -> None:
-    for name in ("b.json", "a.json", "notes.txt"):
+    names = [f"{letter}.json" for letter in "qwertyuiopasdfghjkl"]
+    for name in (*names, "notes.txt"):
         (tmp_path / name).write_text("{}")
-    assert [each.name for each in histories(tmp_path)] == ["a.json", "b.json"]
+    assert [each.name for each in histories(tmp_path)] == sorted(names)
     with pytest.raises(ProtocolError, match="neither a timeline"):
         replay_history(worker, tmp_path / "a.json")
 
