@@ -1,20 +1,14 @@
 """What a worker with a codec or a context puts on the wire, from the operator's side."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import anyio
 import pytest
 from msgspec import UNSET, Raw, json
 
-from durable_worker import StepContext, Worker, WorkflowContext
-from durable_worker.edge.errors import BlobMissingError, BlobStoreError
 from durable_worker.edge.parts import open_event, seal_event
-from durable_worker.edge.plain import Codec
-from durable_worker.payloads import ClaimCheck, Encrypt, PayloadCodec, Sign
+from durable_worker.payloads import Encrypt, PayloadCodec, Sign
 from durable_worker.protocol import codec as wire
-from durable_worker.protocol.codec import MessageType
 from durable_worker.protocol.commands import (
     DecisionStatus,
     ScheduleStep,
@@ -22,19 +16,18 @@ from durable_worker.protocol.commands import (
     WorkflowDecision,
 )
 from durable_worker.protocol.failure import Failure
-from durable_worker.protocol.names import Names, routing_token
+from durable_worker.protocol.names import Names
 from durable_worker.protocol.payload_envelope import Parameters, described, read_envelope
 from durable_worker.protocol.results import EventLevel, ResultStatus, StepEvent
 from durable_worker.protocol.tasks import (
     HistoryEvent,
     HistoryKind,
     PendingSignal,
-    StepTask,
-    WorkflowTask,
 )
 from durable_worker.transports.base import Delivery
 from durable_worker.transports.memory import MemoryTransport
-from tests.integration.worker.desk import Desk, eventually, serving
+from tests.integration.payloads.wire import in_context, raw, send_step, send_turn, worker_with
+from tests.integration.worker.desk import eventually, serving
 from tests.unit.payloads.keys import ring
 
 pytestmark = pytest.mark.anyio
@@ -46,104 +39,6 @@ SECRET = b"4929-marker"
 async def transport() -> AsyncIterator[MemoryTransport]:
     async with MemoryTransport(names=NAMES) as opened:
         yield opened
-
-
-def worker_with(codec: Codec | None, **options: Any) -> Worker:
-    worker = Worker(codec=codec, **options)
-
-    @worker.step("own")
-    async def own(value: Any, ctx: StepContext) -> Any:
-        ctx.info("said 4929-marker", value=value)
-        return value
-
-    @worker.step("telling")
-    async def telling(value: Any, ctx: StepContext) -> list[object]:
-        return [value, dict(ctx.context), ctx.traceparent]
-
-    @worker.workflow("calling")
-    async def calling(ctx: WorkflowContext, names: list[str]) -> list[Any]:
-        return [await each for each in [ctx.step(name, "4929-marker") for name in names]]
-
-    @worker.workflow("parent")
-    async def parent(ctx: WorkflowContext, names: list[str]) -> None:
-        for name in names:
-            ctx.start_child(name, 1)
-        await ctx.wait_signal("never")
-
-    @worker.workflow("fan")
-    async def fan(ctx: WorkflowContext, width: int) -> int:
-        steps = [ctx.step("own", number) for number in range(width)]
-        return sum([await each for each in _together(steps)])
-
-    @worker.workflow("asking")
-    async def asking(ctx: WorkflowContext) -> Any:
-        ctx.now()
-        ctx.patched("new way")
-        return await ctx.wait_signal("answer")
-
-    @worker.workflow("catching")
-    async def catching(ctx: WorkflowContext) -> str:
-        try:
-            await ctx.step("own", 1)
-        except Exception as error:
-            return str(error)
-        return "no error"
-
-    @worker.workflow("echoing")
-    async def echoing(ctx: WorkflowContext, value: Any) -> Any:
-        return value
-
-    return worker
-
-
-def _together(steps: list[Any]) -> list[Any]:
-    return [asyncio.ensure_future(each) for each in steps]
-
-
-def raw(value: object) -> Raw:
-    return Raw(json.encode(value))
-
-
-async def send_turn(
-    desk: Desk,
-    workflow: str,
-    value: Raw,
-    history: list[HistoryEvent] | None = None,
-    *,
-    task_id: str = "t1",
-    signals: list[PendingSignal] | None = None,
-) -> WorkflowTask:
-    task = WorkflowTask(
-        task_id=task_id,
-        run_id="run-1",
-        workflow=workflow,
-        workflow_version="1",
-        input=value,
-        history=history or [],
-        pending_signals=signals,
-        group=routing_token(workflow),
-        attempt=1,
-    )
-    await desk.send(workflow, wire.encode(task), MessageType.WORKFLOW_TASK)
-    return task
-
-
-async def send_step(desk: Desk, name: str, value: Raw, **more: Any) -> None:
-    task = StepTask(
-        run_id="run-1",
-        seq=0,
-        name=name,
-        step_id="run-1:0",
-        group=routing_token(name),
-        input=value,
-        attempt=1,
-        **more,
-    )
-    await desk.send(name, wire.encode(task), MessageType.STEP_TASK)
-
-
-def in_context(value: object, context: object) -> Raw:
-    return raw({"$durable": {"v": 1, "context": context, "value": value}})
 
 
 # Contexts
@@ -357,89 +252,6 @@ async def test_a_failure_that_the_operator_made_is_accepted_in_clear(
         decision = await desk.decision()
     opened = await codec.open(decision.output, what="it")
     assert "given up" in json.decode(opened.value if opened.value is not UNSET else b"null")
-
-
-# Blobs
-
-
-class Outage:
-    """A store that is away until it is told otherwise."""
-
-    def __init__(self) -> None:
-        self.blobs: dict[str, bytes] = {}
-        self.is_away = False
-        self.refused = 0
-
-    def _answer(self) -> None:
-        if self.is_away:
-            self.refused += 1
-            raise BlobStoreError("the store", "it is away")
-
-    async def put(self, key: str, data: bytes) -> None:
-        self._answer()
-        self.blobs[key] = data
-
-    async def get(self, key: str, *, limit: int) -> bytes:
-        self._answer()
-        if key not in self.blobs:
-            raise BlobMissingError(key, "the store")
-        return self.blobs[key]
-
-
-async def test_a_turn_waits_in_its_queue_for_a_store_that_is_away(
-    transport: MemoryTransport, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("durable_worker.payloads.claim_check.ATTEMPTS", 1)
-    store = Outage()
-    codec = PayloadCodec(ClaimCheck(store, threshold=1))
-    value = await codec.seal(raw("large"), salt="run-1")
-    assert isinstance(value, Raw)
-    store.is_away = True
-    async with serving(worker_with(codec), transport, NAMES) as desk:
-        await send_turn(desk, "echoing", value)
-        await eventually(lambda: store.refused)
-        store.is_away = False
-        decision = await desk.decision()
-    assert decision.status is DecisionStatus.COMPLETED
-
-
-async def test_an_output_that_cannot_be_stored_is_a_failure_that_a_retry_may_mend(
-    transport: MemoryTransport, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("durable_worker.payloads.claim_check.ATTEMPTS", 1)
-    store = Outage()
-    store.is_away = True
-    codec = PayloadCodec(ClaimCheck(store, threshold=10))
-    async with serving(worker_with(codec), transport, NAMES) as desk:
-        await send_step(desk, "telling", raw(1))
-        result = await desk.result()
-    assert result.error is not None
-    assert (result.error.code, result.error.retryable) == ("blob-store", None)
-
-
-async def test_a_running_turn_or_step_is_not_held_up_by_a_live_event_that_cannot_be_sealed(
-    transport: MemoryTransport, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("durable_worker.payloads.claim_check.ATTEMPTS", 1)
-    store = Outage()
-    worker = Worker(codec=PayloadCodec(ClaimCheck(store, threshold=100)))
-
-    @worker.step("loud")
-    async def loud(ctx: StepContext) -> str:
-        store.is_away = True
-        ctx.info("x" * 200)
-        with anyio.fail_after(5):
-            while not store.refused:  # noqa: ASYNC110
-                await anyio.sleep(0.005)
-        store.is_away = False
-        ctx.info("short")
-        return "done"
-
-    async with serving(worker, transport, NAMES) as desk:
-        await send_step(desk, "loud", Raw(b"null"))
-        result = await desk.result()
-        await eventually(lambda: [each for each in desk.control if b"short" in each.body])
-    assert result.status is ResultStatus.COMPLETED
 
 
 async def test_the_level_and_time_of_a_sealed_event_stay_in_clear() -> None:
