@@ -30,6 +30,7 @@ from durable_worker.worker.edge import WorkerEdge, seal_failed
 from durable_worker.worker.live import LiveReports
 from durable_worker.worker.operators import OperatorWatch
 from durable_worker.worker.presence import BEAT_EVERY, Presence
+from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.recorded import RecordedSteps
 from durable_worker.worker.registry import Worker
 from durable_worker.worker.steps import StepRunner
@@ -87,6 +88,7 @@ class WorkerService:
         )
         self._answers = Answers(transport, names)
         self._edge = WorkerEdge(worker)
+        self._quarantine = Quarantine()
         self._operators = OperatorWatch(
             transport, names, partition=self._options.partition, place=self._options.place
         )
@@ -131,6 +133,7 @@ class WorkerService:
             presence=self._presence,
             concurrency=self._options.concurrency,
             edge=self._edge,
+            quarantine=self._quarantine,
         )
         self._turns = TurnRunner(
             self._worker,
@@ -277,12 +280,13 @@ class WorkerService:
                 await self._turn(task, delivery)
 
     async def _turn(self, task: WorkflowTask, delivery: Delivery) -> None:
-        if self._stop.is_set():
-            await delivery.release()
-            return
         self._live.started(task.task_id, Heartbeat(run_id=task.run_id, seq=0, group=task.group))
         try:
-            decision, sealed = await self._decided(task, delivery.envelope.body)
+            async with self._quarantine.admission(delivery):
+                if self._stop.is_set():
+                    await delivery.release()
+                    return
+                decision, sealed = await self._decided(task, delivery.envelope.body)
         finally:
             self._live.ended(task.task_id)
         level = log.warning if decision.status is DecisionStatus.FAILED else log.debug

@@ -29,6 +29,7 @@ from durable_worker.worker.edge import WorkerEdge, seal_failed, with_context
 from durable_worker.worker.invoke import invoke
 from durable_worker.worker.live import LiveReports
 from durable_worker.worker.presence import Presence
+from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.recorded import RecordedSteps
 from durable_worker.worker.registry import Worker
 from durable_worker.worker.step_context import StepContext
@@ -70,6 +71,7 @@ class StepRunner:
         presence: Presence,
         concurrency: int,
         edge: WorkerEdge,
+        quarantine: Quarantine,
     ) -> None:
         self._worker = worker
         self._answers = answers
@@ -77,6 +79,7 @@ class StepRunner:
         self._live = live
         self._presence = presence
         self._edge = edge
+        self._quarantine = quarantine
         self._slots = anyio.CapacityLimiter(concurrency)
         self._threads = anyio.CapacityLimiter(concurrency)
         self._executions: dict[Key, _Execution] = {}
@@ -218,12 +221,12 @@ class StepRunner:
             return _result(task, _unknown_step(self._worker, task.name), started_at=_now_ms())
         is_repeated = may_repeat(execution.deliveries[0])
         held = (task.step_id, task.attempt)
-        if is_repeated or not self._slots.available_tokens:
+        if is_repeated or self._quarantine.is_closed or not self._slots.available_tokens:
             # Held here, though not running yet: an operator must not take it for lost.
             self._live.started(held, _heartbeat(task))
         try:
             with execution.scope:
-                async with self._slots:
+                async with self._quarantine.admission(execution.deliveries[0]), self._slots:
                     if is_repeated and await self._recorded.holds(task):
                         return _Unfinished.RECORDED
                     self._live.ended(held)

@@ -1,0 +1,110 @@
+"""Keeps a message that may kill its process apart from its neighbours.
+
+A crash charges a delivery to every message that the process held, so a count alone does not tell
+the one that caused it. From the second one on a message is a suspect: suspects run one at a time,
+in an order that changes with each process, and nothing new starts beside one in its first seconds.
+So a neighbour of a message that kills is soon run without it, and comes to its end.
+"""
+
+import asyncio
+from datetime import timedelta
+from random import Random
+
+import anyio
+from msgspec import Struct
+
+from durable_worker.transports.base import RESENT_HEADER, Delivery
+
+SUSPICIOUS_DELIVERIES = 2
+"""From this count of earlier deliveries on a message runs apart from other suspects."""
+
+SHUFFLE = timedelta(milliseconds=500)
+"""Over this time suspects that come together are spread, so that their order is not the queue's."""
+
+PATIENCE = timedelta(seconds=10)
+"""How long a suspect waits for what runs already, so as not to take it along."""
+
+PROBATION = timedelta(seconds=10)
+"""How long nothing new starts beside a suspect; one that lives longer does not stop its worker."""
+
+
+def is_suspect(delivery: Delivery) -> bool:
+    """Whether its process has died over it more than once, or the broker has given up on it."""
+    return delivery.delivery_count >= SUSPICIOUS_DELIVERIES or delivery.envelope.headers.get(
+        RESENT_HEADER, "0"
+    ) not in ("", "0")
+
+
+class Quarantine:
+    """`random` decides the order of suspects."""
+
+    def __init__(self, random: Random | None = None) -> None:
+        self._random = random or Random()
+        self._alone = anyio.Lock()
+        self._opened: anyio.Event | None = None
+        self._quiet = anyio.Event()
+        self._running = 0
+        self._probation: asyncio.TimerHandle | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether what is no suspect has to wait."""
+        return self._opened is not None
+
+    def admission(self, delivery: Delivery) -> "_Admission":
+        """To hold while the message is run."""
+        return _Admission(self, is_suspect=is_suspect(delivery))
+
+    async def enter(self) -> None:
+        while self._opened is not None:
+            await self._opened.wait()
+        self._running += 1
+
+    def leave(self) -> None:
+        self._running -= 1
+        if not self._running:
+            self._quiet.set()
+
+    async def enter_alone(self) -> None:
+        await anyio.sleep(self._random.uniform(0.0, SHUFFLE.total_seconds()))
+        await self._alone.acquire()
+        self._opened = anyio.Event()
+        try:
+            with anyio.move_on_after(PATIENCE.total_seconds()):
+                while self._running:
+                    self._quiet = anyio.Event()
+                    await self._quiet.wait()
+        except BaseException:
+            self.leave_alone()
+            raise
+        loop = asyncio.get_running_loop()
+        self._probation = loop.call_later(PROBATION.total_seconds(), self._open)
+
+    def leave_alone(self) -> None:
+        self._open()
+        self._alone.release()
+
+    def _open(self) -> None:
+        if self._probation is not None:
+            self._probation.cancel()
+            self._probation = None
+        if self._opened is not None:
+            self._opened.set()
+            self._opened = None
+
+
+class _Admission(Struct):
+    quarantine: Quarantine
+    is_suspect: bool
+
+    async def __aenter__(self) -> None:
+        if self.is_suspect:
+            await self.quarantine.enter_alone()
+        else:
+            await self.quarantine.enter()
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.is_suspect:
+            self.quarantine.leave_alone()
+        else:
+            self.quarantine.leave()
