@@ -50,9 +50,7 @@ async def flow(ctx: WorkflowContext, neighbours: int) -> list[int | str]:
         *(ctx.step(neighbour, number) for number in range(neighbours)),
         return_exceptions=True,
     )
-    return [
-        each if isinstance(each, int) else str(getattr(each, "code", each)) for each in results
-    ]
+    return [each if isinstance(each, int) else str(getattr(each, "code", each)) for each in results]
 
 
 async def serve() -> None:

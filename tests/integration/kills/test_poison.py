@@ -23,12 +23,8 @@ NEIGHBOURS = 5
 ROOT = Path(__file__).parents[3]
 
 
-async def test_the_neighbours_of_a_step_that_kills_complete_and_it_fails_as_poison(
-    broker_url: str, prefix: str, tmp_path: Path
-) -> None:
-    names = Names(prefix=prefix)
-    journal = tmp_path / "journal"
-    lives = subprocess.Popen(
+def start_lives(broker_url: str, prefix: str, journal: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
         [sys.executable, "-m", "tests.integration.kills.poison"],
         cwd=ROOT,
         env={
@@ -41,6 +37,14 @@ async def test_the_neighbours_of_a_step_that_kills_complete_and_it_fails_as_pois
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+async def test_the_neighbours_of_a_step_that_kills_complete_and_it_fails_as_poison(
+    broker_url: str, prefix: str, tmp_path: Path
+) -> None:
+    names = Names(prefix=prefix)
+    journal = tmp_path / "journal"
+    lives = start_lives(broker_url, prefix, journal)
     try:
         async with (
             SqliteStore(tmp_path / "operator.db") as store,

@@ -1,7 +1,6 @@
 """Who may run beside whom, once a message has been delivered too often."""
 
 import asyncio
-from collections.abc import Iterator
 from datetime import timedelta
 from random import Random
 
@@ -39,11 +38,10 @@ SUSPECT = Told(delivery_count=2)
 
 
 @pytest.fixture(autouse=True)
-def _endless(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _endless(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quarantine, "SHUFFLE", AT_ONCE)
     monkeypatch.setattr(quarantine, "PATIENCE", NEVER)
     monkeypatch.setattr(quarantine, "PROBATION", NEVER)
-    yield
 
 
 class Stay:
