@@ -9,6 +9,7 @@ import structlog
 from anyio.abc import TaskGroup
 from msgspec import Struct
 
+from durable_worker.clock import Chance, Clock, SystemChance, SystemClock
 from durable_worker.edge.errors import BlobStoreError, SealError
 from durable_worker.errors import BrokerRefusedError, ProtocolError
 from durable_worker.protocol import codec
@@ -68,17 +69,23 @@ class WorkerService:
         *,
         names: Names,
         options: WorkerOptions | None = None,
+        clock: Clock | None = None,
+        chance: Chance | None = None,
     ) -> None:
         worker.check()
         self._options = options or WorkerOptions()
         self._worker = worker
         self._transport = transport
         self._names = names
+        self._clock = clock or SystemClock()
+        self._chance = chance or SystemChance()
         self._presence = Presence(
             worker,
             concurrency=self._options.concurrency,
             partition=self._options.partition,
             namespace=names.namespace,
+            clock=self._clock,
+            chance=self._chance,
         )
         self._checks = checks_for(
             worker,
@@ -86,9 +93,9 @@ class WorkerService:
             shadow=self._options.shadow,
             partition=self._options.partition,
         )
-        self._answers = Answers(transport, names)
+        self._answers = Answers(transport, names, chance=self._chance)
         self._edge = WorkerEdge(worker)
-        self._quarantine = Quarantine()
+        self._quarantine = Quarantine(self._chance)
         self._operators = OperatorWatch(
             transport, names, partition=self._options.partition, place=self._options.place
         )
@@ -124,16 +131,18 @@ class WorkerService:
             self._names,
             instance_id=self._presence.instance_id,
             seal=self._edge.seal_progress,
+            clock=self._clock,
         )
         self._steps = StepRunner(
             self._worker,
             answers=self._answers,
-            recorded=RecordedSteps(self._transport, self._names),
+            recorded=RecordedSteps(self._transport, self._names, chance=self._chance),
             live=self._live,
             presence=self._presence,
             concurrency=self._options.concurrency,
             edge=self._edge,
             quarantine=self._quarantine,
+            clock=self._clock,
         )
         self._turns = TurnRunner(
             self._worker,
@@ -141,6 +150,7 @@ class WorkerService:
             partition=self._options.partition,
             kept=self._options.kept_runs,
             checks=self._checks,
+            clock=self._clock,
         )
         interception = self._worker.interception
         decide = self._turns.decide
