@@ -3,6 +3,7 @@
 import socket
 import ssl
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from durable_worker.transports.rabbitmq.wire import HEARTBEAT, Sealing, Wire
+from tests.broker.tls import Authority
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -122,21 +124,52 @@ def test_a_heartbeat_goes_out_only_where_nothing_else_has() -> None:
         assert wire.taken == FRAME + HEARTBEAT
 
 
-def test_under_tls_no_heartbeat_comes_before_what_could_not_be_encrypted_yet() -> None:
+def test_a_write_that_tls_could_not_take_leaves_its_frame_open() -> None:
     context = ssl.create_default_context()
     context.sslobject_class = Sealing
     outgoing = ssl.MemoryBIO()
     sealing = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
     assert isinstance(sealing, Sealing)
+    with pytest.raises(ssl.SSLWantReadError):
+        sealing.write(FRAME)
+    assert not sealing.is_between_frames
+    assert sealing.produced == outgoing.pending > 0
+
+
+def test_under_tls_no_heartbeat_goes_into_an_open_frame_or_past_a_record(tmp_path: Path) -> None:
+    client, to_server = shaken_hands(Authority(tmp_path))
     with StingyWire() as wire:
-        wire.seal_with(sealing)
+        wire.seal_with(client)
         wire.room = 1_000_000
-        with pytest.raises(ssl.SSLWantReadError):
-            sealing.write(FRAME)
-        wire.send(outgoing.read())
-        assert sealing.produced == len(wire.taken)
-        assert not sealing.is_between_frames
-        before = wire.taken
-        wire.beat_if_silent()
-        wire.beat_if_silent()
-        assert wire.taken == before
+
+        def has_beaten() -> bool:
+            before = len(wire.taken)
+            wire.beat_if_silent()
+            wire.beat_if_silent()
+            return len(wire.taken) > before
+
+        wire.send(bytes(client.produced))  # in place of the handshake, which has left
+        client.is_between_frames = False
+        assert not has_beaten()
+        client.write(FRAME)
+        assert client.is_between_frames
+        assert not has_beaten()
+        wire.send(to_server.read())
+        assert has_beaten()
+
+
+def shaken_hands(authority: Authority) -> tuple[Sealing, ssl.MemoryBIO]:
+    """The client's side after a handshake, and what it has to send."""
+    certificate = authority.server()
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_context.load_cert_chain(certificate.cert_file, certificate.key_file)
+    client_context = ssl.create_default_context(cafile=authority.ca_file)
+    client_context.sslobject_class = Sealing
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context.wrap_bio(to_client, to_server, server_hostname="localhost")
+    server = server_context.wrap_bio(to_server, to_client, server_side=True)
+    assert isinstance(client, Sealing)
+    for each in (client, server, client, server):
+        with suppress(ssl.SSLWantReadError):
+            each.do_handshake()
+    return client, to_server
