@@ -25,10 +25,12 @@ from durable_worker.replay.diff import Mismatch, mismatch_in
 from durable_worker.replay.failures import failure_of
 from durable_worker.transports.base import Delivery, Envelope, Subscription, Transport
 from durable_worker.worker.answers import Answers
+from durable_worker.worker.blocking import Turn, enter_turn
 from durable_worker.worker.determinism.checks import checks_for
 from durable_worker.worker.determinism.policy import Determinism, stated_or
 from durable_worker.worker.edge import WorkerEdge, seal_failed
 from durable_worker.worker.live import LiveReports
+from durable_worker.worker.loop_watch import LoopWatch
 from durable_worker.worker.operators import OperatorWatch
 from durable_worker.worker.presence import BEAT_EVERY, Presence
 from durable_worker.worker.quarantine import Quarantine
@@ -48,7 +50,8 @@ class WorkerOptions(Struct, frozen=True):
     `kept_runs` how many suspended bodies stay in memory between turns. `place` is what messages to
     people call the broker: no credentials, but the virtual host. `determinism` says what happens
     about bodies that a replay could not repeat; None: what `DURABLE_DETERMINISM` says, else
-    `WARN`. `shadow` is the command line of a process that replays turns for `RAISE`."""
+    `WARN`. `shadow` is the command line of a process that replays turns for `RAISE`. Code that
+    keeps the event loop from turning for `blocked_after` is named in a warning (None: never)."""
 
     concurrency: int = 100
     partition: str | None = None
@@ -57,6 +60,7 @@ class WorkerOptions(Struct, frozen=True):
     place: str = "in this process"
     determinism: Determinism | None = None
     shadow: Sequence[str] | None = None
+    blocked_after: timedelta | None = timedelta(seconds=1)
 
 
 class WorkerService:
@@ -169,6 +173,7 @@ class WorkerService:
 
     async def _work(self) -> None:
         async with anyio.create_task_group() as background:
+            background.start_soon(LoopWatch(self._options.blocked_after).run)
             background.start_soon(self._live.run)
             background.start_soon(self._checks.serve)
             async with anyio.create_task_group() as work:
@@ -290,6 +295,7 @@ class WorkerService:
                 await self._turn(task, delivery)
 
     async def _turn(self, task: WorkflowTask, delivery: Delivery) -> None:
+        enter_turn(Turn(task.workflow, task.run_id))
         self._live.started(task.task_id, Heartbeat(run_id=task.run_id, seq=0, group=task.group))
         try:
             async with self._quarantine.admission(delivery):
