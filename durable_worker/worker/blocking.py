@@ -11,11 +11,8 @@ from typing import cast
 
 from msgspec import Struct
 
+from durable_worker.worker.determinism.frames import Frames, Whose
 from durable_worker.worker.step_context import step_in
-
-_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
-_STANDARD = os.path.dirname(os.__file__) + os.sep
-_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 # What they are tells where in the loop a thread is; there is no public way to ask.
 _CALLBACK = asyncio.Handle._run.__code__  # pyright: ignore[reportPrivateUsage]
@@ -47,17 +44,17 @@ class Activity(Struct, frozen=True):
     is_between: bool
 
 
-def activity_of(thread: int) -> Activity | None:
+def activity_of(thread: int, frames: Frames) -> Activity | None:
     """None if the thread has ended."""
     innermost = sys._current_frames().get(thread)  # pyright: ignore[reportPrivateUsage]
     if innermost is None:
         return None
-    handle, frames = _called(innermost)
-    codes = {frame.f_code for frame in frames}
+    handle, called = _called(innermost)
+    codes = {frame.f_code for frame in called}
     return Activity(
         handle=handle,
         subject={} if handle is None else _subject(handle),
-        at=_place(_theirs(frames)),
+        at=_place(_theirs(called, frames)),
         is_between=handle is None and _ITERATION in codes,
     )
 
@@ -91,43 +88,18 @@ def _subject(handle: asyncio.Handle) -> dict[str, object]:
     return {}
 
 
-def _theirs(frames: list[FrameType]) -> FrameType:
-    """The innermost frame of the user's code: neither ours nor a library's, if there is one.
-
-    An application may be installed like a library: then its package is that of the outermost frame.
-    """
-    theirs = [each for each in frames if not _is_ours_or_standard(each)]
-    written_here = [each for each in theirs if not _is_installed(each)]
-    if written_here:
-        return written_here[0]
-    if theirs:
-        package = _package(theirs[-1])
-        return next(each for each in theirs if _package(each) == package)
-    return frames[0]
-
-
-def _is_ours_or_standard(frame: FrameType) -> bool:
-    # Without a virtual environment, what is installed lies below the standard library.
-    return _file(frame).startswith((_OURS, "<")) or (
-        _file(frame).startswith(_STANDARD) and not _is_installed(frame)
-    )
-
-
-def _is_installed(frame: FrameType) -> bool:
-    return any(part in _file(frame) for part in _INSTALLED)
-
-
-def _file(frame: FrameType) -> str:
-    return frame.f_code.co_filename
-
-
-def _package(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+def _theirs(called: list[FrameType], frames: Frames) -> FrameType:
+    """The innermost frame of the user's code, if there is one."""
+    for whose in (Whose.USERS, Whose.LIBRARY):
+        for frame in called:
+            if frames.whose(frame) is whose:
+                return frame
+    return called[0]
 
 
 def _place(frame: FrameType) -> str:
     """`app.py:25 in charge: time.sleep(75)`"""
-    path, line = _file(frame), frame.f_lineno
+    path, line = frame.f_code.co_filename, frame.f_lineno
     source = linecache.getline(path, line).strip()
     here = os.path.join(os.getcwd(), "")
     shown = path.removeprefix(here)

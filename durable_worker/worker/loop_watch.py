@@ -12,6 +12,8 @@ import anyio
 import structlog
 
 from durable_worker.worker.blocking import Activity, activity_of
+from durable_worker.worker.determinism.frames import Frames
+from durable_worker.worker.registry import Worker
 
 log = structlog.get_logger("durable_worker.worker")
 
@@ -32,7 +34,9 @@ class LoopWatch:
     whose clock is not that of the world. The thread does not keep the process alive.
     """
 
-    def __init__(self, blocked_after: timedelta | None) -> None:
+    def __init__(self, worker: Worker, blocked_after: timedelta | None) -> None:
+        definitions = [*worker.steps.values(), *worker.workflows.values()]
+        self._frames = Frames(each.fn for each in definitions)
         self._limit = None if blocked_after is None else blocked_after.total_seconds()
         self._ending = Event()
         self._asked_at = 0.0
@@ -78,7 +82,7 @@ class LoopWatch:
                 if not self._ask():
                     return
             elif silence >= self._limit / 2 and not self._is_noted:
-                activity = activity_of(self._loop_thread)
+                activity = activity_of(self._loop_thread, self._frames)
                 if silence >= self._limit and _is_same(activity, earlier):
                     self._note(activity, silence)
                 earlier = activity

@@ -173,7 +173,7 @@ class WorkerService:
 
     async def _work(self) -> None:
         async with anyio.create_task_group() as background:
-            background.start_soon(LoopWatch(self._options.blocked_after).run)
+            background.start_soon(LoopWatch(self._worker, self._options.blocked_after).run)
             background.start_soon(self._live.run)
             background.start_soon(self._checks.serve)
             async with anyio.create_task_group() as work:
