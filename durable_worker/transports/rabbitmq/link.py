@@ -112,6 +112,11 @@ class Link:
     def is_lost(self) -> bool:
         return self._connection.is_closed
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing has come from the broker for so long that it must be taken for lost."""
+        return self._connection.is_connection_was_stuck
+
     async def is_blocked(self) -> bool:
         """Whether the broker has stopped reading from this connection."""
         try:
