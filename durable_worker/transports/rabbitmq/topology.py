@@ -1,5 +1,7 @@
 """Queues and exchanges as the protocol fixes them (protocol/README.md, "AMQP binding")."""
 
+from datetime import timedelta
+
 from aiormq.channel import Channel
 from aiormq.exceptions import ChannelNotFoundEntity
 
@@ -9,6 +11,16 @@ from durable_worker.transports.rabbitmq.link import translated
 
 BROADCAST_BUFFER = 10_000
 """How many broadcasts wait for a listener that does not keep up; the oldest go first."""
+
+HELD_ARGUMENTS: dict[str, str | int] = {
+    "x-queue-type": "quorum",
+    # Long enough for whatever is on its way out of the queue of a process that is gone.
+    "x-expires": 3_600_000,
+    "x-overflow": "reject-publish",
+    # Without a routing key of the queue's own, a message goes where its own key says.
+    "x-dead-letter-exchange": "",
+    "x-dead-letter-strategy": "at-least-once",
+}
 
 
 def queue_arguments(queue: str, names: Names) -> dict[str, str | int]:
@@ -55,6 +67,20 @@ async def bind_own_queue(channel: Channel, exchange: str, topic: str, names: Nam
         queue = str(declared.queue)
         await channel.queue_bind(queue, exchange, topic)
     return queue
+
+
+async def declare_held(channel: Channel, queue: str, *, held_for: timedelta) -> None:
+    """A queue for what one process works on, and an exchange of that name which feeds only it.
+
+    Raises `BrokerRefusedError`, `ConnectionLostError`; either way the channel is gone.
+    """
+    arguments = {"x-message-ttl": round(held_for / timedelta(milliseconds=1)), **HELD_ARGUMENTS}
+    with translated("declare queue", entity=queue):
+        await channel.queue_declare(queue, durable=True, arguments={**arguments})
+    with translated("declare exchange", entity=queue):
+        await channel.exchange_declare(queue, exchange_type="fanout", auto_delete=True)
+    with translated("bind queue", entity=queue):
+        await channel.queue_bind(queue, queue, "")
 
 
 async def consumer_count(channel: Channel, queue: str) -> int:
