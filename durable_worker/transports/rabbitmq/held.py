@@ -80,6 +80,11 @@ class HeldQueue:
     def expect_no_more(self, number: int) -> None:
         self._arrivals.pop(number, None)
 
+    async def give_back_all(self) -> None:
+        """Nobody will answer any more: others need not wait until that shows."""
+        for delivery in [*self._open.values()]:
+            await delivery.release()
+
     async def prepare(self, channel: Channel) -> str:
         self._times_prepared += 1
         await declare_held(channel, self.name, held_for=self.held_for)
@@ -153,10 +158,11 @@ class Held:
                 await self._copy(delivery, number)
 
     async def close(self, inspection: Inspection) -> None:
-        """Take no more copies, and remove the queue unless something may be left in it."""
+        """Give back what is unanswered, and remove the queue unless something may be left in it."""
         if self._consumer is None:
             return
         await self._publisher.drained()
+        await self._queue.give_back_all()
         self._consuming.remove(self._consumer)
         self._consumer.ask_to_stop()
         await self._consumer.stopped()
