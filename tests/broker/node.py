@@ -30,7 +30,7 @@ class BrokerNode:
     """Use it as a context manager. All methods block: from async code, call them in a thread.
 
     Each raises `BrokerUnavailableError` when the node does not do what it was told. With `tls` it
-    listens on `tls_port` too; `settings` are further lines of `rabbitmq.conf`.
+    listens on `tls_port` too; `settings` are Erlang terms of the application `rabbit`.
     """
 
     def __init__(
@@ -133,8 +133,8 @@ class BrokerNode:
         self.port, dist_port, epmd_port, self.tls_port = _free_ports(4)
         self._environment = _environment(self.home, self.name, self.port, dist_port, epmd_port)
         _write_config(self.home, self.port)
-        with (self.home / "rabbitmq.conf").open("a") as config:
-            config.writelines(f"{name} = {value}\n" for name, value in self._settings.items())
+        values = ", ".join(f"{{{name}, {value}}}" for name, value in self._settings.items())
+        (self.home / "advanced.config").write_text(f"[{{rabbit, [{values}]}}].\n")
         if self._tls is not None:
             with (self.home / "rabbitmq.conf").open("a") as config:
                 config.write(_tls_config(self._tls, self.tls_port))
