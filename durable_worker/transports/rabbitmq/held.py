@@ -52,13 +52,16 @@ class HeldQueue:
         self._open: dict[int, RabbitDelivery] = {}
         self._done: OrderedDict[int, None] = OrderedDict()
         self._arrivals: dict[int, asyncio.Future[None]] = {}
-        self._times_prepared = 0
+        self._times_made = 0
         self._has_given_back = False
 
     @property
     def is_spent(self) -> bool:
-        """Whether nothing is in the queue, nor on its way out of it to somebody else."""
-        return not self._open and self._times_prepared <= 1 and not self._has_given_back
+        """Whether the queue exists, and nothing is in it nor on its way out of it to another one.
+
+        A broker does not tell of what is on its way, so one whose consumer was ever lost is not.
+        """
+        return not self._open and self._times_made == 1 and not self._has_given_back
 
     def enter(self, delivery: RabbitDelivery) -> int:
         """The number by which the copies of a message are known."""
@@ -69,7 +72,7 @@ class HeldQueue:
         return delivery.number
 
     def arrival(self, number: int) -> asyncio.Future[None]:
-        """Done when the next copy is here."""
+        """Done when the next copy is here, and what it replaces is acknowledged."""
         if number not in self._arrivals:
             self._arrivals[number] = asyncio.get_running_loop().create_future()
         return self._arrivals[number]
@@ -86,21 +89,21 @@ class HeldQueue:
             await delivery.release()
 
     async def prepare(self, channel: Channel) -> str:
-        self._times_prepared += 1
         await declare_held(channel, self.name, held_for=self.held_for)
+        self._times_made += 1
         return self.name
 
     async def receive(self, message: DeliveredMessage, holdings: Holdings) -> None:
         place = Place(holdings, holdings.take(message).tag, is_held=True)
         number = number_in(message.header.properties.headers or {}, self.name)
-        arrival = None if number is None else self._arrivals.get(number)
-        if arrival is not None and not arrival.done():
-            arrival.set_result(None)
         delivery = None if number is None else self._open.get(number)
         if delivery is None:
             await self._turn_away(place, number)
         else:
             await delivery.move(place)
+        arrival = None if number is None else self._arrivals.get(number)
+        if arrival is not None and not arrival.done():
+            arrival.set_result(None)
 
     async def _turn_away(self, place: Place, number: int | None) -> None:
         if number in self._done:

@@ -183,7 +183,7 @@ class RabbitTransport:
         return subscription
 
     async def _drain(self) -> None:
-        with suppress(TimeoutError, ConnectionLostError):
+        with suppress(TimeoutError, TransportError):
             async with asyncio.timeout(DRAIN_SECONDS):
                 for subscription in [*self._subscriptions]:
                     await subscription.stop()
