@@ -25,19 +25,24 @@ from durable_worker.replay.diff import Mismatch, mismatch_in
 from durable_worker.replay.failures import failure_of
 from durable_worker.transports.base import Delivery, Envelope, Subscription, Transport
 from durable_worker.worker.answers import Answers
+from durable_worker.worker.blocking import Turn, enter_turn
 from durable_worker.worker.determinism.checks import checks_for
 from durable_worker.worker.determinism.policy import Determinism, stated_or
 from durable_worker.worker.edge import WorkerEdge, seal_failed
 from durable_worker.worker.live import LiveReports
+from durable_worker.worker.loop_watch import LoopWatch
 from durable_worker.worker.operators import OperatorWatch
 from durable_worker.worker.presence import BEAT_EVERY, Presence
 from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.recorded import RecordedSteps
 from durable_worker.worker.registry import Worker
+from durable_worker.worker.renewal import Renewals
 from durable_worker.worker.steps import StepRunner
 from durable_worker.worker.turns import TurnRunner
 
 log = structlog.get_logger("durable_worker.worker")
+
+DEFAULT_RENEW_AFTER = timedelta(seconds=5)
 
 LAST_WORDS = timedelta(seconds=5)
 """How long answers that are ready may take to reach the broker once the worker has to end."""
@@ -48,7 +53,10 @@ class WorkerOptions(Struct, frozen=True):
     `kept_runs` how many suspended bodies stay in memory between turns. `place` is what messages to
     people call the broker: no credentials, but the virtual host. `determinism` says what happens
     about bodies that a replay could not repeat; None: what `DURABLE_DETERMINISM` says, else
-    `WARN`. `shadow` is the command line of a process that replays turns for `RAISE`."""
+    `WARN`. `shadow` is the command line of a process that replays turns for `RAISE`. `renew_after`
+    is how old a message may get before the broker is told that it is still being worked on: less
+    than half of what the broker allows (RabbitMQ: `consumer_timeout`). Code that keeps the event
+    loop from turning for `blocked_after` is named in a warning (None: never)."""
 
     concurrency: int = 100
     partition: str | None = None
@@ -57,6 +65,8 @@ class WorkerOptions(Struct, frozen=True):
     place: str = "in this process"
     determinism: Determinism | None = None
     shadow: Sequence[str] | None = None
+    renew_after: timedelta = DEFAULT_RENEW_AFTER
+    blocked_after: timedelta | None = timedelta(seconds=1)
 
 
 class WorkerService:
@@ -96,6 +106,7 @@ class WorkerService:
         self._answers = Answers(transport, names, chance=self._chance)
         self._edge = WorkerEdge(worker)
         self._quarantine = Quarantine(self._chance)
+        self._renewals = Renewals(after=self._options.renew_after)
         self._operators = OperatorWatch(
             transport, names, partition=self._options.partition, place=self._options.place
         )
@@ -169,8 +180,10 @@ class WorkerService:
 
     async def _work(self) -> None:
         async with anyio.create_task_group() as background:
+            background.start_soon(LoopWatch(self._worker, self._options.blocked_after).run)
             background.start_soon(self._live.run)
             background.start_soon(self._checks.serve)
+            background.start_soon(self._renewals.run)
             async with anyio.create_task_group() as work:
                 subscriptions = await self._subscribe_unless_stopped(work)
                 background.start_soon(self._be_present)
@@ -214,7 +227,7 @@ class WorkerService:
     async def _subscribe(self, work: TaskGroup) -> list[Subscription]:
         def accept(delivery: Delivery) -> None:
             self._open += 1
-            work.start_soon(self._handle, delivery)
+            work.start_soon(self._handle, self._renewals.watch(delivery))
 
         transport, names = self._transport, self._names
         queues = [names.tasks(token) for token in self._presence.tokens]
@@ -290,6 +303,7 @@ class WorkerService:
                 await self._turn(task, delivery)
 
     async def _turn(self, task: WorkflowTask, delivery: Delivery) -> None:
+        enter_turn(Turn(task.workflow, task.run_id))
         self._live.started(task.task_id, Heartbeat(run_id=task.run_id, seq=0, group=task.group))
         try:
             async with self._quarantine.admission(delivery):

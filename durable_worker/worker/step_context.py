@@ -1,7 +1,7 @@
 """What a running step can say and ask."""
 
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -217,6 +217,11 @@ def current_step() -> StepContext:
 def enter_step(context: StepContext) -> None:
     """Make `context` the answer of `current_step` in the current task and what it starts."""
     _current.set(context)
+
+
+def step_in(context: Context) -> StepContext | None:
+    """The step that code in `context` belongs to; may be asked from another thread."""
+    return context.get(_current)
 
 
 def _text(value: object) -> str:

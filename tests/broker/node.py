@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,11 +30,18 @@ class BrokerNode:
     """Use it as a context manager. All methods block: from async code, call them in a thread.
 
     Each raises `BrokerUnavailableError` when the node does not do what it was told. With `tls` it
-    listens on `tls_port` too.
+    listens on `tls_port` too; `settings` are Erlang terms of the application `rabbit`.
     """
 
-    def __init__(self, *, programs: Programs | None = None, tls: NodeTls | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        programs: Programs | None = None,
+        tls: NodeTls | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self._tls = tls
+        self._settings = settings or {}
         self._programs = programs or require_programs(DEFAULT_PORT)
         self.name = f"durable-test-{secrets.token_hex(6)}@localhost"
         self.home = Path(tempfile.mkdtemp(prefix="durable-broker-"))
@@ -125,6 +133,8 @@ class BrokerNode:
         self.port, dist_port, epmd_port, self.tls_port = _free_ports(4)
         self._environment = _environment(self.home, self.name, self.port, dist_port, epmd_port)
         _write_config(self.home, self.port)
+        values = ", ".join(f"{{{name}, {value}}}" for name, value in self._settings.items())
+        (self.home / "advanced.config").write_text(f"[{{rabbit, [{values}]}}].\n")
         if self._tls is not None:
             with (self.home / "rabbitmq.conf").open("a") as config:
                 config.write(_tls_config(self._tls, self.tls_port))
