@@ -5,7 +5,7 @@ See protocol/README.md, "Long work".
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, cast
 
 from aiormq import spec
 
@@ -116,7 +116,9 @@ def _mark(headers: Headers) -> tuple[str, str]:
 
 def _deaths(headers: Headers) -> list[Headers]:
     deaths = headers.get("x-death")
-    return [each for each in deaths if isinstance(each, dict)] if isinstance(deaths, list) else []
+    if not isinstance(deaths, list):
+        return []
+    return [cast(Headers, each) for each in cast(list[object], deaths) if isinstance(each, dict)]
 
 
 def _number(text: object) -> int:

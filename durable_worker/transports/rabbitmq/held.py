@@ -33,6 +33,9 @@ least. Nobody else gets the message before, also if its holder is dead."""
 AT_ONCE = 32
 """How many copies are on their way at one time."""
 
+LARGE_BYTES = 512 * 1024
+"""Copies of larger messages are made one at a time, since each is in memory several times."""
+
 REMEMBERED = 10_000
 """Messages that are done with, of which a copy may still come."""
 
@@ -140,6 +143,7 @@ class Held:
         self._period = period
         self._emit = emit
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._large = asyncio.Semaphore(1)
         self._consumer: Consumer | None = None
         # A channel of its own: should the exchange be missing, only copies suffer from it.
         self._publisher = Publisher(ready=_at_once, on_unroutable=lambda _: None)
@@ -148,7 +152,8 @@ class Held:
         """Raises `TransportError`s: it could not be done, and may be tried again."""
         consumer = self._begin()
         await consumer.attached()
-        async with self._slots:
+        slots = self._large if len(delivery.envelope.body) > LARGE_BYTES else self._slots
+        async with slots:
             if delivery.is_answered or not delivery.is_here:
                 return
             if not consumer.is_consuming:
