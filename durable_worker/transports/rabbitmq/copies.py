@@ -9,10 +9,7 @@ from typing import Final, cast
 
 from aiormq import spec
 
-from durable_worker.transports.base import DEATH_HEADER, DELIVERY_LIMIT_REASON, RESENT_HEADER
-
-HELD_HEADER: Final = "durable-held"
-"""On a copy: the queue that it is held in, and which message of its holder it is."""
+from durable_worker.transports.base import DEATH_HEADER, DELIVERY_LIMIT_REASON, HELD_HEADER
 
 DELIVERIES_HEADER: Final = "durable-deliveries"
 """On a copy: how often the message had been delivered before its holder got it."""
@@ -38,7 +35,6 @@ def number_in(headers: Headers, queue: str) -> int | None:
 def copied(original: spec.Basic.Properties, *, deliveries: int, mark: str) -> spec.Basic.Properties:
     """Properties of a copy: without what the broker wrote on it, or would act on."""
     headers = _kept(original.headers or {})
-    headers.setdefault(RESENT_HEADER, "0")
     headers[DELIVERIES_HEADER] = str(deliveries)
     headers[HELD_HEADER] = mark
     return _like(original, headers)
