@@ -28,6 +28,9 @@ from durable_worker.transports.rabbitmq.window import Window
 
 FIRST_RETRY = timedelta(milliseconds=100)
 
+LATE_SECONDS = 1.0
+"""How long after a consumer has ended messages for it may still come."""
+
 
 class Consumer:
     """Consumes one source over a channel of its own, on one link after the other.
@@ -188,6 +191,7 @@ class _Attachment:
         self._holdings = holdings
         self._window = window
         self._tag: str | None = None
+        self._former_tag = ""
         self._has_come = False
 
     async def consume(self) -> None:
@@ -203,9 +207,14 @@ class _Attachment:
     async def cancel(self) -> None:
         """What was taken can still be answered on the channel."""
         if self._tag is not None:
+            receive = self._channel.consumers.get(self._tag)
             with translated("stop consuming", entity=self._source.name):
                 await self._channel.basic_cancel(self._tag)
-            self._tag = None
+            # What was on its way may still come, and the library would drop it.
+            self._channel.consumers.pop(self._former_tag, None)
+            if receive is not None:
+                self._channel.consumers[self._tag] = receive
+            self._former_tag, self._tag = self._tag, None
         if self._window is not None:
             self._window.end_turn()
 
@@ -241,6 +250,7 @@ class _Attachment:
 async def _leave(channel: Channel, holdings: Holdings) -> None:
     """Close a channel that is not consumed any more, once all that came over it is answered."""
     try:
+        await asyncio.sleep(LATE_SECONDS)
         await holdings.settled()
     finally:
         holdings.close()

@@ -13,7 +13,6 @@ import pytest
 from aio_pika.abc import AbstractChannel
 
 from durable_worker.protocol.names import Names
-from durable_worker.transports.rabbitmq.topology import queue_arguments
 from tests.integration.cli.programs import APP, Program, Serving
 from tests.integration.rabbitmq.proxy import Proxy
 
@@ -98,23 +97,3 @@ async def test_worker_and_operator_notice_that_their_queues_were_deleted_and_go_
         for each in (worker, operator):
             each.signal(signal.SIGTERM)
         assert [await asyncio.to_thread(each.ended) for each in (worker, operator)] == [0, 0]
-
-
-async def test_a_worker_gets_its_tasks_though_the_broker_keeps_them_for_a_consumer_that_it_lost(
-    program: Program, prefix: str, channel: AbstractChannel
-) -> None:
-    """Its queue was deleted and made anew at once. RabbitMQ 3.10 takes the consumer over to the new
-    queue without a word, counts it, hands out messages to it, and never sends them."""
-    names = Names(prefix=prefix)
-    queue = names.tasks("greet")
-    with ExitStack() as stack:
-        stack.enter_context(program.serving("operator", "--database", "op.db"))
-        worker = stack.enter_context(program.serving("run", "app:worker"))
-        await greets(program, "before")
-        await channel.queue_delete(queue)
-        await channel.declare_queue(
-            queue, durable=True, arguments={**queue_arguments(queue, names)}
-        )
-        await greets(program, "after")
-        worker.signal(signal.SIGTERM)
-        assert await asyncio.to_thread(worker.ended) == 0
