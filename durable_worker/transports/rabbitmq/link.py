@@ -35,6 +35,7 @@ from yarl import URL
 
 from durable_worker.errors import BrokerRefusedError, ConnectionLostError
 from durable_worker.transports.rabbitmq.address import BrokerAddress
+from durable_worker.transports.rabbitmq.frames import Frames
 
 CONNECT_TIMEOUT = 10.0
 """Seconds until an attempt to connect counts as failed."""
@@ -86,7 +87,12 @@ class _Frames(FrameReceiver):
 
 
 class _Connection(Connection):
-    """Keeps the broker's reason for a refused virtual host, which the library loses."""
+    """Keeps the broker's reason for a refused virtual host, which the library loses; survives
+    messages whose properties cannot be decoded, over which the library closes the connection."""
+
+    async def _Connection__reader(self, frame_receiver: FrameReceiver) -> None:
+        # By its mangled name: the library has no other place where its own reading can be replaced.
+        await super()._Connection__reader(Frames(frame_receiver))  # type: ignore[misc]  # pyright: ignore
 
     @staticmethod
     async def _rpc(
