@@ -5,19 +5,32 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from durable_worker.errors import NoOperatorError, ProtocolError, TransportError
+from durable_worker.errors import (
+    NoOperatorError,
+    PayloadTooLargeError,
+    ProtocolError,
+    TransportError,
+    UnsendableError,
+)
 from durable_worker.operator.announcements import Announcer
 from durable_worker.operator.engine import Job
-from durable_worker.operator.intake import Inlet, Intake, check_protocol, dead_envelope
+from durable_worker.operator.intake import Inlet, Intake, check_protocol
 from durable_worker.operator.live import LiveReports, TurnWatch
 from durable_worker.operator.log import log
 from durable_worker.operator.presence import Presence
 from durable_worker.operator.requests import Requests
-from durable_worker.protocol.codec import CONTROL, HEARTBEAT, RUN_REQUEST, STEP_EVENT
+from durable_worker.protocol.codec import (
+    CONTROL,
+    HEARTBEAT,
+    RUN_REQUEST,
+    STEP_EVENT,
+    MessageType,
+)
 from durable_worker.protocol.control import EventHappened
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.runs import RunRequest
 from durable_worker.transports.base import Delivery, Envelope, Subscription, Transport
+from durable_worker.transports.dead_letters import dead_letter
 
 REQUEST_PREFETCH = 50
 _BURY_RETRY_SECONDS = 1.0
@@ -108,12 +121,15 @@ class Consumers:
         self._errand(self._send_to_dead(delivery, reason))
 
     async def _send_to_dead(self, delivery: Delivery, reason: str) -> None:
-        envelope = dead_envelope(delivery.envelope, reason)
+        envelope = dead_letter(delivery.envelope, reason)
         while True:
             try:
                 await self._transport.declare([self._names.dead])
                 await self._transport.send(self._names.dead, envelope)
                 break
+            except (PayloadTooLargeError, UnsendableError) as error:
+                self._intake.keep(delivery, f"{reason} ({error})")
+                return
             except TransportError as error:
                 log.warning("dead_letter_not_sent", error=str(error))
                 await asyncio.sleep(_BURY_RETRY_SECONDS)
@@ -121,7 +137,7 @@ class Consumers:
 
     def _on_request(self, delivery: Delivery) -> None:
         try:
-            check_protocol(delivery.envelope)
+            check_protocol(delivery.envelope, MessageType.RUN_REQUEST)
             request = RUN_REQUEST.decode(delivery.envelope.body)
         except ProtocolError as error:
             self._bury(delivery, str(error))
@@ -138,7 +154,7 @@ class Consumers:
 
     def _on_step_event(self, delivery: Delivery) -> None:
         try:
-            check_protocol(delivery.envelope)
+            check_protocol(delivery.envelope, MessageType.STEP_EVENT)
             event = STEP_EVENT.decode(delivery.envelope.body)
         except ProtocolError as error:
             self._bury(delivery, str(error))

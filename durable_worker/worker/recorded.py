@@ -133,7 +133,7 @@ def _read(reply: RunReply, run_id: str) -> _Detail | None:
     try:
         data = reply.result.data
         return None if isinstance(data, msgspec.UnsetType) else _decoder.decode(data)
-    except msgspec.ValidationError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         log.warning("operator_answer_ignored", run_id=run_id, reason=str(error))
         return None
 
