@@ -9,7 +9,7 @@ from msgspec import UNSET, Raw
 
 from durable_worker.errors import ProtocolError
 from durable_worker.operator.engine import Job
-from durable_worker.protocol.base import PROTOCOL_VERSION, Payload
+from durable_worker.protocol.base import PROTOCOL_VERSION
 from durable_worker.protocol.codec import (
     START_RUN,
     STEP_RESULT,
@@ -20,7 +20,6 @@ from durable_worker.protocol.codec import (
 from durable_worker.protocol.names import step_id
 from durable_worker.protocol.nesting import MAX_DEPTH, is_too_deep
 from durable_worker.protocol.results import StepResult
-from durable_worker.protocol.runs import StartRun as StartRunMessage
 from durable_worker.stores.base import stored_namespace
 from durable_worker.stores.inputs import (
     AnyInput,
@@ -41,7 +40,7 @@ from durable_worker.transports.base import (
 from durable_worker.transports.base import (
     DELIVERY_LIMIT_REASON as DELIVERY_LIMIT,
 )
-from durable_worker.transports.dead_letters import dead_letter
+from durable_worker.transports.dead_letters import clipped, dead_letter
 
 _HARMLESS = frozenset({MessageType.STEP_EVENT, MessageType.START_RUN, MessageType.RUN_REQUEST})
 """Messages without which every step and turn still comes to its end."""
@@ -153,6 +152,7 @@ class Intake:
                 raise ProtocolError(
                     MessageType.START_RUN, f"`{key}` is longer than {LONGEST_ID} bytes"
                 )
+        attributes = message.search_attributes
         return StartRun(
             # A redelivered message must not start a second run.
             run_id=message.run_id or envelope.message_id or self._new_id(),
@@ -161,18 +161,8 @@ class Intake:
             namespace=stored_namespace(message.tenant),
             partition=self._partition,
             tags=tuple(message.tags or ()),
-            search_attributes=_attributes(message),
+            search_attributes=UNSET if attributes is None else Raw(msgspec.json.encode(attributes)),
         )
-
-
-def _attributes(message: StartRunMessage) -> Payload:
-    try:
-        attributes = message.search_attributes
-        return UNSET if attributes is None else Raw(msgspec.json.encode(attributes))
-    except OverflowError as error:
-        raise ProtocolError(
-            MessageType.START_RUN, "`searchAttributes` holds an integer of more than 64 bits"
-        ) from error
 
 
 def check_protocol(envelope: Envelope, expected: str | None) -> None:
@@ -228,7 +218,7 @@ def letter_of(envelope: Envelope, *, received_at: int) -> DeadLetter:
         received_at=received_at,
         type=envelope.type,
         message_id=envelope.message_id,
-        reason=envelope.headers.get(ERROR_HEADER) or _unexplained(envelope),
+        reason=clipped(envelope.headers.get(ERROR_HEADER) or _unexplained(envelope)),
         body=envelope.body,
         headers=dict(envelope.headers),
     )
