@@ -12,6 +12,8 @@ from typing import Any
 _JUST_DEEP = 985
 """Nested just so deeply that it can be read here and cannot be read inside something else."""
 
+_LARGE = 200_000
+
 FRAGMENTS: tuple[bytes, ...] = (
     b"null",
     b"true",
@@ -112,12 +114,15 @@ def mutated(body: bytes, random: Random, *, most: int = 4) -> bytes:
         document = parsed(body)
     except (ValueError, RecursionError):
         return _spoiled_bytes(body, random)
+    made = body
     for _ in range(random.randint(1, most)):
         document = _spoiled(document, random)
-    try:
-        made = written(document)
-    except RecursionError:
-        return body
+        try:
+            made = written(document)
+        except RecursionError:
+            return made
+        if len(made) > _LARGE:
+            break  # twice as many of them a thousand times over would not fit anywhere
     return _spoiled_bytes(made, random) if random.random() < 0.1 else made
 
 
@@ -161,7 +166,7 @@ def _repeat(holder: list[Any], index: int, random: Random) -> None:
 
 
 def _multiply(holder: list[Any], index: int, random: Random) -> None:
-    holder[index:index] = [holder[index]] * random.choice((2, 50, 1_000))
+    holder[index:index] = [holder[index]] * random.choice((2, 20, 200))
 
 
 def _rename(holder: list[Any], index: int, random: Random) -> None:
