@@ -62,7 +62,7 @@ async def keys(ctx: WorkflowContext, value: Any) -> int:
 
 async def string(house: House) -> None:
     """100 MiB as input of a run and of a step, result, decision and signal."""
-    transport, store, operator = house
+    _, _, operator = house
     value = Raw(b'"' + b"x" * HUGE + b'"')
     run_id = await operator.start("through", value)
     await operator.signal("s", value)
@@ -98,7 +98,7 @@ async def unknown_keys(house: House) -> None:
 
 
 async def flood(house: House) -> None:
-    transport, store, operator = house
+    transport, _, operator = house
     for number in range(FLOOD):
         body = b'{"runId":"r%d","seq":' % number
         await transport.send(NAMES.results, Envelope(MessageType.STEP_RESULT, body, f"m{number}"))

@@ -131,7 +131,9 @@ def _size_of_value(data: bytes) -> int:
 
 def _short_text(data: bytes) -> tuple[str, bytes]:
     end = 1 + data[0]
-    return data[1:end].decode("utf-8", "replace"), data[end:]
+    text = data[1:end].decode("utf-8", "replace")
+    # Not longer than it was: it must fit the same place when the message is sent on.
+    return text.replace("\N{REPLACEMENT CHARACTER}", "?"), data[end:]
 
 
 def _length(data: bytes) -> int:
