@@ -15,9 +15,12 @@ from durable_worker.cli import checks
 from durable_worker.cli.options import (
     DEFAULT_CONCURRENCY,
     DEFAULT_GRACE,
+    DEFAULT_RENEW_AFTER,
     DEV_DATABASE,
     LONGEST_GRACE,
+    LONGEST_RENEWAL,
     OPERATOR_DATABASE,
+    SHORTEST_RENEWAL,
     AnyOptions,
     BrokerOptions,
     Cancel,
@@ -122,6 +125,16 @@ def _run(  # pyright: ignore[reportUnusedFunction]
             help="Time to finish what runs on a stop.",
         ),
     ] = DEFAULT_GRACE.total_seconds(),
+    renew_after: Annotated[
+        float,
+        typer.Option(
+            min=SHORTEST_RENEWAL.total_seconds(),
+            max=LONGEST_RENEWAL.total_seconds(),
+            metavar="SECONDS",
+            help="Age at which a message that is still worked on is renewed at the broker: "
+            "less than half of its consumer_timeout.",
+        ),
+    ] = DEFAULT_RENEW_AFTER.total_seconds(),
     determinism: Checks = None,
     debug: Debug = False,
 ) -> Run:
@@ -132,6 +145,7 @@ def _run(  # pyright: ignore[reportUnusedFunction]
         concurrency=concurrency,
         partition=partition,
         grace=timedelta(seconds=grace),
+        renew_after=timedelta(seconds=renew_after),
         determinism=determinism,
         log_format=log_format,
         debug=debug,

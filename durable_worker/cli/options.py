@@ -23,6 +23,9 @@ DEV_DATABASE = Path(".durable/dev.db")
 OPERATOR_DATABASE = Path(".durable/operator.db")
 DEFAULT_CONCURRENCY = 100
 DEFAULT_GRACE = timedelta(seconds=30)
+DEFAULT_RENEW_AFTER = timedelta(seconds=5)
+SHORTEST_RENEWAL = timedelta(milliseconds=500)
+LONGEST_RENEWAL = timedelta(days=1)
 LONGEST_GRACE = timedelta(seconds=1_000_000_000)
 
 
@@ -49,6 +52,7 @@ class Run(Struct, frozen=True, kw_only=True):
     concurrency: int = DEFAULT_CONCURRENCY
     partition: str | None = None
     grace: timedelta = DEFAULT_GRACE
+    renew_after: timedelta = DEFAULT_RENEW_AFTER
     determinism: Determinism | None = None
     log_format: LogFormat = LogFormat.CONSOLE
     debug: bool = False

@@ -9,6 +9,9 @@ from datetime import timedelta
 from durable_worker.cli.options import (
     DEFAULT_CONCURRENCY,
     DEFAULT_GRACE,
+    DEFAULT_RENEW_AFTER,
+    LONGEST_RENEWAL,
+    SHORTEST_RENEWAL,
     BrokerOptions,
     LogFormat,
     Run,
@@ -25,6 +28,7 @@ _VALUED = frozenset(
         "--prefix",
         "--log-format",
         "--grace",
+        "--renew-after",
         "--determinism",
     ]
 )
@@ -57,8 +61,17 @@ def _run(target: str, values: dict[str, str], *, debug: bool) -> Run | None:
     grace = values.get("--grace", str(DEFAULT_GRACE.total_seconds()))
     log_format = values.get("--log-format", LogFormat.CONSOLE)
     determinism = values.get("--determinism")
-    is_number = _is_digits(concurrency) and _is_digits(grace.replace(".", "", 1))
-    if not is_number or int(concurrency) < 1 or log_format not in list(LogFormat):
+    renew_after = values.get("--renew-after", str(DEFAULT_RENEW_AFTER.total_seconds()))
+    seconds = [each.replace(".", "", 1) for each in (grace, renew_after)]
+    if not all(_is_digits(each) for each in (concurrency, *seconds)):
+        return None
+    if (
+        not SHORTEST_RENEWAL.total_seconds()
+        <= float(renew_after)
+        <= LONGEST_RENEWAL.total_seconds()
+    ):
+        return None
+    if int(concurrency) < 1 or log_format not in list(LogFormat):
         return None
     if determinism is not None and determinism not in list(Determinism):
         return None
@@ -72,6 +85,7 @@ def _run(target: str, values: dict[str, str], *, debug: bool) -> Run | None:
         concurrency=int(concurrency),
         partition=values.get("--partition"),
         grace=timedelta(seconds=float(grace)),
+        renew_after=timedelta(seconds=float(renew_after)),
         determinism=None if determinism is None else Determinism(determinism),
         log_format=LogFormat(log_format),
         debug=debug,

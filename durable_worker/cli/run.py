@@ -50,6 +50,7 @@ async def _serve(options: Run, worker: Worker, url: str) -> None:
             concurrency=options.concurrency,
             partition=options.partition,
             grace=options.grace,
+            renew_after=options.renew_after,
             determinism=options.determinism,
             place=f"{address.safe} (virtual host {address.vhost})",
         ),

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from durable_worker.clock import Clock
 from durable_worker.errors import (
     LeaseLostError,
     NoOperatorError,
     RequestRefusedError,
     StoreError,
 )
-from durable_worker.operator.clock import Clock
 from durable_worker.operator.log import log
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.work import Consequences, UnitOfWork, WorkContext

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
+from durable_worker.clock import Clock
 from durable_worker.errors import StoreError
-from durable_worker.operator.clock import Clock
 from durable_worker.operator.engine import Job
 from durable_worker.operator.intake import letter_of
 from durable_worker.operator.log import log

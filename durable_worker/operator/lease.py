@@ -1,7 +1,7 @@
 """Holds the database for this process."""
 
+from durable_worker.clock import Clock
 from durable_worker.errors import LeaseLostError, StoreError
-from durable_worker.operator.clock import Clock
 from durable_worker.operator.log import log
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.stores.base import Lease, LeaseHolder, Owner, Store

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from durable_worker.clock import Clock
 from durable_worker.errors import ProtocolError, StoreError, TransportError
-from durable_worker.operator.clock import Clock
 from durable_worker.operator.engine import Job
 from durable_worker.operator.log import log
 from durable_worker.operator.registry import Registry

@@ -2,10 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
-from uuid import uuid4
 
+from durable_worker.clock import Chance, Clock, SystemChance, SystemClock
 from durable_worker.errors import NoOperatorError, RunNotFoundError
-from durable_worker.operator.clock import Clock, SystemClock
 from durable_worker.operator.lease import LeaseKeeper
 from durable_worker.operator.log import log
 from durable_worker.operator.options import OperatorOptions
@@ -37,13 +36,15 @@ class OperatorService:
         names: Names,
         options: OperatorOptions | None = None,
         clock: Clock | None = None,
+        chance: Chance | None = None,
     ) -> None:
         self._store = store
         self._transport = transport
         self._names = names
         self._options = options or OperatorOptions()
         self._clock = clock or SystemClock()
-        self._owner = this_process(f"operator-{uuid4().hex[:12]}")
+        self._chance = chance or SystemChance()
+        self._owner = this_process(f"operator-{self._chance.new_id().hex[:12]}")
         self._stop = asyncio.Event()
         self._has_begun = asyncio.Event()
         self._session: Session | None = None
@@ -82,6 +83,7 @@ class OperatorService:
             names=self._names,
             options=self._options,
             clock=self._clock,
+            new_id=self._new_id,
             lease=lease[0],
             instance_id=self._owner.instance_id,
             on_ended=self._on_ended,
@@ -114,7 +116,7 @@ class OperatorService:
     ) -> str:
         """Start a run, once for each `run_id`; returns its id when it is recorded."""
         value = StartRun(
-            run_id=run_id or str(uuid4()),
+            run_id=run_id or self._new_id(),
             workflow=workflow,
             input=payload,
             namespace=stored_namespace(namespace),
@@ -135,7 +137,7 @@ class OperatorService:
         """Deliver a signal to the oldest wait for it, or keep it for the next one."""
         await self._apply(
             SignalSent(
-                signal_id=signal_id or str(uuid4()),
+                signal_id=signal_id or self._new_id(),
                 namespace=stored_namespace(namespace),
                 name=name,
                 payload=payload,
@@ -177,6 +179,9 @@ class OperatorService:
             waiting.remove(ended)
             if not waiting:
                 del self._waiting[run_id]
+
+    def _new_id(self) -> str:
+        return str(self._chance.new_id())
 
     async def _run(self, run_id: str) -> Run:
         state = await self._store.load(run_id)

@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
-from uuid import uuid4
 
+from durable_worker.clock import Clock
 from durable_worker.errors import LeaseLostError, StoreError, TransportError
 from durable_worker.operator.announcements import Announcer
-from durable_worker.operator.clock import Clock
 from durable_worker.operator.consumers import Consumers, Receivers
 from durable_worker.operator.dispatch import Dispatcher, DispatchEvents
 from durable_worker.operator.engine import Engine, Job
@@ -52,6 +51,7 @@ class Session:
         names: Names,
         options: OperatorOptions,
         clock: Clock,
+        new_id: Callable[[], str],
         lease: Lease,
         instance_id: str,
         on_ended: Callable[[Run], None],
@@ -60,6 +60,7 @@ class Session:
         self._transport = transport
         self._options = options
         self._clock = clock
+        self._new_id = new_id
         self._lease = lease
         self._on_ended = on_ended
         self.live = LiveReports()
@@ -121,7 +122,7 @@ class Session:
         return Intake(
             inlet,
             partition=self._options.partition,
-            new_id=lambda: str(uuid4()),
+            new_id=self._new_id,
             now=self._clock.now,
         )
 

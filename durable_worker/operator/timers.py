@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from durable_worker.clock import Clock
 from durable_worker.errors import StoreError
-from durable_worker.operator.clock import Clock
 from durable_worker.operator.log import log
 from durable_worker.stores.base import Store
 from durable_worker.stores.inputs import AnyInput, TimerDue

@@ -89,6 +89,10 @@ class Names(Struct, frozen=True):
     def tasks(self, token: str) -> str:
         return self._named(f"tasks-{token}")
 
+    def held(self, holder: str) -> str:
+        """What one process keeps of tasks that take it long (RabbitMQ)."""
+        return self._named(f"held-{holder}")
+
     @property
     def results(self) -> str:
         return self._named("results")

@@ -47,6 +47,7 @@ class Delivery(Protocol):
     """One message taken from a work queue. Exactly one of `ack` and `release` ends it.
 
     Both are harmless on a delivery whose connection is gone: the broker has taken it back already.
+    The broker also takes back what is not answered for long; `renew` starts that time anew.
     """
 
     @property
@@ -60,7 +61,19 @@ class Delivery(Protocol):
 
     async def ack(self) -> None: ...
     async def release(self) -> None:
-        """Put the message back to its queue. The broker counts this against its delivery limit."""
+        """Put the message back to its queue.
+
+        The broker counts this against its delivery limit, unless the delivery was renewed.
+        """
+        ...
+
+    async def renew(self) -> None:
+        """Keep it: the broker's time limit for an unanswered message starts again.
+
+        May take its time, be cancelled, and run beside `ack` and `release`. Harmless on a delivery
+        that is answered or whose connection is gone. Raises `TransportError`s if it could not be
+        done; the delivery is then as it was.
+        """
         ...
 
 

@@ -164,6 +164,9 @@ class _Message:
         if self.abandon():
             self._home.give_back(self)
 
+    async def renew(self) -> None:
+        """Nobody takes a message back for its age."""
+
 
 class _Listener:
     """One subscription to a broadcast."""

@@ -3,8 +3,9 @@
 import anyio
 import structlog
 from msgspec import MsgspecError
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
+from durable_worker.clock import Chance
 from durable_worker.errors import (
     ConnectionLostError,
     PayloadTooLargeError,
@@ -24,15 +25,18 @@ log = structlog.get_logger("durable_worker.worker")
 _NOT_ENCODABLE = (PayloadTooLargeError, UnicodeEncodeError, MsgspecError, OverflowError, TypeError)
 """No retry can help: the answer itself cannot be sent."""
 
+_LONGEST_PAUSE_SECONDS = 10.0
+
 _PASSING = (ConnectionLostError, UnroutableError, PublishRejectedError)
 
 
 class Answers:
     """Publishes results and decisions; returns once the broker has taken responsibility."""
 
-    def __init__(self, transport: Transport, names: Names) -> None:
+    def __init__(self, transport: Transport, names: Names, *, chance: Chance) -> None:
         self._transport = transport
         self._names = names
+        self._chance = chance
         self._is_open = anyio.Event()
 
     async def open(self) -> None:
@@ -92,7 +96,7 @@ class Answers:
     async def _send(self, queue: str, envelope: Envelope) -> None:
         await self._is_open.wait()
         async for attempt in AsyncRetrying(
-            wait=wait_random_exponential(multiplier=0.1, max=10),
+            wait=self._pause,
             retry=retry_if_exception_type(_PASSING),
             reraise=True,
         ):
@@ -109,6 +113,10 @@ class Answers:
                     if isinstance(error, UnroutableError):
                         await self._transport.declare([queue])
                     raise
+
+    def _pause(self, state: RetryCallState) -> float:
+        bound = 0.1 * 2.0 ** min(state.attempt_number - 1, 10)
+        return min(_LONGEST_PAUSE_SECONDS, bound) * self._chance.fraction()
 
 
 def _carried(message_id: str) -> str | None:

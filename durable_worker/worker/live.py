@@ -1,7 +1,6 @@
 """What a worker broadcasts while it works: heartbeats and step events; at most once, in order."""
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -10,6 +9,7 @@ import anyio
 import structlog
 from msgspec import Struct, structs
 
+from durable_worker.clock import Clock
 from durable_worker.edge.errors import SealError
 from durable_worker.errors import PayloadTooLargeError, UnsendableError
 from durable_worker.protocol.codec import MessageType, encode
@@ -38,12 +38,13 @@ class LiveReports:
     """Takes reports from the event loop and from step threads; `run` sends them."""
 
     def __init__(
-        self, transport: Transport, names: Names, *, instance_id: str, seal: SealEvent
+        self, transport: Transport, names: Names, *, instance_id: str, seal: SealEvent, clock: Clock
     ) -> None:
         self._transport = transport
         self._names = names
         self._instance_id = instance_id
         self._seal = seal
+        self._clock = clock
         self._waiting: deque[_Waiting] = deque(maxlen=MAX_WAITING)
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -63,7 +64,7 @@ class LiveReports:
             seq=context.seq,
             name=context.name,
             event=event,
-            at=time.time_ns() // 1_000_000,
+            at=self._clock.now(),
         )
         self._put(self._names.control, progress)
 

@@ -3,10 +3,10 @@
 import os
 import socket
 import time
-import uuid
 from collections import deque
 from datetime import timedelta
 
+from durable_worker.clock import Chance, Clock
 from durable_worker.protocol.codec import MessageType, encode
 from durable_worker.protocol.descriptor import (
     OUR_PROTOCOL,
@@ -35,16 +35,26 @@ CAPABILITIES = ("signals", "child-workflows", "cancellation")
 
 class Presence:
     def __init__(
-        self, worker: Worker, *, concurrency: int, partition: str | None, namespace: str | None
+        self,
+        worker: Worker,
+        *,
+        concurrency: int,
+        partition: str | None,
+        namespace: str | None,
+        clock: Clock,
+        chance: Chance,
     ) -> None:
-        self.instance_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._clock = clock
+        self.instance_id = f"{socket.gethostname()}-{os.getpid()}-{chance.new_id().hex[:8]}"
         self.tokens = [routing_token(name, partition) for name in worker.names()]
-        self.descriptor = _describe(worker, self.instance_id, partition, namespace)
+        self.descriptor = _describe(
+            worker, self.instance_id, partition, namespace, started_at=clock.now()
+        )
         self.in_flight = 0
         self._hash = descriptor_hash(self.descriptor)
         self._concurrency = concurrency
         self._recent: deque[tuple[float, float]] = deque(maxlen=1_000)
-        self._cpu = (time.monotonic(), time.process_time())
+        self._cpu = (self._clock.monotonic(), time.process_time())
 
     def announcement(self) -> Envelope:
         message = WorkerAnnouncement(groups=self.tokens, descriptor=self.descriptor)
@@ -54,7 +64,7 @@ class Presence:
         message = WorkerBeat(
             instance_id=self.instance_id,
             groups=self.tokens,
-            ts=time.time_ns() // 1_000_000,
+            ts=self._clock.now(),
             lifecycle=lifecycle,
             status=self._status(),
             descriptor_hash=self._hash,
@@ -62,10 +72,10 @@ class Presence:
         return Envelope(MessageType.WORKER_BEAT, encode(message), expires=GONE_AFTER)
 
     def finished(self, seconds: float) -> None:
-        self._recent.append((time.monotonic(), seconds))
+        self._recent.append((self._clock.monotonic(), seconds))
 
     def _status(self) -> WorkerStatus:
-        now, cpu = time.monotonic(), time.process_time()
+        now, cpu = self._clock.monotonic(), time.process_time()
         elapsed = max(now - self._cpu[0], 1e-3)
         used = cpu - self._cpu[1]
         self._cpu = (now, cpu)
@@ -83,7 +93,12 @@ class Presence:
 
 
 def _describe(
-    worker: Worker, instance_id: str, partition: str | None, namespace: str | None
+    worker: Worker,
+    instance_id: str,
+    partition: str | None,
+    namespace: str | None,
+    *,
+    started_at: int,
 ) -> WorkerDescriptor:
     workflows = list(dict.fromkeys(name for name, _ in worker.workflows))
     registrations = [
@@ -104,7 +119,7 @@ def _describe(
         registrations=registrations,
         partition=None if is_default(partition) else partition,
         namespace=None if is_default(namespace) else namespace,
-        started_at=time.time_ns() // 1_000_000,
+        started_at=started_at,
     )
 
 

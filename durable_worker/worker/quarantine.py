@@ -8,11 +8,11 @@ So a neighbour of a message that kills is soon run without it, and comes to its 
 
 import asyncio
 from datetime import timedelta
-from random import Random
 
 import anyio
 from msgspec import Struct
 
+from durable_worker.clock import Chance
 from durable_worker.transports.base import RESENT_HEADER, Delivery
 
 SUSPICIOUS_DELIVERIES = 2
@@ -36,10 +36,10 @@ def is_suspect(delivery: Delivery) -> bool:
 
 
 class Quarantine:
-    """`random` decides the order of suspects."""
+    """`chance` decides the order of suspects."""
 
-    def __init__(self, random: Random | None = None) -> None:
-        self._random = random or Random()
+    def __init__(self, chance: Chance) -> None:
+        self._chance = chance
         self._alone = anyio.Lock()
         self._opened: anyio.Event | None = None
         self._quiet = anyio.Event()
@@ -66,7 +66,7 @@ class Quarantine:
             self._quiet.set()
 
     async def enter_alone(self) -> None:
-        await anyio.sleep(self._random.uniform(0.0, SHUFFLE.total_seconds()))
+        await anyio.sleep(SHUFFLE.total_seconds() * self._chance.fraction())
         await self._alone.acquire()
         self._opened = anyio.Event()
         try:

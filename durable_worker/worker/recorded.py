@@ -5,13 +5,13 @@ broker deliver the task again, to a process that has never seen it. Running it w
 completed step. One question to the operator, asked only for such deliveries, prevents that.
 """
 
-import uuid
 from datetime import timedelta
 
 import anyio
 import msgspec
 import structlog
 
+from durable_worker.clock import Chance
 from durable_worker.errors import ProtocolError, TransportError
 from durable_worker.protocol import codec
 from durable_worker.protocol.codec import MessageType, encode
@@ -30,9 +30,10 @@ OPEN = ("pending", "running")
 
 
 class RecordedSteps:
-    def __init__(self, transport: Transport, names: Names) -> None:
+    def __init__(self, transport: Transport, names: Names, *, chance: Chance) -> None:
         self._transport = transport
         self._names = names
+        self._chance = chance
         self._replies: dict[str, tuple[anyio.Event, list[RunReply]]] = {}
         self._subscription: Subscription | None = None
         self._lock = anyio.Lock()
@@ -67,7 +68,7 @@ class RecordedSteps:
 
     async def _ask(self, tenant: str, run_id: str) -> RunReply | None:
         await self._listen()
-        request_id = uuid.uuid4().hex
+        request_id = self._chance.new_id().hex
         arrived, replies = self._replies.setdefault(request_id, (anyio.Event(), []))
         request = RunRequest(
             request_id=request_id,

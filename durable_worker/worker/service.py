@@ -11,6 +11,7 @@ import structlog
 from anyio.abc import TaskGroup
 from msgspec import Struct
 
+from durable_worker.clock import Chance, Clock, SystemChance, SystemClock
 from durable_worker.edge.errors import BlobStoreError, SealError
 from durable_worker.errors import BrokerRefusedError, ProtocolError
 from durable_worker.protocol import codec
@@ -26,15 +27,18 @@ from durable_worker.replay.diff import Mismatch, mismatch_in
 from durable_worker.replay.failures import failure_of
 from durable_worker.transports.base import Delivery, Envelope, Subscription, Transport
 from durable_worker.worker.answers import Answers
+from durable_worker.worker.blocking import Turn, enter_turn
 from durable_worker.worker.determinism.checks import checks_for
 from durable_worker.worker.determinism.policy import Determinism, stated_or
 from durable_worker.worker.edge import WorkerEdge, seal_failed
 from durable_worker.worker.live import LiveReports
+from durable_worker.worker.loop_watch import LoopWatch
 from durable_worker.worker.operators import OperatorWatch
 from durable_worker.worker.presence import BEAT_EVERY, Presence
 from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.recorded import RecordedSteps
 from durable_worker.worker.registry import Worker
+from durable_worker.worker.renewal import Renewals
 from durable_worker.worker.steps import StepRunner
 from durable_worker.worker.turns import TurnRunner
 
@@ -42,6 +46,8 @@ if TYPE_CHECKING:
     from durable_worker.transports.floods import Floods
 
 log = structlog.get_logger("durable_worker.worker")
+
+DEFAULT_RENEW_AFTER = timedelta(seconds=5)
 
 LAST_WORDS = timedelta(seconds=5)
 """How long answers that are ready may take to reach the broker once the worker has to end."""
@@ -52,7 +58,10 @@ class WorkerOptions(Struct, frozen=True):
     `kept_runs` how many suspended bodies stay in memory between turns. `place` is what messages to
     people call the broker: no credentials, but the virtual host. `determinism` says what happens
     about bodies that a replay could not repeat; None: what `DURABLE_DETERMINISM` says, else
-    `WARN`. `shadow` is the command line of a process that replays turns for `RAISE`."""
+    `WARN`. `shadow` is the command line of a process that replays turns for `RAISE`. `renew_after`
+    is how old a message may get before the broker is told that it is still being worked on: less
+    than half of what the broker allows (RabbitMQ: `consumer_timeout`). Code that keeps the event
+    loop from turning for `blocked_after` is named in a warning (None: never)."""
 
     concurrency: int = 100
     partition: str | None = None
@@ -61,6 +70,8 @@ class WorkerOptions(Struct, frozen=True):
     place: str = "in this process"
     determinism: Determinism | None = None
     shadow: Sequence[str] | None = None
+    renew_after: timedelta = DEFAULT_RENEW_AFTER
+    blocked_after: timedelta | None = timedelta(seconds=1)
 
 
 class WorkerService:
@@ -73,17 +84,23 @@ class WorkerService:
         *,
         names: Names,
         options: WorkerOptions | None = None,
+        clock: Clock | None = None,
+        chance: Chance | None = None,
     ) -> None:
         worker.check()
         self._options = options or WorkerOptions()
         self._worker = worker
         self._transport = transport
         self._names = names
+        self._clock = clock or SystemClock()
+        self._chance = chance or SystemChance()
         self._presence = Presence(
             worker,
             concurrency=self._options.concurrency,
             partition=self._options.partition,
             namespace=names.namespace,
+            clock=self._clock,
+            chance=self._chance,
         )
         self._checks = checks_for(
             worker,
@@ -91,9 +108,10 @@ class WorkerService:
             shadow=self._options.shadow,
             partition=self._options.partition,
         )
-        self._answers = Answers(transport, names)
+        self._answers = Answers(transport, names, chance=self._chance)
         self._edge = WorkerEdge(worker)
-        self._quarantine = Quarantine()
+        self._quarantine = Quarantine(self._chance)
+        self._renewals = Renewals(after=self._options.renew_after)
         self._operators = OperatorWatch(
             transport, names, partition=self._options.partition, place=self._options.place
         )
@@ -130,16 +148,18 @@ class WorkerService:
             self._names,
             instance_id=self._presence.instance_id,
             seal=self._edge.seal_progress,
+            clock=self._clock,
         )
         self._steps = StepRunner(
             self._worker,
             answers=self._answers,
-            recorded=RecordedSteps(self._transport, self._names),
+            recorded=RecordedSteps(self._transport, self._names, chance=self._chance),
             live=self._live,
             presence=self._presence,
             concurrency=self._options.concurrency,
             edge=self._edge,
             quarantine=self._quarantine,
+            clock=self._clock,
         )
         self._turns = TurnRunner(
             self._worker,
@@ -147,6 +167,7 @@ class WorkerService:
             partition=self._options.partition,
             kept=self._options.kept_runs,
             checks=self._checks,
+            clock=self._clock,
         )
         interception = self._worker.interception
         decide = self._turns.decide
@@ -167,8 +188,10 @@ class WorkerService:
 
     async def _work(self) -> None:
         async with anyio.create_task_group() as background:
+            background.start_soon(LoopWatch(self._worker, self._options.blocked_after).run)
             background.start_soon(self._live.run)
             background.start_soon(self._checks.serve)
+            background.start_soon(self._renewals.run)
             async with anyio.create_task_group() as work:
                 subscriptions = await self._subscribe_unless_stopped(work)
                 background.start_soon(self._be_present)
@@ -212,7 +235,7 @@ class WorkerService:
     async def _subscribe(self, work: TaskGroup) -> list[Subscription]:
         def accept(delivery: Delivery) -> None:
             self._open += 1
-            work.start_soon(self._handle, delivery)
+            work.start_soon(self._handle, self._renewals.watch(delivery))
 
         transport, names = self._transport, self._names
         queues = [names.tasks(token) for token in self._presence.tokens]
@@ -288,6 +311,7 @@ class WorkerService:
                 await self._turn(task, delivery)
 
     async def _turn(self, task: WorkflowTask, delivery: Delivery) -> None:
+        enter_turn(Turn(task.workflow, task.run_id))
         self._live.started(task.task_id, Heartbeat(run_id=task.run_id, seq=0, group=task.group))
         try:
             async with self._quarantine.admission(delivery):

@@ -1,8 +1,7 @@
 """What a running step can say and ask."""
 
-import time
-from collections.abc import Mapping
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
+from contextvars import Context, ContextVar
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -39,6 +38,7 @@ class StepContext(StepContextBase):
         step_id: str,
         attempt: int,
         reporter: StepReporter,
+        now: Callable[[], int],
         traceparent: str | None = None,
         context: Mapping[str, Any] | None = None,
     ) -> None:
@@ -52,6 +52,7 @@ class StepContext(StepContextBase):
         self.events: list[StepEvent] = []
         self._dropped = 0
         self._reporter = reporter
+        self._now = now
         self._is_cancelled = False
 
     # Telling
@@ -100,6 +101,10 @@ class StepContext(StepContextBase):
 
     # What the worker uses
 
+    def now(self) -> int:
+        """Epoch milliseconds."""
+        return self._now()
+
     def cancel(self) -> None:
         self._is_cancelled = True
 
@@ -114,10 +119,10 @@ class StepContext(StepContextBase):
         if not self._dropped:
             return self.events or None
         note = f"{self._dropped} further events were streamed but not kept"
-        return [*self.events, StepEvent(at=_now_ms(), level=EventLevel.WARN, message=note)]
+        return [*self.events, StepEvent(at=self.now(), level=EventLevel.WARN, message=note)]
 
     def _log(self, level: EventLevel, message: str, data: Mapping[str, object]) -> None:
-        self.emit(StepEvent(at=_now_ms(), level=level, message=_text(message), data=_data(data)))
+        self.emit(StepEvent(at=self.now(), level=level, message=_text(message), data=_data(data)))
 
 
 class SubProcess:
@@ -153,7 +158,7 @@ class SubProcess:
     ) -> None:
         self._context.emit(
             StepEvent(
-                at=_now_ms(),
+                at=self._context.now(),
                 level=level,
                 message=_text(message),
                 sub_id=self._sub_id,
@@ -214,8 +219,9 @@ def enter_step(context: StepContext) -> None:
     _current.set(context)
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+def step_in(context: Context) -> StepContext | None:
+    """The step that code in `context` belongs to; may be asked from another thread."""
+    return context.get(_current)
 
 
 def _text(value: object) -> str:

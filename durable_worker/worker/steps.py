@@ -1,6 +1,5 @@
 """Run steps: at most `concurrency` at a time, each (step, attempt) once per process."""
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from enum import Enum
@@ -9,6 +8,7 @@ import anyio
 import structlog
 from msgspec import UNSET, Struct, UnsetType, field
 
+from durable_worker.clock import Clock
 from durable_worker.edge.errors import SealError
 from durable_worker.errors import RegistrationError
 from durable_worker.protocol.base import Millis, Payload
@@ -72,6 +72,7 @@ class StepRunner:
         concurrency: int,
         edge: WorkerEdge,
         quarantine: Quarantine,
+        clock: Clock,
     ) -> None:
         self._worker = worker
         self._answers = answers
@@ -80,6 +81,7 @@ class StepRunner:
         self._presence = presence
         self._edge = edge
         self._quarantine = quarantine
+        self._clock = clock
         self._slots = anyio.CapacityLimiter(concurrency)
         self._threads = anyio.CapacityLimiter(concurrency)
         self._executions: dict[Key, _Execution] = {}
@@ -123,7 +125,7 @@ class StepRunner:
         """Run a local step, with its own retry policy, inside the turn that asked for it."""
         definition = operation.definition
         assert definition is not None
-        started_at = _now_ms()
+        started_at = self._clock.now()
         event = WorkflowStepEvent(
             run_id=task.run_id,
             seq=operation.seq,
@@ -158,7 +160,7 @@ class StepRunner:
             seq=started.seq,
             name=started.name,
             started_at=started.started_at,
-            finished_at=_now_ms(),
+            finished_at=self._clock.now(),
             events=context.final_events(),
             output=output,
             error=error,
@@ -218,7 +220,9 @@ class StepRunner:
     async def _run(self, task: StepTask, execution: _Execution) -> "StepResult | _Unfinished":
         definition = self._worker.steps.get(task.name)
         if definition is None:
-            return _result(task, _unknown_step(self._worker, task.name), started_at=_now_ms())
+            return _result(
+                task, _unknown_step(self._worker, task.name), started_at=self._clock.now()
+            )
         is_repeated = may_repeat(execution.deliveries[0])
         held = (task.step_id, task.attempt)
         if is_repeated or self._quarantine.is_closed or not self._slots.available_tokens:
@@ -251,13 +255,13 @@ class StepRunner:
         if self._edge.may_be_sealed(task):
             opened = await self._open(task)
             if isinstance(opened, Failure):
-                return _result(task, opened, started_at=_now_ms())
+                return _result(task, opened, started_at=self._clock.now())
             task = opened
         context = self._context(task)
-        started_at, started = _now_ms(), time.monotonic()
+        started_at, started = self._clock.now(), self._clock.monotonic()
         log.debug("step_started", run_id=task.run_id, step=task.name, attempt=task.attempt)
         returned = await self._invoke(definition, task, context, lambda: scope.cancel_called)
-        seconds = time.monotonic() - started
+        seconds = self._clock.monotonic() - started
         self._presence.finished(seconds)
         result = _result(task, returned, started_at=started_at, context=context)
         details = {"run_id": task.run_id, "step": task.name, "attempt": task.attempt}
@@ -319,6 +323,7 @@ class StepRunner:
             step_id=task.step_id,
             attempt=task.attempt,
             reporter=self._live,
+            now=self._clock.now,
             traceparent=task.traceparent,
             context=task.context,
         )
@@ -393,7 +398,3 @@ def _unknown_step(worker: Worker, name: str) -> Failure:
         ),
         retryable=False,
     )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -1,6 +1,5 @@
 """Run turns: keep the bodies of recent runs, replay the others, run local steps in between."""
 
-import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -8,6 +7,7 @@ from functools import partial
 import anyio
 import structlog
 
+from durable_worker.clock import Clock, SystemClock
 from durable_worker.errors import RegistrationError
 from durable_worker.protocol.commands import DecisionStatus, RecordStep, WorkflowDecision
 from durable_worker.protocol.tasks import WorkflowTask
@@ -42,12 +42,14 @@ class TurnRunner:
         partition: str | None = None,
         kept: int = 1_000,
         checks: Checks | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._worker = worker
         self._run_locally = run_locally
         self._partition = partition
         self._limit = kept
         self._checks = checks or NoChecks()
+        self._clock = clock or SystemClock()
         self._kept: OrderedDict[str, Replay] = OrderedDict()
         self._kept_bytes = 0
 
@@ -62,7 +64,7 @@ class TurnRunner:
                 replay.dispose()
             replay = self._checks.replay(definition, task, self._context)
         is_reusable = False
-        begin = partial(replay.begin, task, now_ms=time.time_ns() // 1_000_000)
+        begin = partial(replay.begin, task, now_ms=self._clock.now())
         try:
             outcome = self._checks.watched(task, replay, begin)
             while isinstance(outcome, RunLocally):

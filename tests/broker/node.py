@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,6 +17,7 @@ from urllib.parse import quote
 from tests.broker import guard
 from tests.broker.faults import BrokerUnavailableError
 from tests.broker.programs import Programs, require_programs
+from tests.broker.tls import NodeTls
 
 # Below the range that the kernel gives to outgoing connections: nobody takes the port of a node
 # that is stopped for a moment.
@@ -27,16 +29,26 @@ DEFAULT_PORT = 5672
 class BrokerNode:
     """Use it as a context manager. All methods block: from async code, call them in a thread.
 
-    Each raises `BrokerUnavailableError` when the node does not do what it was told.
+    Each raises `BrokerUnavailableError` when the node does not do what it was told. With `tls` it
+    listens on `tls_port` too; `settings` are Erlang terms of the application `rabbit`.
     """
 
-    def __init__(self, *, programs: Programs | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        programs: Programs | None = None,
+        tls: NodeTls | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self._tls = tls
+        self._settings = settings or {}
         self._programs = programs or require_programs(DEFAULT_PORT)
         self.name = f"durable-test-{secrets.token_hex(6)}@localhost"
         self.home = Path(tempfile.mkdtemp(prefix="durable-broker-"))
         self._guard: subprocess.Popen[str] | None = None
         self._environment: dict[str, str] = {}
         self.port = 0
+        self.tls_port = 0
 
     def __enter__(self) -> Self:
         self.start()
@@ -52,6 +64,9 @@ class BrokerNode:
 
     def url(self, vhost: str = "/") -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}/{quote(vhost, safe='')}"
+
+    def tls_url(self, vhost: str = "/", *, host: str = "localhost") -> str:
+        return f"amqps://guest:guest@{host}:{self.tls_port}/{quote(vhost, safe='')}"
 
     def start(self) -> None:
         """Start the node and return when it takes connections; after `stop`, with its old data."""
@@ -115,9 +130,14 @@ class BrokerNode:
 
     def _open_guard(self) -> None:
         self.home.mkdir(exist_ok=True)
-        self.port, dist_port, epmd_port = _free_ports(3)
+        self.port, dist_port, epmd_port, self.tls_port = _free_ports(4)
         self._environment = _environment(self.home, self.name, self.port, dist_port, epmd_port)
         _write_config(self.home, self.port)
+        values = ", ".join(f"{{{name}, {value}}}" for name, value in self._settings.items())
+        (self.home / "advanced.config").write_text(f"[{{rabbit, [{values}]}}].\n")
+        if self._tls is not None:
+            with (self.home / "rabbitmq.conf").open("a") as config:
+                config.write(_tls_config(self._tls, self.tls_port))
         self._guard = subprocess.Popen(
             [
                 *(sys.executable, guard.__file__, str(self.home)),
@@ -219,4 +239,16 @@ def _write_config(home: Path, port: int) -> None:
         f"listeners.tcp.1 = 127.0.0.1:{port}\n"
         "disk_free_limit.absolute = 50MB\n"
         "raft.wal_max_size_bytes = 32000000\n"
+    )
+
+
+def _tls_config(tls: NodeTls, port: int) -> str:
+    requires = "true" if tls.requires_client else "false"
+    return (
+        f"listeners.ssl.1 = 127.0.0.1:{port}\n"
+        f"ssl_options.cacertfile = {tls.authority.ca_file}\n"
+        f"ssl_options.certfile = {tls.certificate.cert_file}\n"
+        f"ssl_options.keyfile = {tls.certificate.key_file}\n"
+        "ssl_options.verify = verify_peer\n"
+        f"ssl_options.fail_if_no_peer_cert = {requires}\n"
     )

@@ -241,6 +241,11 @@ async def slow_turn(ctx: WorkflowContext, run: str) -> int:
     return await ctx.local_step(work, Part(run, 9))
 
 
+@worker.workflow("py.long-turn")
+async def long_turn(ctx: WorkflowContext, task: Slow) -> int:
+    return await ctx.local_step(slow, task)
+
+
 @worker.workflow("py.reports")
 async def reports(ctx: WorkflowContext, name: str) -> str:
     ctx.set_event("progress", {"done": 1, "of": 2})

@@ -22,9 +22,14 @@ from durable_worker.transports.rabbitmq.states import (
     ConsumerRestored,
     StateListener,
 )
-from durable_worker.transports.rabbitmq.topology import consumer_count
+from durable_worker.transports.rabbitmq.topology import look_at
+from durable_worker.transports.rabbitmq.window import Window
 
 FIRST_RETRY = timedelta(milliseconds=100)
+
+LOOKS_UNTIL_STARVED = 2
+"""Looks in a row that find messages waiting while none comes. A broker may be slow: replacing a
+consumer that was not lost after all costs next to nothing."""
 
 
 class Consumer:
@@ -41,9 +46,14 @@ class Consumer:
         self._attached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopped = asyncio.Event()
         self._wake = asyncio.Event()
+        self._window = None if source.prefetch is None else Window(source.prefetch)
         self._is_stopping = False
         self._is_consuming = False
         self._is_missed = False
+
+    @property
+    def is_consuming(self) -> bool:
+        return self._is_consuming
 
     async def attached(self) -> None:
         """Wait for the first time that it consumes. Raises `BrokerRefusedError`."""
@@ -88,40 +98,36 @@ class Consumer:
 
     async def _consume(self, link: Link) -> None:
         channel = await link.channel()
-        holdings = Holdings(channel, generation=link.generation)
+        holdings = Holdings(channel, generation=link.generation, window=self._window)
         try:
-            queue, tag = await self._attach(channel, holdings)
-            await self._watch(channel, queue, tag)
-            with translated("stop consuming", entity=self._source.name):
-                await channel.basic_cancel(tag)
+            attachment = await self._attach(channel, holdings)
+            await self._watch(attachment)
+            await attachment.cancel()
             self._end_consuming()
             await holdings.settled()
         finally:
             self._end_consuming()
             holdings.close()
+            if self._window is not None:
+                self._window.end_turn()
             await close_channel(channel)
 
-    async def _attach(self, channel: Channel, holdings: Holdings) -> tuple[str, str]:
-        async def receive(message: DeliveredMessage) -> None:
-            self._source.receive(message, holdings)
-
+    async def _attach(self, channel: Channel, holdings: Holdings) -> "_Attachment":
         self._wake.clear()
         channel.on_consumer_cancel_callbacks.add(lambda _: self._wake.set())
         call_at_end(channel, self._wake.set)
+        if self._window is not None:
+            self._window.on_due(self._wake.set)
         queue = await self._source.prepare(channel)
+        attachment = _Attachment(channel, queue, self._source, holdings, self._window)
         self._is_consuming = True
-        with translated("consume", entity=self._source.name):
-            consuming = await channel.basic_consume(
-                queue, receive, no_ack=not self._source.is_acked
-            )
+        await attachment.consume()
         if not self._attached.done():
             self._attached.set_result(None)
-        if self._is_missed:
-            self._is_missed = False
-            self._emit(ConsumerRestored(self._source.name))
-        return queue, str(consuming.consumer_tag)
+        self._report_restored()
+        return attachment
 
-    async def _watch(self, channel: Channel, queue: str, tag: str) -> None:
+    async def _watch(self, attachment: "_Attachment") -> None:
         """Return when told to stop. Raises `ConnectionLostError` when the consumer is gone."""
         while not self._is_stopping:
             raise_if_cancelled()
@@ -129,13 +135,17 @@ class Consumer:
                 async with asyncio.timeout(self._period.total_seconds()):
                     await self._wake.wait()
             except TimeoutError:
-                if await consumer_count(channel, queue) == 0:
-                    raise ConnectionLostError("the broker has forgotten the consumer") from None
+                reason = await attachment.reason_to_doubt()
+                if reason is not None:
+                    self._report_missed(reason)
+                    await attachment.cancel()
+                    await attachment.consume()
+                    self._report_restored()
             self._wake.clear()
-            if channel.is_closed:
-                raise ConnectionLostError("the broker closed the channel")
-            if tag not in channel.consumers:
-                raise ConnectionLostError("the broker ended the consumer; was the queue deleted?")
+            attachment.check()
+            if not self._is_stopping and self._window is not None and self._window.is_turn_due:
+                await attachment.cancel()
+                await attachment.consume()
 
     def _end_consuming(self) -> None:
         self._is_consuming = False
@@ -146,3 +156,85 @@ class Consumer:
         if self._attached.done() and not self._is_missed:
             self._is_missed = True
             self._emit(ConsumerLost(self._source.name, reason))
+
+    def _report_restored(self) -> None:
+        if self._is_missed:
+            self._is_missed = False
+            self._emit(ConsumerRestored(self._source.name))
+
+
+class _Attachment:
+    """The consumers of one channel: one at a time, or none while there is no room."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        queue: str,
+        source: Source,
+        holdings: Holdings,
+        window: Window | None,
+    ) -> None:
+        self._channel = channel
+        self._queue = queue
+        self._source = source
+        self._holdings = holdings
+        self._window = window
+        self._tag: str | None = None
+        self._has_come = True
+        self._starving = 0
+
+    async def consume(self) -> None:
+        window = self._window
+        if window is None:
+            await self._start(is_acked=False)
+        elif room := window.room:
+            with translated("limit the prefetch of queue", entity=self._source.name):
+                await self._channel.basic_qos(prefetch_count=room)
+            window.granted(room)
+            await self._start(is_acked=True)
+
+    async def cancel(self) -> None:
+        """What was taken can still be answered on the channel."""
+        if self._tag is not None:
+            with translated("stop consuming", entity=self._source.name):
+                await self._channel.basic_cancel(self._tag)
+            self._tag = None
+        if self._window is not None:
+            self._window.end_turn()
+
+    async def reason_to_doubt(self) -> str | None:
+        """Why the consumer may have been lost without a word, if there is a reason; it is then to
+        be replaced by another one on the same channel, where what was taken is still held.
+
+        Where others consume, too, their presence says nothing about ours: but if messages wait and
+        it has room, one should come. Raises `ConnectionLostError` if replacing it did not help.
+        """
+        if self._tag is None:
+            return None
+        found = await look_at(self._channel, self._queue)
+        is_hungry = found.waiting > 0 and (self._window is None or self._window.has_credit)
+        self._starving = self._starving + 1 if is_hungry and not self._has_come else 0
+        self._has_come = False
+        if self._starving > 2 * LOOKS_UNTIL_STARVED:
+            raise ConnectionLostError("messages wait, and no consumer on this channel gets them")
+        if found.consumers == 0:
+            return "the broker has forgotten the consumer"
+        if self._starving == LOOKS_UNTIL_STARVED:
+            return "messages wait, and none of them comes to the consumer"
+        return None
+
+    def check(self) -> None:
+        """Raises `ConnectionLostError` if the broker has ended the channel or the consumer."""
+        if self._channel.is_closed:
+            raise ConnectionLostError("the broker closed the channel")
+        if self._tag is not None and self._tag not in self._channel.consumers:
+            raise ConnectionLostError("the broker ended the consumer; was the queue deleted?")
+
+    async def _start(self, *, is_acked: bool) -> None:
+        async def receive(message: DeliveredMessage) -> None:
+            self._has_come = True
+            await self._source.receive(message, self._holdings)
+
+        with translated("consume", entity=self._source.name):
+            consuming = await self._channel.basic_consume(self._queue, receive, no_ack=not is_acked)
+        self._tag = str(consuming.consumer_tag)

@@ -1,15 +1,19 @@
 """Messages taken from a work queue, and the channel they can be answered on."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from aiormq import spec
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
+from msgspec import Struct
 
 from durable_worker.errors import ConnectionLostError
 from durable_worker.transports.base import Envelope
 from durable_worker.transports.rabbitmq.link import translated
 from durable_worker.transports.rabbitmq.messages import delivery_count_of, to_envelope
+from durable_worker.transports.rabbitmq.window import Window
 
 
 class Holdings:
@@ -19,20 +23,20 @@ class Holdings:
     holdings it came from; once that channel is closed, an answer does nothing.
     """
 
-    def __init__(self, channel: Channel, *, generation: int) -> None:
+    def __init__(self, channel: Channel, *, generation: int, window: Window | None = None) -> None:
         self._channel = channel
-        self._tags: set[int] = set()
-        self._is_open = True
+        self._window = window
+        self._tags: dict[int, int | None] = {}
         self._settled = asyncio.Event()
         self._settled.set()
         self.generation = generation
 
-    def take(self, queue: str, message: DeliveredMessage) -> "RabbitDelivery":
+    def take(self, message: DeliveredMessage) -> "Place":
         tag = message.delivery_tag
         assert tag is not None
-        self._tags.add(tag)
+        self._tags[tag] = None if self._window is None else self._window.took()
         self._settled.clear()
-        return RabbitDelivery(self, tag, queue, message)
+        return Place(self, tag)
 
     async def settled(self) -> None:
         """Wait until nothing is left to answer."""
@@ -40,9 +44,13 @@ class Holdings:
 
     def close(self) -> None:
         """From now on answers do nothing: on a closing channel they would be an offence."""
-        self._is_open = False
-        self._tags.clear()
+        for tag in [*self._tags]:
+            self._forget(tag)
         self._settled.set()
+
+    def holds(self, tag: int) -> bool:
+        """Whether an answer still has an effect."""
+        return tag in self._tags
 
     async def ack(self, tag: int) -> None:
         if self._forget(tag):
@@ -50,16 +58,26 @@ class Holdings:
                 await self._channel.basic_ack(tag, wait=False)
             self._note_settled()
 
-    async def release(self, tag: int) -> None:
+    async def release(self, tag: int, *, requeue: bool) -> None:
         if self._forget(tag):
             with suppress(ConnectionLostError), translated("release a message"):
-                await self._channel.basic_nack(tag, requeue=True, wait=False)
+                await self._channel.basic_nack(tag, requeue=requeue, wait=False)
             self._note_settled()
 
+    def detach(self, tag: int) -> tuple[Window, int] | None:
+        """The message is answered elsewhere from now on: where it still counts, and its turn."""
+        turn = self._tags.get(tag)
+        if self._window is None or turn is None:
+            return None
+        self._tags[tag] = None
+        return self._window, turn
+
     def _forget(self, tag: int) -> bool:
-        if not self._is_open or tag not in self._tags:
+        if tag not in self._tags:
             return False
-        self._tags.remove(tag)
+        turn = self._tags.pop(tag)
+        if turn is not None and self._window is not None:
+            self._window.left(turn)
         return True
 
     def _note_settled(self) -> None:
@@ -67,25 +85,107 @@ class Holdings:
             self._settled.set()
 
 
+class Place(Struct, frozen=True):
+    """Where a message can be answered. `is_held`: in its holder's own queue, as a copy."""
+
+    holdings: Holdings
+    tag: int
+    is_held: bool = False
+
+    @property
+    def is_answerable(self) -> bool:
+        """Whether an answer still has an effect."""
+        return self.holdings.holds(self.tag)
+
+    async def ack(self) -> None:
+        await self.holdings.ack(self.tag)
+
+    async def release(self) -> None:
+        # Requeued, a copy would only come back; rejected, it goes to the queue it came from.
+        await self.holdings.release(self.tag, requeue=not self.is_held)
+
+
 class RabbitDelivery:
-    """One message from a work queue of RabbitMQ."""
+    """One message from a work queue of RabbitMQ. `renew` moves it to another place."""
 
-    __slots__ = ("_holdings", "_tag", "delivery_count", "envelope", "queue")
+    __slots__ = (
+        "_is_answered",
+        "_moved_out_of",
+        "_on_answered",
+        "_place",
+        "_renew",
+        "delivery_count",
+        "envelope",
+        "number",
+        "properties",
+        "queue",
+        "was_given_back",
+    )
 
-    def __init__(self, holdings: Holdings, tag: int, queue: str, message: DeliveredMessage) -> None:
-        self._holdings = holdings
-        self._tag = tag
+    def __init__(
+        self,
+        place: Place,
+        queue: str,
+        message: DeliveredMessage,
+        renew: "Callable[[RabbitDelivery], Awaitable[None]]",
+    ) -> None:
+        self._place = place
+        self._renew = renew
+        self._moved_out_of: Window | None = None
+        self._on_answered: Callable[[bool], None] | None = None
+        self._is_answered = False
+        self.number: int | None = None
+        self.was_given_back = False
         self.queue = queue
         self.envelope: Envelope = to_envelope(message)
         self.delivery_count = delivery_count_of(message)
+        self.properties: spec.Basic.Properties = message.header.properties
 
     @property
     def generation(self) -> int:
         """Number of the connection that it came over."""
-        return self._holdings.generation
+        return self._place.holdings.generation
+
+    @property
+    def is_answered(self) -> bool:
+        return self._is_answered
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its connection stands, so that an answer has an effect."""
+        return self._place.is_answerable
 
     async def ack(self) -> None:
-        await self._holdings.ack(self._tag)
+        if not self._is_answered:
+            self._note_answered(is_settled=True)
+            await self._place.ack()
 
     async def release(self) -> None:
-        await self._holdings.release(self._tag)
+        if not self._is_answered:
+            self.was_given_back = True
+            self._note_answered(is_settled=self._place.is_answerable)
+            await self._place.release()
+
+    async def renew(self) -> None:
+        if not self._is_answered:
+            await self._renew(self)
+
+    def on_answered(self, note: Callable[[bool], None]) -> None:
+        """Tell once it is answered, and whether that settles every copy of it."""
+        self._on_answered = note
+
+    async def move(self, place: Place) -> None:
+        """It is answered at another place from now on, and no other message comes for it."""
+        former, self._place = self._place, place
+        detached = None if former.is_held else former.holdings.detach(former.tag)
+        if detached is not None:
+            self._moved_out_of, turn = detached
+            await self._moved_out_of.movable(turn)
+        await former.ack()
+
+    def _note_answered(self, *, is_settled: bool) -> None:
+        self._is_answered = True
+        if self._moved_out_of is not None:
+            self._moved_out_of.ended()
+        if self._on_answered is not None:
+            self._on_answered(is_settled)

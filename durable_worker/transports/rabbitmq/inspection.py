@@ -1,7 +1,7 @@
 """Looks at queues from outside, over the connection that a blocked broker still answers on."""
 
 from durable_worker.errors import ConnectionLostError, TransportError
-from durable_worker.transports.rabbitmq.link import Link, channel_of
+from durable_worker.transports.rabbitmq.link import Link, channel_of, translated
 from durable_worker.transports.rabbitmq.topology import consumers_if_any
 
 
@@ -19,6 +19,13 @@ class Inspection:
             raise ConnectionLostError("the broker is away at present; look again later")
         async with channel_of(self._link) as channel:
             return await consumers_if_any(channel, queue)
+
+    async def delete(self, queue: str) -> None:
+        """Delete a queue if the broker is there. Raises `ConnectionLostError`."""
+        if self._link is not None:
+            async with channel_of(self._link) as channel:
+                with translated("delete queue", entity=queue):
+                    await channel.queue_delete(queue)
 
     async def serve(self, link: Link) -> None:
         self._link = link

@@ -5,7 +5,7 @@ import logging
 import ssl
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, cast
+from typing import cast
 
 from aiormq import spec
 from aiormq.abc import AbstractChannel
@@ -14,9 +14,6 @@ from aiormq.connection import (
     Connection,
     FrameReceiver,
     ReceivedFrame,
-    TCPTransportFactory,
-    TLSTransportFactory,
-    TransportFactory,
 )
 from aiormq.exceptions import (
     AMQPError,
@@ -36,6 +33,8 @@ from yarl import URL
 from durable_worker.errors import BrokerRefusedError, ConnectionLostError
 from durable_worker.transports.rabbitmq.address import BrokerAddress
 from durable_worker.transports.rabbitmq.frames import Frames
+from durable_worker.transports.rabbitmq.pulse import Pulse
+from durable_worker.transports.rabbitmq.sockets import Sockets
 
 CONNECT_TIMEOUT = 10.0
 """Seconds until an attempt to connect counts as failed."""
@@ -49,24 +48,6 @@ _NOT_ALLOWED = 530
 # The library logs each failed attempt as an error, which would land on the terminal of a program
 # that has not set up logging; our own states tell the same in one line.
 logging.getLogger("aiormq").addHandler(logging.NullHandler())
-
-
-class _Sockets(TransportFactory):
-    """Keeps the socket within reach: a connection whose peer is silent must be cut, not asked."""
-
-    def __init__(self, *, is_tls: bool) -> None:
-        self._factory = TLSTransportFactory() if is_tls else TCPTransportFactory()
-        self._writer: asyncio.StreamWriter | None = None
-
-    async def create(
-        self, url: URL, **kwargs: Any
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, self._writer = await self._factory.create(url, **kwargs)
-        return reader, self._writer
-
-    def cut(self) -> None:
-        if self._writer is not None:
-            self._writer.transport.abort()
 
 
 class _Frames(FrameReceiver):
@@ -87,8 +68,17 @@ class _Frames(FrameReceiver):
 
 
 class _Connection(Connection):
-    """Keeps the broker's reason for a refused virtual host, which the library loses; survives
+    """Keeps the broker's reason for a refused virtual host, which the library loses; takes no
+    broker for silent from which something has come that nobody had the time to read; and survives
     messages whose properties cannot be decoded, over which the library closes the connection."""
+
+    def __init__(self, url: URL, *, sockets: Sockets) -> None:
+        super().__init__(url, transport_factory=sockets)
+        self._sockets = sockets
+
+    @property
+    def is_connection_was_stuck(self) -> bool:
+        return super().is_connection_was_stuck and not self._sockets.has_unread()
 
     async def _Connection__reader(self, frame_receiver: FrameReceiver) -> None:
         # By its mangled name: the library has no other place where its own reading can be replaced.
@@ -108,7 +98,7 @@ class _Connection(Connection):
 class Link:
     """An open connection. Everything read from it belongs to `generation` and dies with it."""
 
-    def __init__(self, connection: Connection, sockets: _Sockets, *, generation: int) -> None:
+    def __init__(self, connection: Connection, sockets: Sockets, *, generation: int) -> None:
         self._connection = connection
         self._sockets = sockets
         self.generation = generation
@@ -128,6 +118,11 @@ class Link:
     def is_lost(self) -> bool:
         return self._connection.is_closed
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing has come from the broker for so long that it must be taken for lost."""
+        return self._connection.is_connection_was_stuck
+
     async def is_blocked(self) -> bool:
         """Whether the broker has stopped reading from this connection."""
         try:
@@ -145,6 +140,7 @@ class Link:
         if not await _within(CLOSE_TIMEOUT, self._connection):
             self._sockets.cut()
             await _within(CLOSE_TIMEOUT, self._connection)
+        self._sockets.end()
         await self._free_writers()
 
     async def _free_writers(self) -> None:
@@ -155,11 +151,13 @@ class Link:
             await asyncio.sleep(0)
 
 
-async def open_link(address: BrokerAddress, *, name: str, heartbeat: int, generation: int) -> Link:
+async def open_link(
+    address: BrokerAddress, *, name: str, heartbeat: int, generation: int, pulse: Pulse
+) -> Link:
     """Connect once. Raises `BrokerRefusedError`, `ConnectionLostError`."""
     query = {"heartbeat": str(heartbeat), "name": name} | dict(address.url.query)
-    sockets = _Sockets(is_tls=address.url.scheme == "amqps")
-    connection = _Connection(address.url.with_query(query), transport_factory=sockets)
+    sockets = Sockets(is_tls=address.url.scheme == "amqps", pulse=pulse)
+    connection = _Connection(address.url.with_query(query), sockets=sockets)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             await connection.connect()  # pyright: ignore[reportUnknownMemberType]
@@ -169,6 +167,7 @@ async def open_link(address: BrokerAddress, *, name: str, heartbeat: int, genera
         ) from None
     except (AMQPError, OSError) as error:
         raise _connect_error(address, error) from error
+    sockets.keep_alive(heartbeat=connection.heartbeat_timeout)
     return Link(connection, sockets, generation=generation)
 
 

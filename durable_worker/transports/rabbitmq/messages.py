@@ -7,6 +7,7 @@ from aiormq import spec
 from aiormq.abc import DeliveredMessage
 
 from durable_worker.transports.base import DEATH_HEADER, ERROR_HEADER, Envelope
+from durable_worker.transports.rabbitmq.copies import deaths_elsewhere, deliveries_before
 
 PROTOCOL_HEADER: Final = "durable-protocol"
 UNKNOWN_PROTOCOL: Final = 0
@@ -39,7 +40,7 @@ def to_envelope(message: DeliveredMessage) -> Envelope:
     protocol = raw.pop(PROTOCOL_HEADER, None)
     headers = {name: value for name, value in raw.items() if isinstance(value, str)}
     if DEATH_HEADER in headers:
-        headers.setdefault(ERROR_HEADER, _death_sentence(headers))
+        _tell_death(headers, raw)
     return Envelope(
         type=properties.message_type,
         body=message.body,
@@ -51,13 +52,22 @@ def to_envelope(message: DeliveredMessage) -> Envelope:
 
 
 def delivery_count_of(message: DeliveredMessage) -> int:
-    count = (message.header.properties.headers or {}).get("x-delivery-count", 0)
-    return count if isinstance(count, int) else 0
+    headers = message.header.properties.headers
+    return deliveries_before(headers) if headers else 0
 
 
-def _death_sentence(headers: dict[str, str]) -> str:
+def _tell_death(headers: dict[str, str], raw: dict[str, object]) -> None:
+    """Let the headers tell of the last time that the broker gave up, not of the first."""
+    queue = headers.get("x-first-death-queue", "?")
+    if "x-death" in raw:
+        deaths = deaths_elsewhere(raw)
+        if not deaths:  # it was only held
+            for name in [name for name in headers if name.startswith("x-first-death-")]:
+                del headers[name]
+            return
+        headers[DEATH_HEADER], queue = str(deaths[0].get("reason")), str(deaths[0].get("queue"))
     reason = headers[DEATH_HEADER].replace("_", " ")
-    return f"the broker took it from queue {headers.get('x-first-death-queue', '?')!r}: {reason}"
+    headers.setdefault(ERROR_HEADER, f"the broker took it from queue {queue!r}: {reason}")
 
 
 def _protocol_of(value: object) -> int | None:

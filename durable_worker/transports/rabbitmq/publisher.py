@@ -5,6 +5,7 @@ import re
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 
+from aiormq import spec
 from aiormq.channel import Channel
 from aiormq.exceptions import ChannelPreconditionFailed, DeliveryError, PublishError
 
@@ -72,21 +73,27 @@ class Publisher:
         await self._idle.wait()
 
     async def send(self, queue: str, envelope: Envelope) -> None:
+        await self.post(queue, envelope.body, to_properties(envelope, persistent=True))
+
+    async def post(
+        self, queue: str, body: bytes, properties: spec.Basic.Properties, *, exchange: str = ""
+    ) -> None:
+        """Send what is no envelope of ours; over an exchange, `queue` is its routing key."""
         channel = await self._open_channel()
-        if envelope.message_id is None:
-            await self._publish(channel, queue, envelope)
+        if properties.message_id is None:
+            await self._publish(channel, queue, body, properties, exchange)
             return
         # The library finds the publish that a returned message belongs to by message id alone, so
         # one id is never in flight twice.
-        while (earlier := self._in_flight.get(envelope.message_id)) is not None:
+        while (earlier := self._in_flight.get(properties.message_id)) is not None:
             await asyncio.wait({earlier})
             channel = await self._open_channel()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._in_flight[envelope.message_id] = done
+        self._in_flight[properties.message_id] = done
         try:
-            await self._publish(channel, queue, envelope)
+            await self._publish(channel, queue, body, properties, exchange)
         finally:
-            del self._in_flight[envelope.message_id]
+            del self._in_flight[properties.message_id]
             done.set_result(None)
 
     async def _open_channel(self) -> Channel:
@@ -98,15 +105,23 @@ class Publisher:
             self._changed.clear()
             await self._changed.wait()
 
-    async def _publish(self, channel: Channel, queue: str, envelope: Envelope) -> None:
+    async def _publish(
+        self,
+        channel: Channel,
+        queue: str,
+        body: bytes,
+        properties: spec.Basic.Properties,
+        exchange: str,
+    ) -> None:
         self._pending += 1
         self._idle.clear()
         try:
-            with translated("publish"), self._answers(queue, size=len(envelope.body)):
+            with translated("publish"), self._answers(queue, size=len(body)):
                 await channel.basic_publish(
-                    envelope.body,
+                    body,
+                    exchange=exchange,
                     routing_key=queue,
-                    properties=to_properties(envelope, persistent=True),
+                    properties=properties,
                     mandatory=True,
                     wait=False,
                 )

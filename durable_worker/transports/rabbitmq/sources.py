@@ -1,6 +1,6 @@
 """The two things that can be consumed: a work queue, and what is broadcast from now on."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from aiormq.abc import DeliveredMessage
@@ -8,9 +8,8 @@ from aiormq.channel import Channel
 from msgspec import Struct
 
 from durable_worker.protocol.names import Names
-from durable_worker.transports.base import Delivery, Envelope
-from durable_worker.transports.rabbitmq.delivery import Holdings
-from durable_worker.transports.rabbitmq.link import translated
+from durable_worker.transports.base import DELIVERY_LIMIT, Delivery, Envelope
+from durable_worker.transports.rabbitmq.delivery import Holdings, RabbitDelivery
 from durable_worker.transports.rabbitmq.messages import to_envelope
 from durable_worker.transports.rabbitmq.topology import bind_own_queue, declare_queue
 
@@ -24,13 +23,15 @@ class Source(Protocol):
         ...
 
     @property
-    def is_acked(self) -> bool: ...
+    def prefetch(self) -> int | None:
+        """How many may be unanswered at one time; None: it is not answered at all."""
+        ...
 
     async def prepare(self, channel: Channel) -> str:
         """Make sure that it exists; the queue to consume. Raises `TransportError`s."""
         ...
 
-    def receive(self, message: DeliveredMessage, holdings: Holdings) -> None: ...
+    async def receive(self, message: DeliveredMessage, holdings: Holdings) -> None: ...
 
 
 class WorkQueue(Struct, frozen=True):
@@ -38,16 +39,20 @@ class WorkQueue(Struct, frozen=True):
     handler: Callable[[Delivery], None]
     prefetch: int
     names: Names
-    is_acked: bool = True
+    renew: Callable[[RabbitDelivery], Awaitable[None]]
+    give_up: Callable[[RabbitDelivery], Awaitable[None]]
 
     async def prepare(self, channel: Channel) -> str:
-        with translated("limit the prefetch of queue", entity=self.name):
-            await channel.basic_qos(prefetch_count=self.prefetch)
         await declare_queue(channel, self.name, self.names)
         return self.name
 
-    def receive(self, message: DeliveredMessage, holdings: Holdings) -> None:
-        self.handler(holdings.take(self.name, message))
+    async def receive(self, message: DeliveredMessage, holdings: Holdings) -> None:
+        delivery = RabbitDelivery(holdings.take(message), self.name, message, self.renew)
+        # The broker counts for itself, but not what happened to copies of the message.
+        if delivery.delivery_count > DELIVERY_LIMIT and self.name != self.names.dead:
+            await self.give_up(delivery)
+        else:
+            self.handler(delivery)
 
 
 class Broadcast(Struct, frozen=True):
@@ -55,10 +60,10 @@ class Broadcast(Struct, frozen=True):
     handler: Callable[[Envelope], None]
     topic: str
     names: Names
-    is_acked: bool = False
+    prefetch: None = None
 
     async def prepare(self, channel: Channel) -> str:
         return await bind_own_queue(channel, self.name, self.topic, self.names)
 
-    def receive(self, message: DeliveredMessage, holdings: Holdings) -> None:  # noqa: ARG002
+    async def receive(self, message: DeliveredMessage, holdings: Holdings) -> None:  # noqa: ARG002
         self.handler(to_envelope(message))

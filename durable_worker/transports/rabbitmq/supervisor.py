@@ -11,6 +11,7 @@ from durable_worker.errors import BrokerRefusedError, TransportError
 from durable_worker.transports.rabbitmq.address import BrokerAddress
 from durable_worker.transports.rabbitmq.backoff import Backoff
 from durable_worker.transports.rabbitmq.link import Link, open_link
+from durable_worker.transports.rabbitmq.pulse import Pulse
 from durable_worker.transports.rabbitmq.states import (
     Connected,
     ConnectFailed,
@@ -98,6 +99,7 @@ class Supervisor:
         self._rosters = rosters
         self._backoff = backoff
         self._emit = emit
+        self._pulse = Pulse()
         self._generation = 0
         self._links_up = 0
         self._connected_at: float | None = None
@@ -120,6 +122,12 @@ class Supervisor:
     async def run(self) -> None:
         """Serve until cancelled, or until the broker refuses a client that it never let in."""
         self._emit(Connecting(self._options.address.safe))
+        try:
+            await self._live_again_and_again()
+        finally:
+            self._pulse.stop()
+
+    async def _live_again_and_again(self) -> None:
         while True:
             error = await self._live()
             # A task group that fails while it is cancelled tells of the failure only.
@@ -161,6 +169,7 @@ class Supervisor:
             name=f"{self._options.name} ({roster.role})",
             heartbeat=self._options.heartbeat,
             generation=self._generation,
+            pulse=self._pulse,
         )
         try:
             async with asyncio.TaskGroup() as group:

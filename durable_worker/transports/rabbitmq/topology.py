@@ -1,7 +1,10 @@
 """Queues and exchanges as the protocol fixes them (protocol/README.md, "AMQP binding")."""
 
+from datetime import timedelta
+
 from aiormq.channel import Channel
 from aiormq.exceptions import ChannelNotFoundEntity
+from msgspec import Struct
 
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import DELIVERY_LIMIT
@@ -9,6 +12,16 @@ from durable_worker.transports.rabbitmq.link import translated
 
 BROADCAST_BUFFER = 10_000
 """How many broadcasts wait for a listener that does not keep up; the oldest go first."""
+
+HELD_ARGUMENTS: dict[str, str | int] = {
+    "x-queue-type": "quorum",
+    # Long enough for whatever is on its way out of the queue of a process that is gone.
+    "x-expires": 3_600_000,
+    "x-overflow": "reject-publish",
+    # Without a routing key of the queue's own, a message goes where its own key says.
+    "x-dead-letter-exchange": "",
+    "x-dead-letter-strategy": "at-least-once",
+}
 
 
 def queue_arguments(queue: str, names: Names) -> dict[str, str | int]:
@@ -57,11 +70,32 @@ async def bind_own_queue(channel: Channel, exchange: str, topic: str, names: Nam
     return queue
 
 
-async def consumer_count(channel: Channel, queue: str) -> int:
-    """How many consumers the broker sees. Raises `ConnectionLostError` if the queue is gone."""
+async def declare_held(channel: Channel, queue: str, *, held_for: timedelta) -> None:
+    """A queue for what one process works on, and an exchange of that name which feeds only it.
+
+    Raises `BrokerRefusedError`, `ConnectionLostError`; either way the channel is gone.
+    """
+    arguments = {"x-message-ttl": round(held_for / timedelta(milliseconds=1)), **HELD_ARGUMENTS}
+    with translated("declare queue", entity=queue):
+        await channel.queue_declare(queue, durable=True, arguments={**arguments})
+    with translated("declare exchange", entity=queue):
+        await channel.exchange_declare(queue, exchange_type="fanout", auto_delete=True)
+    with translated("bind queue", entity=queue):
+        await channel.queue_bind(queue, queue, "")
+
+
+class QueueState(Struct, frozen=True):
+    """What the broker sees: messages that nobody has taken, and consumers."""
+
+    waiting: int
+    consumers: int
+
+
+async def look_at(channel: Channel, queue: str) -> QueueState:
+    """Raises `ConnectionLostError` if the queue is gone; then the channel is, too."""
     with translated("look at queue", entity=queue):
         found = await channel.queue_declare(queue, passive=True)
-    return found.consumer_count or 0
+    return QueueState(waiting=found.message_count or 0, consumers=found.consumer_count or 0)
 
 
 async def consumers_if_any(channel: Channel, queue: str) -> int:

@@ -8,7 +8,7 @@ from random import Random
 from types import TracebackType
 from typing import Self
 
-from durable_worker.errors import ConnectionLostError, PayloadTooLargeError
+from durable_worker.errors import ConnectionLostError, PayloadTooLargeError, TransportError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import DEFAULT_MAX_MESSAGE_BYTES, Delivery, Envelope
 from durable_worker.transports.limits import check_message, check_names
@@ -17,7 +17,10 @@ from durable_worker.transports.rabbitmq.alarms import AlarmWatch
 from durable_worker.transports.rabbitmq.backoff import Backoff
 from durable_worker.transports.rabbitmq.broadcaster import Broadcaster
 from durable_worker.transports.rabbitmq.consumer import Consumer
+from durable_worker.transports.rabbitmq.copies import given_up
 from durable_worker.transports.rabbitmq.declarations import Declarations
+from durable_worker.transports.rabbitmq.delivery import RabbitDelivery
+from durable_worker.transports.rabbitmq.held import HELD_FOR, Held
 from durable_worker.transports.rabbitmq.inspection import Inspection
 from durable_worker.transports.rabbitmq.publisher import Publisher
 from durable_worker.transports.rabbitmq.sources import Broadcast, Source, WorkQueue
@@ -37,8 +40,10 @@ class RabbitTransport:
 
     `url` as in `amqp://user:password@host:port/vhost`; `heartbeat` in seconds (a silent broker is
     given up after a little more than three of them); `watchdog` is how often each consumer is
-    looked after; `on_state` is called on the event loop with each change of state and must not
-    raise. Raises `UsageError` for a URL that cannot be read.
+    looked after; `held_for` is how long messages that were renewed wait for this process to come
+    back once its connection is lost, before another process gets them; `on_state` is called on the
+    event loop with each change of state and must not raise. Raises `UsageError` for a URL that
+    cannot be read.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class RabbitTransport:
         connection_name: str = "durable-worker",
         heartbeat: int = 10,
         watchdog: timedelta = timedelta(seconds=5),
+        held_for: timedelta = HELD_FOR,
         on_state: StateListener | None = None,
         random: Random | None = None,
     ) -> None:
@@ -72,6 +78,14 @@ class RabbitTransport:
         )
         self._broadcaster = Broadcaster(names)
         self._inspection = Inspection()
+        self._held = Held(
+            names,
+            consuming=self._consuming,
+            publishing=self._publishing,
+            held_for=held_for,
+            period=watchdog,
+            emit=self._emit,
+        )
         self._subscriptions: dict[_Subscription, None] = {}
         self._group = asyncio.TaskGroup()
         self._running: asyncio.Task[None] | None = None
@@ -133,7 +147,10 @@ class RabbitTransport:
         self, queues: Sequence[str], handler: Callable[[Delivery], None], *, prefetch: int
     ) -> "_Subscription":
         self._check_open(*queues)
-        sources = [WorkQueue(queue, handler, prefetch, self._names) for queue in queues]
+        sources = [
+            WorkQueue(queue, handler, prefetch, self._names, self._held.renew, self._give_up)
+            for queue in queues
+        ]
         subscription = await self._subscribe(sources)
         await self._declarations.ensure(())
         return subscription
@@ -143,6 +160,16 @@ class RabbitTransport:
     ) -> "_Subscription":
         self._check_open(exchange, topic)
         return await self._subscribe([Broadcast(exchange, handler, topic, self._names)])
+
+    async def _give_up(self, delivery: RabbitDelivery) -> None:
+        """It was delivered too often: do as the broker does with what it has counted itself."""
+        properties = given_up(delivery.properties, queue=delivery.queue)
+        try:
+            await self._publisher.post(self._names.dead, delivery.envelope.body, properties)
+        except TransportError:
+            await delivery.release()
+        else:
+            await delivery.ack()
 
     async def _subscribe(self, sources: Sequence[Source]) -> "_Subscription":
         consumers = [Consumer(source, period=self._watchdog, emit=self._emit) for source in sources]
@@ -156,11 +183,12 @@ class RabbitTransport:
         return subscription
 
     async def _drain(self) -> None:
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, TransportError):
             async with asyncio.timeout(DRAIN_SECONDS):
                 for subscription in [*self._subscriptions]:
                     await subscription.stop()
                 await self._publisher.drained()
+                await self._held.close(self._inspection)
 
     def _check_open(self, *names: str) -> None:
         if self._is_closed or self._running is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 
 import pytest
 
@@ -26,7 +27,9 @@ def new_transport(request: pytest.FixtureRequest, names: Names) -> NewTransport:
     if request.param == "memory":
         return lambda: MemoryTransport(names=names, max_message_bytes=SMALL_LIMIT)
     url: str = request.getfixturevalue("broker_url")
-    return lambda: RabbitTransport(url, names=names, max_message_bytes=SMALL_LIMIT)
+    return lambda: RabbitTransport(
+        url, names=names, max_message_bytes=SMALL_LIMIT, held_for=timedelta(seconds=4)
+    )
 
 
 @pytest.fixture

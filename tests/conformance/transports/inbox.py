@@ -28,8 +28,9 @@ class Inbox(Generic[T]):
                 await self._arrived.wait()
         return self._items.popleft()
 
-    async def take(self, count: int) -> list[T]:
-        return [await self.next() for _ in range(count)]
+    async def take(self, count: int, *, within: float = PATIENCE) -> list[T]:
+        """`within` is how long each of them may take."""
+        return [await self.next(within=within) for _ in range(count)]
 
     def drain(self) -> list[T]:
         """What is here already."""

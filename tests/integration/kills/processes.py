@@ -46,6 +46,9 @@ class MortalDelivery:
     async def release(self) -> None:
         await self._inner.release()
 
+    async def renew(self) -> None:
+        await self._inner.renew()
+
 
 class MortalTransport:
     """A RabbitTransport whose process may die before it sends and after the confirm."""

@@ -11,7 +11,7 @@ from uuid import uuid4
 import msgspec
 from msgspec import UNSET, Raw
 
-from durable_worker.operator.clock import Clock
+from durable_worker.clock import Clock
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.service import OperatorService
 from durable_worker.protocol.codec import CONTROL, MessageType, decode_task, encode

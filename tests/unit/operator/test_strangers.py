@@ -8,7 +8,7 @@ import pytest
 import structlog
 from msgspec import json
 
-from durable_worker.operator.clock import SystemClock
+from durable_worker.clock import SystemClock
 from durable_worker.operator.presence import Presence
 from durable_worker.operator.registry import Registry
 from durable_worker.operator.strangers import Strangers

@@ -8,6 +8,7 @@ import anyio
 import pytest
 from msgspec import Struct
 
+from durable_worker.clock import SystemChance
 from durable_worker.transports.base import RESENT_HEADER, Envelope
 from durable_worker.worker import quarantine
 from durable_worker.worker.quarantine import Quarantine, is_suspect
@@ -31,6 +32,14 @@ class Told(Struct):
     async def ack(self) -> None: ...
     async def renew(self) -> None: ...
     async def release(self) -> None: ...
+
+
+class Seeded(SystemChance):
+    def __init__(self, seed: int) -> None:
+        self._random = Random(seed)
+
+    def fraction(self) -> float:
+        return self._random.random()
 
 
 FRESH = Told()
@@ -86,7 +95,7 @@ async def test_a_message_is_suspect_from_its_second_return_or_once_it_was_given_
 
 
 async def test_what_is_no_suspect_runs_side_by_side() -> None:
-    gate = Quarantine()
+    gate = Quarantine(SystemChance())
     stays = [Stay(gate, FRESH) for _ in range(3)]
     await settled()
     assert [each.is_in for each in stays] == [True, True, True]
@@ -95,7 +104,7 @@ async def test_what_is_no_suspect_runs_side_by_side() -> None:
 
 
 async def test_a_suspect_waits_for_what_runs_and_nothing_starts_beside_it() -> None:
-    gate = Quarantine()
+    gate = Quarantine(SystemChance())
     running = Stay(gate, FRESH)
     await settled()
     suspect = Stay(gate, SUSPECT)
@@ -113,7 +122,7 @@ async def test_a_suspect_waits_for_what_runs_and_nothing_starts_beside_it() -> N
 
 
 async def test_suspects_run_one_at_a_time() -> None:
-    gate = Quarantine()
+    gate = Quarantine(SystemChance())
     suspects = [Stay(gate, SUSPECT) for _ in range(3)]
     for _ in range(3):
         await settled()
@@ -126,7 +135,7 @@ async def test_their_order_changes_with_the_process(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(quarantine, "SHUFFLE", timedelta(milliseconds=40))
 
     async def order(seed: int) -> list[int]:
-        gate, found = Quarantine(Random(seed)), list[int]()
+        gate, found = Quarantine(Seeded(seed)), list[int]()
 
         async def run(number: int) -> None:
             async with gate.admission(SUSPECT):
@@ -146,7 +155,7 @@ async def test_a_suspect_that_outlives_its_probation_holds_other_suspects_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(quarantine, "PROBATION", AT_ONCE)
-    gate = Quarantine()
+    gate = Quarantine(SystemChance())
     first, second = Stay(gate, SUSPECT), Stay(gate, SUSPECT)
     await settled()
     fresh = Stay(gate, FRESH)
@@ -162,7 +171,7 @@ async def test_a_suspect_that_has_lost_its_patience_starts_beside_what_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(quarantine, "PATIENCE", AT_ONCE)
-    gate = Quarantine()
+    gate = Quarantine(SystemChance())
     running = Stay(gate, FRESH)
     await settled()
     suspect = Stay(gate, SUSPECT)
@@ -173,7 +182,7 @@ async def test_a_suspect_that_has_lost_its_patience_starts_beside_what_runs(
 
 
 async def test_a_suspect_that_is_given_back_while_it_waits_holds_up_nobody() -> None:
-    gate = Quarantine()
+    gate = Quarantine(SystemChance())
     running = Stay(gate, FRESH)
     await settled()
     suspect = Stay(gate, SUSPECT)

@@ -1,8 +1,10 @@
-"""Time, as the operator takes it."""
+"""Time and chance. Whatever runs is given them, so that a simulation can give its own."""
 
 import asyncio
+import random
 import time
 from typing import Protocol
+from uuid import UUID, uuid4
 
 
 class Clock(Protocol):
@@ -26,3 +28,21 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+class Chance(Protocol):
+    def new_id(self) -> UUID:
+        """One that nobody has drawn before."""
+        ...
+
+    def fraction(self) -> float:
+        """At least 0, below 1."""
+        ...
+
+
+class SystemChance:
+    def new_id(self) -> UUID:
+        return uuid4()
+
+    def fraction(self) -> float:
+        return random.random()
