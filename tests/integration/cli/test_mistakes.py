@@ -26,7 +26,7 @@ def _told(program: Program, *words: str, code: int) -> str:
         (["run", "app:worker", "--concurrency", "many"], "'--concurrency'"),
         (["run", "app:worker", "--concurrency", "0"], "'--concurrency'"),
         (["run", "app:worker", "--nosuch"], "No such option"),
-        (["run", "app:worker", "--broker", "http://x/"], "its scheme is 'http'"),
+        (["run", "app:worker", "--broker", "http://x/"], "its scheme is neither amqp nor amqps"),
         (["runs", "--status", "happy"], "'happy' is not one of"),
         (["runs", "--db", "x", "--broker", "y"], "--db and --broker exclude each other"),
         (["runs", "--broker", "amqp://u:12#secret@127.0.0.1:1/"], "percent-encode"),
