@@ -8,7 +8,7 @@ from random import Random
 from types import TracebackType
 from typing import Self
 
-from durable_worker.errors import ConnectionLostError, PayloadTooLargeError, TransportError
+from durable_worker.errors import ConnectionLostError, TransportError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import DEFAULT_MAX_MESSAGE_BYTES, Delivery, Envelope
 from durable_worker.transports.limits import check_message, check_names
@@ -199,10 +199,7 @@ class RabbitTransport:
 
     def _check(self, envelope: Envelope, target: str, *, topic: str = "") -> None:
         self._check_open()
-        check_message(target, envelope, topic=topic)
-        size = len(envelope.body)
-        if size > self._max_message_bytes:
-            raise PayloadTooLargeError(size=size, limit=self._max_message_bytes, queue=target)
+        check_message(target, envelope, topic=topic, max_bytes=self._max_message_bytes)
 
     def _emit(self, state: TransportState) -> None:
         if self._on_state is not None:

@@ -181,5 +181,5 @@ class Program:
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if key != "DURABLE_BROKER_URL"}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("DURABLE_")}
     return {**kept, "PYTHONWARNINGS": "error", "PYTHONDONTWRITEBYTECODE": "1", **more}

@@ -10,8 +10,8 @@ from tests.integration.cli.programs import Program
 UNREACHABLE = "amqp://guest:secret@127.0.0.1:1/"
 
 
-def _told(program: Program, *words: str, code: int) -> str:
-    done = program.run(*words)
+def _told(program: Program, *words: str, code: int, broker: str | None = None) -> str:
+    done = program.run(*words, env={} if broker is None else {"DURABLE_BROKER_URL": broker})
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
@@ -71,7 +71,7 @@ def test_a_database_of_a_newer_release_is_refused(program: Program) -> None:
 
 
 def test_a_broker_that_is_not_there_is_given_up_by_a_client(program: Program) -> None:
-    told = _told(program, "runs", "--broker", UNREACHABLE, code=1)
+    told = _told(program, "runs", broker=UNREACHABLE, code=1)
     assert "127.0.0.1:1" in told
     assert "gave up after 5 s" in told
     assert "secret" not in told

@@ -1,5 +1,6 @@
 """What a command line is read as."""
 
+import inspect
 import shlex
 from datetime import timedelta
 from pathlib import Path
@@ -8,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durable_worker.cli.grammar import parse
+from durable_worker.cli.grammar import app, parse
 from durable_worker.cli.options import (
     BrokerOptions,
     Cancel,
     Check,
+    ConnectOptions,
     Dev,
     ListRuns,
     LogFormat,
@@ -43,6 +45,36 @@ COMMANDS = {
         log_format=LogFormat.JSON,
         debug=True,
     ),
+    "run app:worker --broker-ca ca --broker-cert cert --broker-key key "
+    "--broker-key-password-file word --max-message-bytes 5000": Run(
+        target="app:worker",
+        broker=BrokerOptions(
+            connecting=ConnectOptions(
+                ca_file=Path("ca"),
+                cert_file=Path("cert"),
+                key_file=Path("key"),
+                key_password_file=Path("word"),
+                max_message_bytes=5_000,
+            )
+        ),
+    ),
+    "operator --broker-accept-any-host-name --max-message-bytes 5000": Operate(
+        database="sqlite:///.durable/operator.db",
+        broker=BrokerOptions(
+            connecting=ConnectOptions(accepts_any_host_name=True, max_message_bytes=5_000)
+        ),
+    ),
+    "show r1 --broker-ca ca": Show(
+        place=Place(broker=BrokerOptions(connecting=ConnectOptions(ca_file=Path("ca")))),
+        run_id="r1",
+    ),
+    "check app:worker --operator amqps://b/ --broker-ca ca": Check(
+        place=Place(
+            broker=BrokerOptions("amqps://b/", connecting=ConnectOptions(ca_file=Path("ca")))
+        ),
+        target="app:worker",
+    ),
+    "dev app:worker --max-message-bytes 5000": Dev(target="app:worker", max_message_bytes=5_000),
     "dev app:worker": Dev(target="app:worker", database=Path(".durable/dev.db")),
     "dev app:worker --db x.db --no-reload": Dev(
         target="app:worker", database=Path("x.db"), is_reloading=False
@@ -125,6 +157,12 @@ WORDS = st.lists(
             "--log-format=xml",
             "--debug",
             "--debug=1",
+            "--broker-ca=ca",
+            "--broker-key",
+            "--broker-accept-any-host-name",
+            "--max-message-bytes",
+            "--max-message-bytes=0",
+            "--max-message-bytes=9999999999",
             "--help-me",
             "--",
         ]
@@ -144,6 +182,13 @@ def test_every_plain_line_is_read_quickly() -> None:
     for line, options in COMMANDS.items():
         if isinstance(options, Run):
             assert parse_run(shlex.split(line)[1:]) == options
+
+
+def test_every_command_that_knows_a_broker_knows_how_to_connect_to_it() -> None:
+    for command in app.registered_commands:
+        assert command.callback is not None
+        parameters = inspect.signature(command.callback).parameters
+        assert ("broker" in parameters) == ("ca_file" in parameters), command.name
 
 
 @pytest.mark.parametrize(
