@@ -110,6 +110,11 @@ class Serving:
             if text in line:
                 return line
 
+    def wait_for_end(self) -> None:
+        """Until it has said its last."""
+        while (line := self._lines.get(timeout=PATIENCE)) is not None:
+            self.said.append(line)
+
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
