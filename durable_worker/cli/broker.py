@@ -6,7 +6,9 @@ from pathlib import Path
 from durable_worker.cli.options import (
     BROKER_FILE_VARIABLE,
     BROKER_VARIABLE,
+    LARGEST_LIMIT,
     MAX_MESSAGE_VARIABLE,
+    SMALLEST_LIMIT,
     BrokerOptions,
 )
 from durable_worker.errors import UsageError
@@ -38,8 +40,10 @@ def message_limit(stated: int | None) -> int | None:
     text = os.environ.get(MAX_MESSAGE_VARIABLE)
     if stated is not None or not text:
         return stated
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
+    is_number = text.isascii() and text.isdigit() and len(text) < 10
+    if not (is_number and SMALLEST_LIMIT <= int(text) <= LARGEST_LIMIT):
         raise UsageError(
-            f"{MAX_MESSAGE_VARIABLE} is {text!r}: expected a number of bytes, such as 16777216."
+            f"{MAX_MESSAGE_VARIABLE} is {text!r}: expected a number of bytes from "
+            f"{SMALLEST_LIMIT} to {LARGEST_LIMIT}."
         )
     return int(text)

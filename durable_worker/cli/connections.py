@@ -18,8 +18,9 @@ from durable_worker.cli.options import (
     CERT_VARIABLE,
     KEY_PASSWORD_FILE_VARIABLE,
     KEY_VARIABLE,
-    LARGEST_MESSAGE,
+    LARGEST_LIMIT,
     MAX_MESSAGE_VARIABLE,
+    SMALLEST_LIMIT,
     AnyOptions,
     ConnectOptions,
 )
@@ -30,8 +31,8 @@ MaxMessage = Annotated[
     int | None,
     typer.Option(
         "--max-message-bytes",
-        min=1,
-        max=LARGEST_MESSAGE,
+        min=SMALLEST_LIMIT,
+        max=LARGEST_LIMIT,
         metavar="N",
         help=f"Larger messages are refused before they are sent. Default: ${MAX_MESSAGE_VARIABLE}, "
         f"else 16 MiB.",

@@ -34,8 +34,8 @@ DEFAULT_GRACE = timedelta(seconds=30)
 DEFAULT_RENEW_AFTER = timedelta(seconds=5)
 SHORTEST_RENEWAL = timedelta(milliseconds=500)
 LONGEST_RENEWAL = timedelta(days=1)
-LARGEST_MESSAGE = 536_870_912
-"""Bytes; the most that a broker can be set to take."""
+SMALLEST_LIMIT, LARGEST_LIMIT = 65_536, 536_870_912
+"""Bytes: room for what a worker says about itself, and the most that a broker takes."""
 
 LONGEST_GRACE = timedelta(seconds=1_000_000_000)
 

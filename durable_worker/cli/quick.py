@@ -11,9 +11,10 @@ from durable_worker.cli.options import (
     DEFAULT_CONCURRENCY,
     DEFAULT_GRACE,
     DEFAULT_RENEW_AFTER,
-    LARGEST_MESSAGE,
+    LARGEST_LIMIT,
     LONGEST_RENEWAL,
     SHORTEST_RENEWAL,
+    SMALLEST_LIMIT,
     BrokerOptions,
     ConnectOptions,
     LogFormat,
@@ -82,7 +83,7 @@ def _run(target: str, values: dict[str, str], *, debug: bool) -> Run | None:
         return None
     if int(concurrency) < 1 or log_format not in list(LogFormat):
         return None
-    if limit is not None and not (_is_digits(limit) and 1 <= int(limit) <= LARGEST_MESSAGE):
+    if limit is not None and not _is_limit(limit):
         return None
     if determinism is not None and determinism not in list(Determinism):
         return None
@@ -108,6 +109,10 @@ def _run(target: str, values: dict[str, str], *, debug: bool) -> Run | None:
         log_format=LogFormat(log_format),
         debug=debug,
     )
+
+
+def _is_limit(text: str) -> bool:
+    return _is_digits(text) and SMALLEST_LIMIT <= int(text) <= LARGEST_LIMIT
 
 
 def _path(values: dict[str, str], name: str) -> Path | None:

@@ -46,7 +46,7 @@ COMMANDS = {
         debug=True,
     ),
     "run app:worker --broker-ca ca --broker-cert cert --broker-key key "
-    "--broker-key-password-file word --max-message-bytes 5000": Run(
+    "--broker-key-password-file word --max-message-bytes 500000": Run(
         target="app:worker",
         broker=BrokerOptions(
             connecting=ConnectOptions(
@@ -54,14 +54,14 @@ COMMANDS = {
                 cert_file=Path("cert"),
                 key_file=Path("key"),
                 key_password_file=Path("word"),
-                max_message_bytes=5_000,
+                max_message_bytes=500_000,
             )
         ),
     ),
-    "operator --broker-accept-any-host-name --max-message-bytes 5000": Operate(
+    "operator --broker-accept-any-host-name --max-message-bytes 500000": Operate(
         database="sqlite:///.durable/operator.db",
         broker=BrokerOptions(
-            connecting=ConnectOptions(accepts_any_host_name=True, max_message_bytes=5_000)
+            connecting=ConnectOptions(accepts_any_host_name=True, max_message_bytes=500_000)
         ),
     ),
     "show r1 --broker-ca ca": Show(
@@ -74,7 +74,9 @@ COMMANDS = {
         ),
         target="app:worker",
     ),
-    "dev app:worker --max-message-bytes 5000": Dev(target="app:worker", max_message_bytes=5_000),
+    "dev app:worker --max-message-bytes 500000": Dev(
+        target="app:worker", max_message_bytes=500_000
+    ),
     "dev app:worker": Dev(target="app:worker", database=Path(".durable/dev.db")),
     "dev app:worker --db x.db --no-reload": Dev(
         target="app:worker", database=Path("x.db"), is_reloading=False
@@ -161,7 +163,8 @@ WORDS = st.lists(
             "--broker-key",
             "--broker-accept-any-host-name",
             "--max-message-bytes",
-            "--max-message-bytes=0",
+            "--max-message-bytes=65535",
+            "--max-message-bytes=65536",
             "--max-message-bytes=9999999999",
             "--help-me",
             "--",
