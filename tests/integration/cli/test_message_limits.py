@@ -26,7 +26,8 @@ def test_over_the_broker(on_broker: Program) -> None:
 
 
 def test_in_one_process(program: Program) -> None:
-    with program.serving("dev", "app:worker", "--max-message-bytes", "65536") as dev:
+    dev_line = ("dev", "app:worker", "--no-reload")
+    with program.serving(*dev_line, "--max-message-bytes", "65536") as dev:
         dev.wait_for("lease_acquired")
         done = program.run("start", "greeting", "--input", LARGE, "--wait")
         assert done.returncode == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from durable_worker.cli.grammar import app, parse
 from durable_worker.cli.options import (
@@ -27,6 +28,7 @@ from durable_worker.cli.options import (
     Start,
 )
 from durable_worker.cli.quick import parse_run
+from durable_worker.cli.watching import child_command
 from durable_worker.errors import UsageError
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.worker.determinism.policy import Determinism
@@ -185,6 +187,13 @@ def test_every_plain_line_is_read_quickly() -> None:
     for line, options in COMMANDS.items():
         if isinstance(options, Run):
             assert parse_run(shlex.split(line)[1:]) == options
+
+
+def test_the_process_that_dev_watches_is_given_all_that_dev_was() -> None:
+    for options in COMMANDS.values():
+        if isinstance(options, Dev):
+            _python, _m, _package, *words = child_command(options)
+            assert parse(words) == structs.replace(options, is_reloading=False)
 
 
 def test_every_command_that_knows_a_broker_knows_how_to_connect_to_it() -> None:
