@@ -99,6 +99,17 @@ async def test_a_client_certificate_is_shown_to_a_broker_that_wants_one(
     await exchange_a_message(url, names, tls)
 
 
+async def test_a_client_certificate_can_take_the_place_of_a_password(
+    node: BrokerNode, authority: Authority, names: Names
+) -> None:
+    node.ctl("add_user", "by-certificate", "a password that nobody knows")
+    node.ctl("set_permissions", "by-certificate", ".*", ".*", ".*")
+    url = f"amqps://localhost:{node.tls_port}/?auth=external"
+    await exchange_a_message(url, names, trusting(authority, authority.client("by-certificate")))
+    told = await refusal(url, names, trusting(authority, authority.client("unknown")))
+    assert "refused the login" in told
+
+
 async def test_a_broker_that_wants_a_client_certificate_and_gets_none_is_named(
     node: BrokerNode, authority: Authority, names: Names
 ) -> None:
