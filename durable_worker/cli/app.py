@@ -28,12 +28,6 @@ from durable_worker.errors import DurableError, UsageError
 
 _RUNTIME_ERROR, _USAGE_ERROR, _INTERRUPTED = 1, 2, 130
 
-_CREDENTIALS = re.compile(
-    r"(//)[^\s/@]*:\S*(?=@)"
-    r"|(amqps?://)[^\s@:/]*:(?!\d+(?:[/\s'\")]|$))[^\s'\")]*"
-)
-"""User and password, or what stands for them where the host was forgotten."""
-
 _MODULES: dict[type[AnyOptions], str] = {
     Run: "run",
     Dev: "dev",
@@ -124,7 +118,12 @@ def _report(raised: Exception, *, debug: bool) -> int:
 def _censored(text: str) -> str:
     """Without passwords of broker URLs: what stands in a wrong place is repeated by whoever
     complains about it."""
-    return _CREDENTIALS.sub(lambda found: f"{found[1] or found[2]}***", text)
+    # User and password, or what stands for them where the host was forgotten.
+    credentials = re.compile(
+        r"(//)[^\s/@]*:\S*(?=@)"
+        r"|(amqps?://)[^\s@:/]*:(?!\d+(?:[/\s'\")]|$))[^\s'\")]*"
+    )
+    return credentials.sub(lambda found: f"{found[1] or found[2]}***", text)
 
 
 def _cause(error: Exception) -> Exception:
