@@ -8,7 +8,8 @@ from typing import Any
 from durable_worker.errors import NoOperatorError, ProtocolError, TransportError
 from durable_worker.operator.announcements import Announcer
 from durable_worker.operator.engine import Job
-from durable_worker.operator.intake import Inlet, Intake, check_protocol, dead_envelope
+from durable_worker.operator.intake import Inlet, Intake, check_protocol
+from durable_worker.operator.letters import dead_envelope
 from durable_worker.operator.live import LiveReports, TurnWatch
 from durable_worker.operator.log import log
 from durable_worker.operator.presence import Presence
@@ -108,7 +109,7 @@ class Consumers:
         self._errand(self._send_to_dead(delivery, reason))
 
     async def _send_to_dead(self, delivery: Delivery, reason: str) -> None:
-        envelope = dead_envelope(delivery.envelope, reason)
+        envelope = dead_envelope(delivery.envelope, reason, queue=delivery.queue)
         while True:
             try:
                 await self._transport.declare([self._names.dead])

@@ -17,7 +17,7 @@ from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.results import ResultStatus, StepResult, WorkflowStepEvent
 from durable_worker.replay.failures import failure_of
-from durable_worker.transports.base import ERROR_HEADER, Envelope, Transport
+from durable_worker.transports.base import ERROR_HEADER, ERROR_QUEUE_HEADER, Envelope, Transport
 
 log = structlog.get_logger("durable_worker.worker")
 
@@ -87,8 +87,9 @@ class Answers:
             # Live information only: the recorded step rides on the decision.
             log.debug("step_event_lost", run_id=event.run_id, seq=event.seq, reason=str(error))
 
-    async def dead(self, envelope: Envelope, reason: str) -> None:
-        headers = {**envelope.headers, ERROR_HEADER: reason}
+    async def dead(self, envelope: Envelope, reason: str, *, queue: str) -> None:
+        """`queue`: where the message lay."""
+        headers = {**envelope.headers, ERROR_HEADER: reason, ERROR_QUEUE_HEADER: queue}
         body = Envelope(
             envelope.type, envelope.body, envelope.message_id, envelope.protocol, headers
         )
