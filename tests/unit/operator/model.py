@@ -109,7 +109,7 @@ class World:
     waits: list[int] = field(default_factory=list)
     shown: frozenset[int] = frozenset()
     owed_turns: list[str] = field(default_factory=list)
-    doomed: set[str] = field(default_factory=set)
+    doomed: dict[str, int] = field(default_factory=dict)
 
     def take(self, value: RunInput) -> None:
         """Apply an input, then once more: the second time must change nothing."""
@@ -122,6 +122,8 @@ class World:
         if self.state is None:
             assert moved.run is not None
             self.state = RunState(moved.run)
+        for seq in moved.withdrawn:
+            assert self.state.checkpoints[seq].kind is HistoryKind.STEP, "an effect was taken back"
         self.state.absorb(moved.run, moved.checkpoints, moved.withdrawn)
         for effect in moved.effects:
             match effect:
@@ -146,8 +148,11 @@ class World:
                 self.shown = self.resolved()
                 self.turns.append((task_id, self.shown))
                 if self.is_strict and self.failed_calls():
-                    self.doomed.add(task_id)
+                    self.doomed[task_id] = self.within_reach()
         self.owed_turns.clear()
+        if self.run.status.is_terminal:
+            # What comes now is dropped: what was asked for must be asked for again.
+            self.steps, self.children, self.waits = [], [], []
 
     @property
     def run(self) -> Run:
@@ -184,7 +189,8 @@ class World:
         """A run that has not ended can always go on, no resolution stays unseen, and nothing was
         asked for that the body would not ask for again."""
         assert self.state is not None
-        assert max(self.state.checkpoints, default=-1) < self.within_reach()
+        last_words = 1 if self.run.status is RunStatus.FAILED else 0
+        assert max(self.state.checkpoints, default=-1) < self.within_reach() + last_words
         if self.run.status.is_terminal:
             assert self.run.task_id is None
             assert not self.state.pending
@@ -219,7 +225,7 @@ class World:
         for task_id, visible in self.turns:
             decision = decide(self.program, task_id, visible)
             if task_id in self.doomed:
-                decision = _failure_of(task_id)
+                decision = _failure_of(task_id, seq=self.doomed[task_id])
             moves.append(DecisionReceived(run_id="r", decision=decision))
         for seq, attempt in self.steps:
             moves += [_result(seq, attempt, fails=False), _result(seq, attempt, fails=True)]
@@ -269,12 +275,13 @@ class World:
         return lost
 
 
-def _failure_of(task_id: str) -> WorkflowDecision:
+def _failure_of(task_id: str, *, seq: int) -> WorkflowDecision:
+    last_words = RecordStep(seq=seq, name="event:state", output=Raw(b'"failed"'))
     return WorkflowDecision(
         task_id=task_id,
         run_id="r",
         status=DecisionStatus.FAILED,
-        commands=[],
+        commands=[last_words],
         error=Failure(message="a call has failed"),
     )
 
