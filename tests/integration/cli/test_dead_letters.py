@@ -1,17 +1,20 @@
 """A step that kills its process each time, from the first death to the redrive that mends it."""
 
+import asyncio
 import json
 import signal
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from time import monotonic
 
+import aio_pika
 import pytest
 
-from tests.integration.cli.programs import Program
+from tests.integration.cli.programs import PATIENCE, Program
 
 APP = """
 import os
@@ -20,9 +23,10 @@ from pathlib import Path
 from durable_worker import StepContext, Worker, WorkflowContext
 
 worker = Worker()
+payments = Worker()
 
 
-@worker.step("charge")
+@payments.step("charge")
 def charge(amount: int) -> str:
     with open("deaths", "a") as deaths:
         deaths.write(".")
@@ -43,7 +47,7 @@ async def charging(ctx: WorkflowContext, amount: int) -> list[str]:
     before = await ctx.step(note, "before.")
     ctx.set_event("state", "charging")
     try:
-        paid = await ctx.step(charge, amount)
+        paid = await ctx.step("charge", amount, returns=str)
     except Exception:
         ctx.set_event("state", "failed")
         raise
@@ -71,7 +75,7 @@ while True:
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        main(["run", "app:worker", *sys.argv[1:]])
+        main(["run", "app:payments", *sys.argv[1:]])
     signal.signal(signal.SIGTERM, stop)
     os.waitpid(child, 0)
 """
@@ -93,17 +97,40 @@ def supervised_worker(program: Program) -> Iterator[None]:
         process.wait()
 
 
+DELIVERIES_A_LETTER = 11
+
+
+async def give_back(url: str, queue: str, *, times: int) -> None:
+    """Take a message and hand it back, so often: to the broker that is a death."""
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        found = await channel.get_queue(queue, ensure=False)
+        while times:
+            message = await found.get(fail=False)
+            if message is None:
+                await asyncio.sleep(0.02)
+            else:
+                await message.reject(requeue=True)
+                times -= 1
+
+
 def test_a_step_that_kills_its_process_each_time_fails_as_poison_and_is_redriven(
-    on_broker: Program,
+    on_broker: Program, broker_url: str, prefix: str
 ) -> None:
     on_broker.write("app.py", APP)
     beside = Program(on_broker.directory)  # the same runs, by way of the database
     with on_broker.serving("operator", "--database", "op.db") as operator:
         operator.wait_for("lease_acquired")
-        with supervised_worker(on_broker):
+        with on_broker.serving("run", "app:worker"), ExitStack() as later:
             on_broker.out("start", "charging", "--input", "5", "--id", "r1")
+            _wait_for_file(on_broker, "notes")
+            # The operator sends it twice more: only the last of these deaths need be real ones.
+            queue = f"{prefix}-tasks-charge"
+            asyncio.run(give_back(broker_url, queue, times=2 * DELIVERIES_A_LETTER))
+            later.enter_context(supervised_worker(on_broker))
             for _ in range(3):
                 operator.wait_for("dead_letter_kept")
+            operator.wait_for("step_poisoned")
             failed = on_broker.run("start", "charging", "--id", "r1", "--wait")
             assert failed.returncode == 1
             assert "[poison]" in failed.stderr, failed.stderr
@@ -111,7 +138,6 @@ def test_a_step_that_kills_its_process_each_time_fails_as_poison_and_is_redriven
             (letter,) = json.loads(on_broker.out("dead", "list", "--json"))
             assert f"durable-worker dead show {letter['id']}" in failed.stderr
             assert letter["id"] in on_broker.out("show", "r1")
-            operator.wait_for("step_poisoned")
             assert (letter["status"], letter["name"]) == ("failed-step", "charge")
             assert letter["queue"].endswith("-tasks-charge")
             assert json.loads(beside.out("dead", "list", "--json", "--db", "op.db")) == [letter]
@@ -122,6 +148,7 @@ def test_a_step_that_kills_its_process_each_time_fails_as_poison_and_is_redriven
             assert shown == beside.out("dead", "show", letter["id"], "--db", "op.db")
 
             deaths = len((on_broker.directory / "deaths").read_text())
+            assert deaths == DELIVERIES_A_LETTER
             assert on_broker.out("query", "r1", "state") == '"failed"'
             (on_broker.directory / "mended").touch()
             redriven = on_broker.run("dead", "redrive", letter["id"])
@@ -140,6 +167,14 @@ def test_a_step_that_kills_its_process_each_time_fails_as_poison_and_is_redriven
         assert (again.returncode, again.stderr) == (0, "no dead letter that could be redriven\n")
         operator.signal(signal.SIGTERM)
         assert operator.ended() == 0
+
+
+def _wait_for_file(program: Program, name: str) -> None:
+    """Until it is there; each look takes as long as a command does."""
+    until = monotonic() + PATIENCE
+    while not (program.directory / name).exists():
+        assert monotonic() < until, f"no {name}"
+        program.run("--version")
 
 
 def test_letters_of_a_database_that_nobody_operates(program: Program) -> None:
