@@ -174,16 +174,20 @@ def asked_since(state: RunState, failed: Checkpoint, *, last_seq: int | None) ->
 
     Rather too much than too little: the turn that was out at that moment may not have known.
     """
-    since = failed.finished_at
     return [
         each
         for each in state.checkpoints.values()
-        if each.seq != failed.seq
-        and (
-            (since is not None and each.enqueued_at >= since)
-            or (last_seq is not None and each.seq > last_seq)
-        )
+        if each.seq != failed.seq and _is_since(each, failed, last_seq)
     ]
+
+
+def _is_since(other: Checkpoint, failed: Checkpoint, last_seq: int | None) -> bool:
+    if last_seq is not None:
+        if other.seq > last_seq:
+            return True
+        if other.enqueued_at == failed.enqueued_at:
+            return False  # asked for in one turn; it may have failed within the same millisecond
+    return failed.finished_at is not None and other.enqueued_at >= failed.finished_at
 
 
 def what_hinders(state: RunState, failed: Checkpoint, *, last_seq: int | None) -> str | None:
