@@ -3,146 +3,52 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
+from msgspec import Raw
 from msgspec.structs import replace
 
 from durable_worker.client import Client, broker_client, store_client
 from durable_worker.errors import RequestRefusedError
 from durable_worker.operator.letters import letter_row
 from durable_worker.operator.options import OperatorOptions
-from durable_worker.protocol.codec import STEP_TASK, MessageType, encode
+from durable_worker.protocol.codec import MessageType, encode
 from durable_worker.protocol.commands import WorkflowDecision
-from durable_worker.protocol.letters import DeadLetterRecord
 from durable_worker.protocol.names import Names
-from durable_worker.protocol.payload import plain_json
 from durable_worker.protocol.runs import RunStatus, StartRun
-from durable_worker.protocol.tasks import StepTask, WorkflowTask
+from durable_worker.protocol.tasks import HistoryKind, WorkflowTask
 from durable_worker.stores.base import Batch, Lease, Owner, Store
-from durable_worker.stores.records import DeadLetter
-from durable_worker.stores.sqlite import SqliteStore
+from durable_worker.stores.records import Checkpoint, CheckpointStatus, DeadLetter, Run
 from durable_worker.transports.base import (
     ERROR_HEADER,
     ERROR_QUEUE_HEADER,
     RESENT_HEADER,
-    Delivery,
     Envelope,
 )
 from durable_worker.transports.memory import MemoryTransport
 from tests.integration.operator.conftest import DurableMemory
 from tests.integration.operator.scripted import (
-    ScriptedWorker,
-    answer,
-    call,
     complete,
-    fail,
     operating,
-    outputs,
-    proceed,
+)
+from tests.integration.operator.stage import (
+    BURIED,
+    Stage,
+    beside_operator,
+    charging,
+    playing,
+    result_of,
 )
 from tests.integration.operator.waiting import eventually
 
 pytestmark = pytest.mark.anyio
-
-BURIED = {ERROR_HEADER: "nobody could read it"}
-SOON = timedelta(seconds=10)
-
-
-def charging(task: WorkflowTask) -> WorkflowDecision:
-    """A body that calls one step, and fails if that does."""
-    if not task.history:
-        return proceed(task, call(0, "charge", 5))
-    error = task.history[0].error
-    return complete(task, outputs(task)[0]) if error is None else fail(task, error.message)
-
-
-def forgiving(task: WorkflowTask) -> WorkflowDecision:
-    """A body that catches the failure, and does something else."""
-    if len(task.history) == 2:
-        return complete(task, "refunded")
-    if not task.history:
-        return proceed(task, call(0, "charge", 5))
-    return proceed(task, call(1, "refund"))
-
-
-class Stage:
-    """An operator whose step tasks a test takes by hand, and clients that ask it both ways."""
-
-    def __init__(self, transport: MemoryTransport, names: Names, store: Store) -> None:
-        self.transport, self.names, self.store = transport, names, store
-        self.tasks: asyncio.Queue[Delivery] = asyncio.Queue()
-        self.worker = ScriptedWorker(
-            transport,
-            names,
-            {"charging": charging, "forgiving": forgiving},
-            {"refund": lambda task: answer(task, "refunded")},
-        )
-        self.client: Client = broker_client(transport, names=names)
-
-    async def bury(self, delivery: Delivery) -> None:
-        """As a worker does with what it cannot read."""
-        envelope = delivery.envelope
-        dead = Envelope(envelope.type, envelope.body, envelope.message_id, headers=BURIED)
-        await self.transport.send(self.names.dead, dead)
-        await delivery.ack()
-
-    async def answered(self, delivery: Delivery, output: object) -> None:
-        await self.transport.send(self.names.results, result_of(delivery, output))
-        await delivery.ack()
-
-    async def letters(self, *, count: int = 1) -> list[DeadLetterRecord]:
-        """Once there are so many."""
-        found: list[DeadLetterRecord] = []
-
-        async def are_there() -> bool:
-            found[:] = await self.client.dead_letters()
-            return len(found) == count
-
-        await eventually(are_there)
-        return found
-
-    async def failed(self, run_id: str) -> None:
-        run = await self.client.handle(run_id).wait(timeout=SOON)
-        assert run.status in (RunStatus.FAILED, RunStatus.DEAD)
-
-    async def output(self, run_id: str) -> object:
-        async def is_over() -> bool:
-            return (await self.client.detail(run_id)).run.status is RunStatus.COMPLETED
-
-        await eventually(is_over)
-        return plain_json((await self.client.detail(run_id)).run.output)
-
-
-def beside_operator(store: Store) -> Store:
-    """As another process opens it."""
-    return SqliteStore(store.path) if isinstance(store, SqliteStore) else store
-
-
-def result_of(delivery: Delivery, output: object) -> Envelope:
-    task: StepTask = STEP_TASK.decode(delivery.envelope.body)
-    message_id = delivery.envelope.message_id
-    return Envelope(MessageType.STEP_RESULT, encode(answer(task, output)), message_id)
 
 
 @pytest.fixture
 async def stage(store: Store, transport: MemoryTransport, names: Names) -> AsyncIterator[Stage]:
     async with playing(store, transport, names) as stage:
         yield stage
-
-
-@asynccontextmanager
-async def playing(store: Store, transport: MemoryTransport, names: Names) -> AsyncIterator[Stage]:
-    stage = Stage(transport, names, store)
-    async with operating(store, transport, names), stage.worker.serving(), stage.client:
-        taking = await transport.consume(
-            [names.tasks("charge")], stage.tasks.put_nowait, prefetch=10
-        )
-        try:
-            yield stage
-        finally:
-            await taking.stop()
 
 
 async def test_a_run_that_failed_with_its_step_goes_on_with_the_next_attempt(stage: Stage) -> None:
@@ -372,6 +278,51 @@ async def test_a_redriven_message_that_was_not_sent_before_a_crash_is_sent_by_th
             return await store.outbox() == []
 
         await eventually(is_settled)
+
+
+@pytest.mark.parametrize("is_turn", [False, True])
+async def test_what_died_with_operator_and_transport_leaves_a_letter_too(
+    store: Store, names: Names, is_turn: bool
+) -> None:
+    run = Run(
+        id="r",
+        workflow="charging",
+        version="1",
+        namespace="default",
+        status=RunStatus.RUNNING if is_turn else RunStatus.SUSPENDED,
+        created_at=1,
+        updated_at=1,
+        turn_no=1,
+        task_id="r#1" if is_turn else None,
+    )
+    charge = Checkpoint(
+        run_id="r",
+        seq=0,
+        kind=HistoryKind.CALL,
+        name="charge",
+        status=CheckpointStatus.PENDING,
+        input=Raw(b"5"),
+        enqueued_at=1,
+    )
+    # A lease that is never let go of: its holder has died.
+    lease = await store.acquire_lease(Owner("x", "h", "m", 1), now=0, ttl=1)
+    assert isinstance(lease, Lease)
+    await store.commit(Batch(runs=[run], checkpoints=[] if is_turn else [charge]), lease.token)
+    options = OperatorOptions(recoveries=0)
+    async with (
+        MemoryTransport(names=names) as transport,
+        playing(store, transport, names, options=options) as stage,
+    ):
+        await stage.failed("r")
+        error = (await stage.client.detail("r")).run.error
+        assert error is not None
+        assert "dead list" in error.message
+        (letter,) = await stage.letters()
+        assert letter.status == ("failed-run" if is_turn else "failed-step")
+        assert letter.type == (MessageType.WORKFLOW_TASK if is_turn else MessageType.STEP_TASK)
+        await stage.client.redrive(letter.id)
+        await stage.answered(await stage.tasks.get(), "paid")
+        assert await stage.output("r") == "paid"
 
 
 async def test_old_letters_and_those_that_are_too_many_are_forgotten(
