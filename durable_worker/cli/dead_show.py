@@ -2,6 +2,7 @@
 
 import asyncio
 from base64 import b64decode, b64encode
+from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
@@ -63,7 +64,7 @@ async def _opened(codec: Codec, node: Any) -> Any:
                 for key, value in fields.items()
             }
         case list():
-            return [await _opened(codec, each) for each in node]
+            return [await _opened(codec, each) for each in cast("Sequence[Any]", node)]
         case _:
             return node
 
