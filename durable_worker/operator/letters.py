@@ -1,7 +1,6 @@
 """Dead letters on their way in and out of the store."""
 
 import hashlib
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -19,6 +18,7 @@ from durable_worker.transports.base import (
     ERROR_QUEUE_HEADER,
     Envelope,
 )
+from durable_worker.transports.dead_letters import clipped
 
 _LONGEST_RUN_ID = 255
 """Bytes; no message could carry a longer one, so there is no such run."""
@@ -39,7 +39,7 @@ def letter_of(envelope: Envelope, *, received_at: int, names: Names) -> DeadLett
         received_at=received_at,
         type=envelope.type,
         message_id=envelope.message_id,
-        reason=envelope.headers.get(ERROR_HEADER) or _unexplained(envelope),
+        reason=clipped(envelope.headers.get(ERROR_HEADER) or _unexplained(envelope)),
         body=envelope.body,
         headers=dict(envelope.headers),
         queue=_origin_of(envelope, names) or _queue_for(envelope.type, names),
@@ -84,22 +84,6 @@ def _answers(names: Names) -> dict[str, str]:
         MessageType.START_RUN: names.start_run,
         MessageType.RUN_REQUEST: names.run_request,
     }
-
-
-def dead_envelope(envelope: Envelope, reason: str, *, queue: str) -> Envelope:
-    """The message as it came, with the reason on it, and whence."""
-    headers: dict[str, Any] = {
-        **envelope.headers,
-        ERROR_HEADER: reason,
-        ERROR_QUEUE_HEADER: queue,
-    }
-    return Envelope(
-        type=envelope.type,
-        body=envelope.body,
-        message_id=envelope.message_id,
-        protocol=envelope.protocol,
-        headers=headers,
-    )
 
 
 def lost_letter(ledger: Ledger, lost: Bury, *, now: int, names: Names) -> DeadLetter:
