@@ -14,12 +14,15 @@ from durable_worker.cli.options import (
     Cancel,
     Check,
     Dev,
+    ListDead,
     ListRuns,
     Operate,
     Query,
+    RedriveDead,
     Replay,
     Run,
     Show,
+    ShowDead,
     Signal,
     Start,
 )
@@ -40,6 +43,9 @@ _MODULES: dict[type[AnyOptions], str] = {
     Query: "query",
     Replay: "replay",
     Check: "check",
+    ListDead: "dead_list",
+    ShowDead: "dead_show",
+    RedriveDead: "dead_redrive",
 }
 """Each command is a module, imported with its adapters only when it is the one asked for."""
 

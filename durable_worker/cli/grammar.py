@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from durable_worker.cli import checks, connections
+from durable_worker.cli import checks, connections, dead
 from durable_worker.cli.options import (
     DEFAULT_CONCURRENCY,
     DEFAULT_GRACE,
@@ -357,4 +357,5 @@ def _cancel(  # pyright: ignore[reportUnusedFunction]
 
 app.command("replay")(checks.replay)
 app.command("check")(checks.check)
+app.add_typer(dead.app, name="dead")
 connections.add_to(app)
