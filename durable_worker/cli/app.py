@@ -22,6 +22,7 @@ from durable_worker.cli.options import (
     Show,
     Signal,
     Start,
+    Token,
 )
 from durable_worker.cli.quick import parse_run
 from durable_worker.errors import DurableError, UsageError
@@ -40,6 +41,7 @@ _MODULES: dict[type[AnyOptions], str] = {
     Query: "query",
     Replay: "replay",
     Check: "check",
+    Token: "token",
 }
 """Each command is a module, imported with its adapters only when it is the one asked for."""
 

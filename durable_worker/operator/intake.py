@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import UNSET, Raw
 
-from durable_worker.errors import ProtocolError
+from durable_worker.errors import ProtocolError, TenantTokenError
+from durable_worker.operator.admission import Admission
 from durable_worker.operator.engine import Job
-from durable_worker.protocol.base import PROTOCOL_VERSION
+from durable_worker.protocol.base import PROTOCOL_VERSION, TOKEN_HEADER
 from durable_worker.protocol.codec import (
     START_RUN,
     STEP_RESULT,
@@ -34,6 +35,7 @@ from durable_worker.transports.base import (
     DEATH_HEADER,
     ERROR_HEADER,
     RESENT_HEADER,
+    UNVERIFIED_HEADER,
     Delivery,
     Envelope,
 )
@@ -67,11 +69,13 @@ class Intake:
         inlet: Inlet,
         *,
         partition: str | None,
+        admission: Admission,
         new_id: Callable[[], str],
         now: Callable[[], int],
     ) -> None:
         self._inlet = inlet
         self._partition = partition
+        self._admission = admission
         self._new_id = new_id
         self._now = now
         self._readers: dict[str, Callable[[Envelope], AnyInput]] = {
@@ -90,7 +94,11 @@ class Intake:
         self._take(delivery, MessageType.START_RUN)
 
     def on_dead(self, delivery: Delivery) -> None:
-        """Apply it if only the broker gave up on it; else keep it, and fail what it names."""
+        """Apply it if only the broker gave up on it; else keep it, and fail what it names.
+
+        One that no holder of a key has signed is kept to be looked at: anybody can write such a
+        letter, about any run.
+        """
         value = self._still_good(delivery.envelope)
         if value is not None:
             self._inlet.offer(
@@ -122,6 +130,8 @@ class Intake:
     def _still_good(self, envelope: Envelope) -> AnyInput | None:
         """What a message says that operators died beside, of something else."""
         read = self._readers.get(envelope.type or "")
+        if UNVERIFIED_HEADER in envelope.headers:
+            return None
         if read is None or envelope.headers.get(DEATH_HEADER) != DELIVERY_LIMIT:
             return None
         try:
@@ -147,7 +157,11 @@ class Intake:
 
     def _start(self, envelope: Envelope) -> StartRun:
         message = START_RUN.decode(envelope.body)
-        for key, value in (("runId", message.run_id), ("tenant", message.tenant)):
+        try:
+            tenant = self._admission.tenant_of_start(envelope, message.tenant)
+        except TenantTokenError as error:
+            raise ProtocolError(MessageType.START_RUN, str(error)) from error
+        for key, value in (("runId", message.run_id), ("tenant", tenant)):
             if value is not None and len(value.encode()) > LONGEST_ID:
                 raise ProtocolError(
                     MessageType.START_RUN, f"`{key}` is longer than {LONGEST_ID} bytes"
@@ -158,7 +172,7 @@ class Intake:
             run_id=message.run_id or envelope.message_id or self._new_id(),
             workflow=message.workflow,
             input=message.input,
-            namespace=stored_namespace(message.tenant),
+            namespace=stored_namespace(tenant),
             partition=self._partition,
             tags=tuple(message.tags or ()),
             search_attributes=UNSET if attributes is None else Raw(msgspec.json.encode(attributes)),
@@ -210,7 +224,9 @@ def _decision(envelope: Envelope) -> DecisionReceived:
 
 def letter_of(envelope: Envelope, *, received_at: int) -> DeadLetter:
     digest = hashlib.blake2b(digest_size=16)
-    for part in (envelope.type or "", envelope.message_id or ""):
+    # One that nobody has signed must not take the place of the one that it is a copy of.
+    unverified = envelope.headers.get(UNVERIFIED_HEADER, "")
+    for part in (envelope.type or "", envelope.message_id or "", *filter(None, [unverified])):
         digest.update(part.encode("utf-8", "replace") + b"\0")
     digest.update(envelope.body)
     return DeadLetter(
@@ -220,19 +236,23 @@ def letter_of(envelope: Envelope, *, received_at: int) -> DeadLetter:
         message_id=envelope.message_id,
         reason=clipped(envelope.headers.get(ERROR_HEADER) or _unexplained(envelope)),
         body=envelope.body,
-        headers=dict(envelope.headers),
+        headers={key: value for key, value in envelope.headers.items() if key != TOKEN_HEADER},
     )
 
 
 def _unexplained(envelope: Envelope) -> str:
     kind = envelope.type or "message"
+    if UNVERIFIED_HEADER in envelope.headers:
+        return f"nobody knows who sent this {kind}: {envelope.headers[UNVERIFIED_HEADER]}"
     return f"the broker gave up on this {kind}: it was delivered too often without being answered"
 
 
 def _verdict(letter: DeadLetter) -> AnyInput | None:
     """What a dead message fails; None if it names no step and no turn."""
+    if letter.type in _HARMLESS or UNVERIFIED_HEADER in letter.headers:
+        return None
     addressee = addressee_of(letter.body)
-    if addressee is None or letter.type in _HARMLESS:
+    if addressee is None:
         return None
     is_suspicion = letter.headers.get(DEATH_HEADER) == DELIVERY_LIMIT
     if addressee.task_id is not None:

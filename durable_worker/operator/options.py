@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from durable_worker.protocol.keys import Keyring
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorOptions:
@@ -10,9 +12,11 @@ class OperatorOptions:
     up. `silence`: a turn that has beaten, then is silent for so long, is lost. `store_patience`:
     how long a store that refuses to write is retried before the service ends. `batch_size`: inputs
     in one transaction. `prefetch`: messages taken from each queue before they are acked.
-    `cached_checkpoints`: how many are kept in memory."""
+    `cached_checkpoints`: how many are kept in memory. `tenant_keys`: starts and requests need a
+    tenant token that one of these keys has signed."""
 
     partition: str | None = None
+    tenant_keys: Keyring | None = None
     recoveries: int = 10
     silence: timedelta = timedelta(seconds=60)
     store_patience: timedelta = timedelta(seconds=30)

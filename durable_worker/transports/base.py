@@ -29,6 +29,9 @@ HELD_HEADER = "durable-held"
 RESENT_HEADER = "durable-resent"
 """On a task that an operator may have sent before: how often it was given up and sent again."""
 
+UNVERIFIED_HEADER = "durable-unverified"
+"""On a dead letter as a signing transport hands it on: why nobody may act on it. Never travels."""
+
 
 class Envelope(Struct, frozen=True):
     """A message as the broker carries it: the body is the DTO and nothing else.
