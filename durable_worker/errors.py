@@ -457,6 +457,21 @@ class RequestRefusedError(DurableError):
         self.code = code
 
 
+class TenantTokenError(DurableError):
+    """A message does not prove whose it is. `tenant`: whose it would be, if that is certain."""
+
+    code = "tenant-token"
+
+    def __init__(self, reason: str, *, tenant: str | None = None) -> None:
+        super().__init__(
+            f"this operator takes the tenant from a tenant token, and with the one of this message "
+            f"there is a problem: {reason}. `durable-worker token` issues one; a client sends it "
+            f"with --token, DURABLE_TENANT_TOKEN or `broker_client(token=...)`"
+        )
+        self.reason = reason
+        self.tenant = tenant
+
+
 class NoOperatorError(DurableError):
     """No operator answered in time."""
 

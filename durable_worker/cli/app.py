@@ -25,6 +25,7 @@ from durable_worker.cli.options import (
     ShowDead,
     Signal,
     Start,
+    Token,
 )
 from durable_worker.cli.quick import parse_run
 from durable_worker.errors import DurableError, UsageError
@@ -46,6 +47,7 @@ _MODULES: dict[type[AnyOptions], str] = {
     ListDead: "dead_list",
     ShowDead: "dead_show",
     RedriveDead: "dead_redrive",
+    Token: "token",
 }
 """Each command is a module, imported with its adapters only when it is the one asked for."""
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from durable_worker.cli.connecting import risks_of, transport_to
+from durable_worker.cli.connecting import risks_of, token_for, transport_to
 from durable_worker.cli.options import BrokerOptions
 from durable_worker.cli.serving import tell
 from durable_worker.client import Client, broker_client
@@ -31,7 +31,9 @@ async def open_client(
     transport = transport_to(broker, on_state=note)
     for risk in risks_of(broker).values():
         tell(f"warning: {risk}")
-    client = broker_client(transport, names=broker.names, tenant=tenant, codec=codec)
+    client = broker_client(
+        transport, names=broker.names, tenant=tenant, token=token_for(broker), codec=codec
+    )
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):

@@ -1,7 +1,10 @@
 """Connects a command to its broker, as the command line and the environment say."""
 
 import os
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
+from typing import Protocol, cast
 
 from durable_worker.cli.broker import message_limit, stated_place
 from durable_worker.cli.options import (
@@ -13,11 +16,18 @@ from durable_worker.cli.options import (
     KEY_PASSWORD_FILE_VARIABLE,
     KEY_PASSWORD_VARIABLE,
     KEY_VARIABLE,
+    SIGNING_KEYS_VARIABLE,
+    SIGNING_VARIABLE,
+    TOKEN_FILE_VARIABLE,
+    TOKEN_VARIABLE,
     BrokerOptions,
     ConnectOptions,
+    Signing,
 )
 from durable_worker.errors import UsageError
-from durable_worker.transports.base import DEFAULT_MAX_MESSAGE_BYTES
+from durable_worker.protocol.base import TokenSource
+from durable_worker.protocol.names import Names
+from durable_worker.transports.base import DEFAULT_MAX_MESSAGE_BYTES, Transport
 from durable_worker.transports.rabbitmq import (
     RabbitTransport,
     StateListener,
@@ -34,16 +44,48 @@ from durable_worker.transports.rabbitmq.address import (
 _YES, _NO = frozenset({"yes"}), frozenset({"", "no"})
 
 
-def transport_to(options: BrokerOptions, *, on_state: StateListener) -> RabbitTransport:
+class _Signers(Protocol):
+    def signed(
+        self, transport: Transport, names: Names, *, keys: Path, mode: Signing
+    ) -> Transport: ...
+
+
+def transport_to(options: BrokerOptions, *, on_state: StateListener) -> Transport:
     """Raises `UsageError`."""
     limit = message_limit(options.connecting.max_message_bytes)
-    return RabbitTransport(
+    transport = RabbitTransport(
         _source(options),
         names=options.names,
         tls=_tls(options.connecting),
         max_message_bytes=limit or DEFAULT_MAX_MESSAGE_BYTES,
         on_state=on_state,
     )
+    keys = options.connecting.signing_keys or _path(SIGNING_KEYS_VARIABLE)
+    mode = _signing(options.connecting)
+    if keys is not None:
+        signers = cast("_Signers", import_module("durable_worker.cli.signers"))
+        return signers.signed(transport, options.names, keys=keys, mode=mode or Signing.REQUIRE)
+    if mode is not None:
+        raise UsageError(
+            f"nothing can be signed without keys: give --signing-keys, or {SIGNING_KEYS_VARIABLE}."
+        )
+    return transport
+
+
+def token_for(options: BrokerOptions) -> TokenSource | None:
+    """The tenant token that goes along; read anew from its file each time. Raises `UsageError`."""
+    connecting = options.connecting
+    if connecting.token and connecting.token_file:
+        raise UsageError("--token and --token-file exclude each other.")
+    if connecting.token or connecting.token_file:
+        return connecting.token or _token_file(connecting.token_file)
+    text, file = os.environ.get(TOKEN_VARIABLE), _path(TOKEN_FILE_VARIABLE)
+    if text and file:
+        raise UsageError(
+            f"{TOKEN_VARIABLE} and {TOKEN_FILE_VARIABLE} are both set, and neither wins: unset the "
+            f"one that you do not mean."
+        )
+    return text or _token_file(file)
 
 
 def address_of(options: BrokerOptions) -> BrokerAddress:
@@ -62,12 +104,52 @@ def risks_of(options: BrokerOptions) -> dict[str, str]:
             f"The password in --broker can be read by everybody who can list the processes of this "
             f"machine. Put the URL into a file, and the path of that into {BROKER_FILE_VARIABLE}."
         )
+    if options.connecting.token is not None:
+        risks["token_on_command_line"] = (
+            f"The token in --token can be read by everybody who can list the processes of this "
+            f"machine. Put it into a file for --token-file or {TOKEN_FILE_VARIABLE}."
+        )
     if _accepts_any_host_name(options.connecting):
         risks["host_name_not_checked"] = (
             "The host name of the broker is not checked: whoever has a certificate of the same "
             "authority can pose as the broker."
         )
     return risks
+
+
+def _token_file(path: Path | None) -> TokenSource | None:
+    if path is None:
+        return None
+
+    last = _token_in(path)
+
+    def current() -> str:
+        nonlocal last
+        with suppress(UsageError):  # a file that is being replaced: what it held will do
+            last = _token_in(path)
+        return last
+
+    return current
+
+
+def _token_in(path: Path) -> str:
+    try:
+        text = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise UsageError(f"the token file {path} cannot be read: {reason}.") from None
+    if not text:
+        raise UsageError(f"the token file {path} is empty.")
+    return text
+
+
+def _signing(connecting: ConnectOptions) -> Signing | None:
+    text = os.environ.get(SIGNING_VARIABLE)
+    if connecting.signing is not None or not text:
+        return connecting.signing
+    if text not in list(Signing):
+        raise UsageError(f"{SIGNING_VARIABLE} is {text!r}: expected sign, or require.")
+    return Signing(text)
 
 
 def _source(options: BrokerOptions) -> UrlSource:

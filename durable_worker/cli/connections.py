@@ -20,9 +20,14 @@ from durable_worker.cli.options import (
     KEY_VARIABLE,
     LARGEST_LIMIT,
     MAX_MESSAGE_VARIABLE,
+    SIGNING_KEYS_VARIABLE,
+    SIGNING_VARIABLE,
     SMALLEST_LIMIT,
+    TOKEN_FILE_VARIABLE,
+    TOKEN_VARIABLE,
     AnyOptions,
     ConnectOptions,
+    Signing,
 )
 
 _PANEL = "Connection"
@@ -93,6 +98,50 @@ _OPTIONS: dict[str, tuple[Any, object]] = {
         False,
     ),
     "max_message_bytes": (MaxMessage, None),
+    "signing_keys": (
+        Annotated[
+            Path | None,
+            _file(
+                "--signing-keys",
+                f"Sign messages with the keys in this file. Default: ${SIGNING_KEYS_VARIABLE}.",
+            ),
+        ],
+        None,
+    ),
+    "signing": (
+        Annotated[
+            Signing | None,
+            typer.Option(
+                "--signing",
+                help="With keys: act on signed messages only (require), or on all while signatures "
+                f"are introduced (sign). Default: ${SIGNING_VARIABLE}, else require.",
+                show_default=False,
+                rich_help_panel=_PANEL,
+            ),
+        ],
+        None,
+    ),
+    "token": (
+        Annotated[
+            str | None,
+            typer.Option(
+                "--token",
+                metavar="TOKEN",
+                help="Tenant token, for an operator that asks for one. Default: "
+                f"${TOKEN_VARIABLE} or what is in the file ${TOKEN_FILE_VARIABLE}.",
+                show_default=False,
+                rich_help_panel=_PANEL,
+            ),
+        ],
+        None,
+    ),
+    "token_file": (
+        Annotated[
+            Path | None,
+            _file("--token-file", "The file that holds it, read whenever the token is needed."),
+        ],
+        None,
+    ),
 }
 
 

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from durable_worker.errors import PayloadError
+from durable_worker.errors import PayloadError, UsageError
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
@@ -29,6 +29,18 @@ def in_words(duration: timedelta) -> str:
 _EARLIEST = datetime(1, 1, 3, tzinfo=UTC)
 _LATEST = datetime(9999, 12, 29, tzinfo=UTC)
 """Instants that have a date in every time zone."""
+
+_UNITS = {"s": 1, "m": _MINUTE, "h": _HOUR, "d": _DAY}
+
+
+def duration_of(text: str) -> timedelta:
+    """What `90s`, `15m`, `1h` or `30d` means; up to 100 years. Raises `UsageError`."""
+    number, unit = text[:-1], text[-1:]
+    is_number = number.isascii() and number.isdigit() and len(number) <= 10
+    seconds = int(number) * _UNITS.get(unit, 0) if is_number else 0
+    if not 0 < seconds <= 100 * 366 * _DAY:
+        raise UsageError(f"{text!r} is no duration: expected a number and s, m, h or d, as in 12h.")
+    return timedelta(seconds=seconds)
 
 
 def instant(iso: str) -> datetime:

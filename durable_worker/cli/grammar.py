@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from durable_worker.cli import checks, connections, dead
+from durable_worker.cli import checks, connections, dead, issuing
 from durable_worker.cli.options import (
     DEFAULT_CONCURRENCY,
     DEFAULT_GRACE,
@@ -21,6 +21,7 @@ from durable_worker.cli.options import (
     LONGEST_RENEWAL,
     OPERATOR_DATABASE,
     SHORTEST_RENEWAL,
+    TENANT_KEYS_VARIABLE,
     AnyOptions,
     BrokerOptions,
     Cancel,
@@ -186,6 +187,14 @@ def _operator(  # pyright: ignore[reportUnusedFunction]
     database: Annotated[
         str, typer.Option(metavar="URL", help="sqlite:///path, or a path.")
     ] = f"sqlite:///{OPERATOR_DATABASE}",
+    tenant_keys: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Take starts and requests only with a tenant token that a key in this file has "
+            f"signed. Default: ${TENANT_KEYS_VARIABLE}.",
+        ),
+    ] = None,
     partition: Partition = None,
     namespace: Namespace = None,
     prefix: Prefix = DEFAULT_PREFIX,
@@ -196,6 +205,7 @@ def _operator(  # pyright: ignore[reportUnusedFunction]
     return Operate(
         database=database,
         broker=BrokerOptions(broker, prefix, namespace),
+        tenant_keys=tenant_keys,
         partition=partition,
         log_format=log_format,
         debug=debug,
@@ -358,4 +368,5 @@ def _cancel(  # pyright: ignore[reportUnusedFunction]
 app.command("replay")(checks.replay)
 app.command("check")(checks.check)
 app.add_typer(dead.app, name="dead")
+app.command("token")(issuing.token)
 connections.add_to(app)

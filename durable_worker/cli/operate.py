@@ -1,16 +1,19 @@
 """`durable-worker operator`: own the state of all runs, on RabbitMQ."""
 
 import asyncio
+import os
 from pathlib import Path
 
 from durable_worker.cli.connecting import address_of, transport_to
 from durable_worker.cli.databases import database_path
+from durable_worker.cli.key_files import keyring_in
 from durable_worker.cli.logs import configure
-from durable_worker.cli.options import LogFormat, Operate
+from durable_worker.cli.options import TENANT_KEYS_VARIABLE, LogFormat, Operate
 from durable_worker.cli.serving import Server, StopSignals, run_server, tell
 from durable_worker.cli.states import ConnectionReporter, log, warn_of_risks
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.service import OperatorService
+from durable_worker.protocol.keys import Keyring
 from durable_worker.stores.sqlite import SqliteStore
 from durable_worker.version import VERSION
 
@@ -36,13 +39,17 @@ def _prepare(options: Operate) -> Server:
     return _serve(options, path)
 
 
+def _tenant_keys(options: Operate) -> Keyring | None:
+    path = options.tenant_keys or os.environ.get(TENANT_KEYS_VARIABLE)
+    return keyring_in(Path(path)) if path else None
+
+
 async def _serve(options: Operate, path: Path) -> None:
     names = options.broker.names
     transport = transport_to(options.broker, on_state=ConnectionReporter())
     store = SqliteStore(path)
-    operator = OperatorService(
-        store, transport, names=names, options=OperatorOptions(partition=options.partition)
-    )
+    settings = OperatorOptions(partition=options.partition, tenant_keys=_tenant_keys(options))
+    operator = OperatorService(store, transport, names=names, options=settings)
     async with store, transport:
         serving = asyncio.ensure_future(operator.serve())
 

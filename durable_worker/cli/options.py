@@ -24,6 +24,11 @@ KEY_PASSWORD_VARIABLE = "DURABLE_BROKER_KEY_PASSWORD"
 KEY_PASSWORD_FILE_VARIABLE = "DURABLE_BROKER_KEY_PASSWORD_FILE"
 ANY_HOST_NAME_VARIABLE = "DURABLE_BROKER_ACCEPT_ANY_HOST_NAME"
 MAX_MESSAGE_VARIABLE = "DURABLE_MAX_MESSAGE_BYTES"
+SIGNING_KEYS_VARIABLE = "DURABLE_SIGNING_KEYS_FILE"
+SIGNING_VARIABLE = "DURABLE_SIGNING"
+TENANT_KEYS_VARIABLE = "DURABLE_TENANT_KEYS_FILE"
+TOKEN_VARIABLE = "DURABLE_TENANT_TOKEN"
+TOKEN_FILE_VARIABLE = "DURABLE_TENANT_TOKEN_FILE"
 LIFELINE_VARIABLE = "DURABLE_DEV_LIFELINE"
 """A file descriptor at whose end the child of `dev` knows that its parent is gone."""
 
@@ -45,8 +50,16 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class Signing(StrEnum):
+    """What happens to messages without a signature, where there are keys."""
+
+    SIGN = "sign"
+    REQUIRE = "require"
+
+
 class ConnectOptions(Struct, frozen=True, kw_only=True):
-    """How to connect to a broker, as far as the command line says it. Files are for TLS."""
+    """How to connect to a broker, as far as the command line says it. Files are for TLS, but for
+    `signing_keys` and `token_file`."""
 
     ca_file: Path | None = None
     cert_file: Path | None = None
@@ -54,6 +67,10 @@ class ConnectOptions(Struct, frozen=True, kw_only=True):
     key_password_file: Path | None = None
     accepts_any_host_name: bool = False
     max_message_bytes: int | None = None
+    signing_keys: Path | None = None
+    signing: Signing | None = None
+    token: str | None = None
+    token_file: Path | None = None
 
 
 class BrokerOptions(Struct, frozen=True):
@@ -97,6 +114,7 @@ class Dev(Struct, frozen=True, kw_only=True):
 class Operate(Struct, frozen=True, kw_only=True):
     database: str
     broker: BrokerOptions = BrokerOptions()
+    tenant_keys: Path | None = None
     partition: str | None = None
     log_format: LogFormat = LogFormat.CONSOLE
     debug: bool = False
@@ -210,6 +228,16 @@ class RedriveDead(Struct, frozen=True, kw_only=True):
     debug: bool = False
 
 
+class Token(Struct, frozen=True, kw_only=True):
+    """`tenant` is None for a worker's; `allow` None for all that a tenant may."""
+
+    keys: Path | None
+    tenant: str | None
+    expires: timedelta
+    allow: tuple[str, ...] | None = None
+    debug: bool = False
+
+
 AnyOptions = (
     Run
     | Dev
@@ -225,4 +253,5 @@ AnyOptions = (
     | ListDead
     | ShowDead
     | RedriveDead
+    | Token
 )

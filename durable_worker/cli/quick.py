@@ -19,6 +19,7 @@ from durable_worker.cli.options import (
     ConnectOptions,
     LogFormat,
     Run,
+    Signing,
 )
 from durable_worker.protocol.names import DEFAULT_PREFIX
 from durable_worker.worker.determinism.policy import Determinism
@@ -39,6 +40,10 @@ _VALUED = frozenset(
         "--broker-key",
         "--broker-key-password-file",
         "--max-message-bytes",
+        "--signing-keys",
+        "--signing",
+        "--token",
+        "--token-file",
     ]
 )
 
@@ -85,6 +90,9 @@ def _run(target: str, values: dict[str, str], *, debug: bool) -> Run | None:
         return None
     if limit is not None and not _is_limit(limit):
         return None
+    signing = values.get("--signing")
+    if signing is not None and signing not in list(Signing):
+        return None
     if determinism is not None and determinism not in list(Determinism):
         return None
     return Run(
@@ -99,6 +107,10 @@ def _run(target: str, values: dict[str, str], *, debug: bool) -> Run | None:
                 key_file=_path(values, "--broker-key"),
                 key_password_file=_path(values, "--broker-key-password-file"),
                 max_message_bytes=None if limit is None else int(limit),
+                signing_keys=_path(values, "--signing-keys"),
+                signing=None if signing is None else Signing(signing),
+                token=values.get("--token"),
+                token_file=_path(values, "--token-file"),
             ),
         ),
         concurrency=int(concurrency),

@@ -4,7 +4,7 @@ import asyncio
 import gc
 
 from durable_worker.cli.banner import announce
-from durable_worker.cli.connecting import address_of, transport_to
+from durable_worker.cli.connecting import address_of, token_for, transport_to
 from durable_worker.cli.logs import configure
 from durable_worker.cli.options import Run
 from durable_worker.cli.serving import Server, StopSignals, run_server
@@ -50,6 +50,7 @@ async def _serve(options: Run, worker: Worker, address: BrokerAddress) -> None:
             grace=options.grace,
             renew_after=options.renew_after,
             determinism=options.determinism,
+            token=token_for(options.broker),
             place=f"{address.safe} (virtual host {address.vhost})",
         ),
     )

@@ -8,6 +8,7 @@ from durable_worker.client.contexts import Context, ContextSource
 from durable_worker.client.port import OperatorPort
 from durable_worker.client.store import StorePort
 from durable_worker.edge.plain import Codec
+from durable_worker.protocol.base import TokenSource
 from durable_worker.protocol.names import DEFAULT_NAMESPACE, Names
 from durable_worker.replay.definitions import Directory
 from durable_worker.stores.base import Store
@@ -32,14 +33,21 @@ def broker_client(
     *,
     names: Names | None = None,
     tenant: str = DEFAULT_NAMESPACE,
+    token: TokenSource | None = None,
     timeout: timedelta = DEFAULT_TIMEOUT,
     directory: Directory | None = None,
     codec: Codec | None = None,
     context: ContextSource | None = None,
 ) -> Client:
     """A client of the operators that serve `names`; a request raises `NoOperatorError` after
-    `timeout`."""
-    port = BrokerPort(transport, names=names or Names(), tenant=tenant, timeout=timeout)
+    `timeout`.
+
+    `token`: a tenant token, or a function that gives the current one; its tenant counts then, and
+    `TenantTokenError` is raised if it is none.
+    """
+    port = BrokerPort(
+        transport, names=names or Names(), tenant=tenant, token=token, timeout=timeout
+    )
     return Client(port, directory=directory, codec=codec, context=context)
 
 

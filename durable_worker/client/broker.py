@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -10,6 +11,7 @@ from uuid import uuid4
 from msgspec import UnsetType
 
 from durable_worker.errors import (
+    BrokerRefusedError,
     ConnectionLostError,
     DurableError,
     NoOperatorError,
@@ -18,7 +20,7 @@ from durable_worker.errors import (
     RequestRefusedError,
     RunNotFoundError,
 )
-from durable_worker.protocol.base import Payload
+from durable_worker.protocol.base import Payload, TokenSource, token_headers
 from durable_worker.protocol.codec import RUN_REPLY, TENANT_EVENT, MessageType, encode
 from durable_worker.protocol.letters import DeadLetterRecord
 from durable_worker.protocol.names import DEFAULT_NAMESPACE, Names, is_default
@@ -40,6 +42,7 @@ from durable_worker.protocol.runs import (
     SignalRequest,
     StartRun,
 )
+from durable_worker.protocol.tokens import claimed_by
 from durable_worker.transports.base import Envelope, Subscription, Transport
 
 DEFAULT_TIMEOUT = timedelta(seconds=5)
@@ -64,11 +67,13 @@ class BrokerPort:
         *,
         names: Names,
         tenant: str = DEFAULT_NAMESPACE,
+        token: TokenSource | None = None,
         timeout: timedelta = DEFAULT_TIMEOUT,
     ) -> None:
         self._transport = transport
         self._names = names
-        self._tenant = tenant
+        self._token = token
+        self._tenant = tenant if token is None else _tenant_of(token)
         self._timeout = timeout
         self._replies: dict[str, asyncio.Future[RequestResult]] = {}
         self._changes: dict[str, asyncio.Event] = {}
@@ -81,10 +86,7 @@ class BrokerPort:
         try:
             await self._transport.wait_connected()
             await self._transport.declare([self._names.start_run, self._names.run_request])
-            self._subscriptions = [
-                await self._transport.listen(self._names.run_reply, self._on_reply),
-                await self._transport.listen(self._names.tenant_events, self._on_event),
-            ]
+            await self._listen()
         except BaseException as error:
             await self._transport.__aexit__(type(error), error, error.__traceback__)
             raise
@@ -103,6 +105,19 @@ class BrokerPort:
         finally:
             await self._transport.__aexit__(kind, error, trace)
 
+    async def _listen(self) -> None:
+        """With a token to what concerns its tenant: the broker may allow no more than that."""
+        names, listen, add = self._names, self._transport.listen, self._subscriptions.append
+        if self._token is None:
+            add(await listen(names.run_reply, self._on_reply))
+            add(await listen(names.tenant_events, self._on_event))
+            return
+        add(await listen(names.tenant_replies, self._on_reply, topic=self._tenant))
+        add(await listen(names.tenant_events, self._on_event, topic=self._tenant))
+        with suppress(BrokerRefusedError):
+            # An operator that asks for no tokens answers here.
+            add(await listen(names.run_reply, self._on_reply))
+
     async def start(
         self, workflow: str, payload: Payload, *, run_id: str, tags: Sequence[str]
     ) -> None:
@@ -113,7 +128,12 @@ class BrokerPort:
             run_id=run_id,
             tags=list(tags) or None,
         )
-        envelope = Envelope(MessageType.START_RUN, encode(message), message_id=run_id)
+        envelope = Envelope(
+            MessageType.START_RUN,
+            encode(message),
+            message_id=run_id,
+            headers=token_headers(self._token),
+        )
         await self._send(self._names.start_run, envelope)
         self._last_started = run_id
         self._on_their_way[run_id] = None
@@ -224,7 +244,12 @@ class BrokerPort:
         reply: asyncio.Future[RequestResult] = asyncio.get_running_loop().create_future()
         self._replies[key] = reply
         try:
-            envelope = Envelope(MessageType.RUN_REQUEST, encode(request), message_id=key)
+            envelope = Envelope(
+                MessageType.RUN_REQUEST,
+                encode(request),
+                message_id=key,
+                headers=token_headers(self._token),
+            )
             await self._send(self._names.run_request, envelope)
             async with asyncio.timeout(self._timeout.total_seconds()):
                 result = await reply
@@ -269,6 +294,11 @@ class BrokerPort:
         changed = self._changes.get(message.event.run_id)
         if is_mine and changed is not None and message.event.type.value in _ENDS:
             changed.set()
+
+
+def _tenant_of(token: TokenSource) -> str:
+    """Raises `TenantTokenError`."""
+    return claimed_by(token if isinstance(token, str) else token()).tenant
 
 
 _ENDS = frozenset({"run.completed", "run.failed"})

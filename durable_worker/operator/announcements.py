@@ -61,11 +61,13 @@ class Announcer:
             )
         self._wake.set()
 
-    def reply(self, reply: RunReply) -> None:
+    def reply(self, reply: RunReply, *, to: str | None = None) -> None:
+        """`to`: the tenant who alone is told."""
         envelope = Envelope(
             type=MessageType.RUN_REPLY, body=encode(reply), message_id=reply.request_id
         )
-        self._waiting.appendleft((self._names.run_reply, "", envelope))
+        exchange = self._names.run_reply if to is None else self._names.tenant_replies
+        self._waiting.appendleft((exchange, to or "", envelope))
         self._wake.set()
 
     async def run(self) -> None:
@@ -80,8 +82,8 @@ class Announcer:
             try:
                 await self._transport.broadcast(exchange, envelope, topic=topic)
             except PayloadTooLargeError as error:
-                if exchange == self._names.run_reply and envelope.message_id is not None:
-                    self.reply(_too_large(envelope.message_id, error))
+                if envelope.type == MessageType.RUN_REPLY and envelope.message_id is not None:
+                    self.reply(_too_large(envelope.message_id, error), to=topic or None)
                 else:
                     log.warning("broadcast_too_large", exchange=exchange, error=str(error))
             except TransportError as error:

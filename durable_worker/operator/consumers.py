@@ -7,19 +7,22 @@ from functools import partial
 from typing import Any
 
 from durable_worker.errors import (
+    DurableError,
     NoOperatorError,
     PayloadTooLargeError,
     ProtocolError,
+    TenantTokenError,
     TransportError,
     UnsendableError,
 )
+from durable_worker.operator.admission import Admission
 from durable_worker.operator.announcements import Announcer
 from durable_worker.operator.engine import Job
 from durable_worker.operator.intake import Inlet, Intake, check_protocol
 from durable_worker.operator.live import LiveReports, TurnWatch
 from durable_worker.operator.log import log
 from durable_worker.operator.presence import Presence
-from durable_worker.operator.requests import Requests
+from durable_worker.operator.requests import Requests, refused
 from durable_worker.protocol.codec import (
     CONTROL,
     HEARTBEAT,
@@ -54,6 +57,7 @@ class Receivers:
     watch: TurnWatch
     presence: Presence
     announcer: Announcer
+    admission: Admission
 
 
 class Consumers:
@@ -91,6 +95,7 @@ class Consumers:
     async def subscribe(self, *, prefetch: int) -> list[Subscription]:
         names, transport, intake = self._names, self._transport, self._intake
         presence = self._to.presence
+        await self._create_exchanges()
         return [
             await transport.listen(names.workers, presence.on_message),
             await transport.listen(names.heartbeat, self._on_heartbeat),
@@ -122,6 +127,14 @@ class Consumers:
                 self._bury(delivery, f"the operator failed over it: {error!r}")
 
         return guarded
+
+    async def _create_exchanges(self) -> None:
+        """Those that only others listen to: they may not have the right to create them."""
+        exchanges = [self._names.run_reply, self._names.tenant_events]
+        if self._to.admission.is_required:
+            exchanges.append(self._names.tenant_replies)
+        for exchange in exchanges:
+            await (await self._transport.listen(exchange, _ignore)).stop()
 
     async def finish(self) -> None:
         """Let open requests be answered, and ack what is committed."""
@@ -173,11 +186,18 @@ class Consumers:
         self._errand(self._answer(delivery, request))
 
     async def _answer(self, delivery: Delivery, request: RunRequest) -> None:
+        to: str | None = None
         try:
-            reply = await self._to.requests.answer(request)
+            admitted = await self._to.admission.admit(request, delivery.envelope)
+            to = admitted.reply_to
+            reply = await self._to.requests.answer(admitted.request)
         except NoOperatorError:
             return  # not acked: the next operator answers it
-        self._to.announcer.reply(reply)
+        except DurableError as error:
+            if isinstance(error, TenantTokenError):
+                to = error.tenant
+            reply = refused(request, error)
+        self._to.announcer.reply(reply, to=to)
         await delivery.ack()
 
     def _on_step_event(self, delivery: Delivery) -> None:
@@ -204,3 +224,7 @@ class Consumers:
             return
         if isinstance(message, EventHappened):
             self._to.live.on_progress(message.event)
+
+
+def _ignore(envelope: Envelope) -> None:
+    pass

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import UNSET, Raw
 
-from durable_worker.errors import ProtocolError
+from durable_worker.errors import ProtocolError, TenantTokenError
+from durable_worker.operator.admission import Admission
 from durable_worker.operator.engine import Job
 from durable_worker.operator.letters import letter_of
-from durable_worker.protocol.base import PROTOCOL_VERSION
+from durable_worker.protocol.base import PROTOCOL_VERSION, UNVERIFIED_HEADER
 from durable_worker.protocol.codec import (
     START_RUN,
     STEP_RESULT,
@@ -67,12 +68,14 @@ class Intake:
         *,
         names: Names,
         partition: str | None,
+        admission: Admission,
         new_id: Callable[[], str],
         now: Callable[[], int],
     ) -> None:
         self._inlet = inlet
         self._names = names
         self._partition = partition
+        self._admission = admission
         self._new_id = new_id
         self._now = now
         self._readers: dict[str, Callable[[Envelope], AnyInput]] = {
@@ -91,7 +94,11 @@ class Intake:
         self._take(delivery, MessageType.START_RUN)
 
     def on_dead(self, delivery: Delivery) -> None:
-        """Apply it if only the broker gave up on it; else keep it, and fail what it names."""
+        """Apply it if only the broker gave up on it; else keep it, and fail what it names.
+
+        One that no holder of a key has signed is kept to be looked at: anybody can write such a
+        letter, about any run.
+        """
         value = self._still_good(delivery.envelope)
         if value is not None:
             self._inlet.offer(
@@ -126,6 +133,8 @@ class Intake:
     def _still_good(self, envelope: Envelope) -> AnyInput | None:
         """What a message says that operators died beside, of something else."""
         read = self._readers.get(envelope.type or "")
+        if UNVERIFIED_HEADER in envelope.headers:
+            return None
         if read is None or envelope.headers.get(DEATH_HEADER) != DELIVERY_LIMIT:
             return None
         try:
@@ -151,7 +160,11 @@ class Intake:
 
     def _start(self, envelope: Envelope) -> StartRun:
         message = START_RUN.decode(envelope.body)
-        for key, value in (("runId", message.run_id), ("tenant", message.tenant)):
+        try:
+            tenant = self._admission.tenant_of_start(envelope, message.tenant)
+        except TenantTokenError as error:
+            raise ProtocolError(MessageType.START_RUN, str(error)) from error
+        for key, value in (("runId", message.run_id), ("tenant", tenant)):
             if value is not None and len(value.encode()) > LONGEST_ID:
                 raise ProtocolError(
                     MessageType.START_RUN, f"`{key}` is longer than {LONGEST_ID} bytes"
@@ -162,7 +175,7 @@ class Intake:
             run_id=message.run_id or envelope.message_id or self._new_id(),
             workflow=message.workflow,
             input=message.input,
-            namespace=stored_namespace(message.tenant),
+            namespace=stored_namespace(tenant),
             partition=self._partition,
             tags=tuple(message.tags or ()),
             search_attributes=UNSET if attributes is None else Raw(msgspec.json.encode(attributes)),
@@ -205,8 +218,10 @@ def _decision(envelope: Envelope) -> DecisionReceived:
 
 def _verdict(letter: DeadLetter) -> AnyInput | None:
     """What a dead message fails; None if it names no step and no turn."""
+    if letter.type in HARMLESS or UNVERIFIED_HEADER in letter.headers:
+        return None
     addressee = addressee_of(letter.body)
-    if addressee is None or letter.type in HARMLESS:
+    if addressee is None:
         return None
     is_suspicion = letter.headers.get(DEATH_HEADER) == DELIVERY_LIMIT
     deliveries = 1 + MOST_REDELIVERIES if is_suspicion else None

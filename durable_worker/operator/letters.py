@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from durable_worker.operator.ledgers import Ledger
 from durable_worker.operator.messages import Outgoing, message_for, step_row, turn_row
 from durable_worker.operator.transitions.effects import Bury
-from durable_worker.protocol.base import MAX_INTEGER
+from durable_worker.protocol.base import MAX_INTEGER, TOKEN_HEADER, UNVERIFIED_HEADER
 from durable_worker.protocol.codec import MessageType, addressee_of
 from durable_worker.protocol.names import Names
 from durable_worker.stores.records import DeadLetter, OutboxRow, RunState
@@ -26,7 +26,9 @@ _LONGEST_RUN_ID = 255
 
 def letter_of(envelope: Envelope, *, received_at: int, names: Names) -> DeadLetter:
     digest = hashlib.blake2b(digest_size=16)
-    for part in (envelope.type or "", envelope.message_id or ""):
+    # One that nobody has signed must not take the place of the one that it is a copy of.
+    unverified = envelope.headers.get(UNVERIFIED_HEADER, "")
+    for part in (envelope.type or "", envelope.message_id or "", *filter(None, [unverified])):
         digest.update(part.encode("utf-8", "replace") + b"\0")
     digest.update(envelope.body)
     named = addressee_of(envelope.body)
@@ -41,7 +43,7 @@ def letter_of(envelope: Envelope, *, received_at: int, names: Names) -> DeadLett
         message_id=envelope.message_id,
         reason=clipped(envelope.headers.get(ERROR_HEADER) or _unexplained(envelope)),
         body=envelope.body,
-        headers=dict(envelope.headers),
+        headers={key: value for key, value in envelope.headers.items() if key != TOKEN_HEADER},
         queue=_origin_of(envelope, names) or _queue_for(envelope.type, names),
         protocol=envelope.protocol,
         run_id=run_id,
@@ -53,6 +55,8 @@ def letter_of(envelope: Envelope, *, received_at: int, names: Names) -> DeadLett
 
 def _unexplained(envelope: Envelope) -> str:
     kind = envelope.type or "message"
+    if UNVERIFIED_HEADER in envelope.headers:
+        return f"nobody knows who sent this {kind}: {envelope.headers[UNVERIFIED_HEADER]}"
     return f"the broker gave up on this {kind}: it was delivered too often without being answered"
 
 

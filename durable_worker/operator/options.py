@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from durable_worker.protocol.keys import Keyring
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorOptions:
@@ -11,9 +13,11 @@ class OperatorOptions:
     how long a store that refuses to write is retried before the service ends. `batch_size`: inputs
     in one transaction. `prefetch`: messages taken from each queue before they are acked.
     `cached_checkpoints`: how many are kept in memory. `dead_letters_kept` and `dead_letter_age`:
-    beyond either, the oldest dead letters are forgotten."""
+    beyond either, the oldest dead letters are forgotten. `tenant_keys`: starts and requests need a
+    tenant token that one of these keys has signed."""
 
     partition: str | None = None
+    tenant_keys: Keyring | None = None
     recoveries: int = 10
     silence: timedelta = timedelta(seconds=60)
     store_patience: timedelta = timedelta(seconds=30)

@@ -49,14 +49,21 @@ from durable_worker.stores.views import run_detail, run_record
 MAX_REMEMBERED = 1_000
 
 
+def refused(request: RunRequest, error: DurableError) -> RunReply:
+    result = RequestResult(ok=False, error=RequestError(message=str(error), code=error.code))
+    return RunReply(request_id=request.request_id, result=result)
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What requests are answered from. `apply` returns when an input is committed."""
+    """What requests are answered from. `apply` returns when an input is committed. `is_shared`:
+    tenants share the workers, and shall not learn of each other by them."""
 
     store: Store
     registry: Registry
     live: LiveReports
     apply: Callable[[AnyInput], Awaitable[None]]
+    is_shared: bool = False
 
 
 class Requests:
@@ -73,9 +80,7 @@ class Requests:
         except NoOperatorError:
             raise
         except DurableError as error:
-            result = RequestResult(
-                ok=False, error=RequestError(message=str(error), code=error.code)
-            )
+            return refused(request, error)
         except Exception as error:  # a defect of ours: whoever asks must not wait for nothing
             log.exception("request_not_answered", kind=type(request.body).__name__)
             told = f"the operator failed over the request: {type(error).__name__}: {error}"
@@ -180,6 +185,14 @@ class Requests:
         return {"runId": run_id, "waitingFor": waits}
 
     def _workers(self) -> Any:
+        if self._sources.is_shared:
+            return [
+                {
+                    "groups": sorted(group for group in each.groups if "@" not in group),
+                    "lifecycle": each.lifecycle,
+                }
+                for each in self._sources.registry.live()
+            ]
         return [
             {
                 "instanceId": each.instance_id,

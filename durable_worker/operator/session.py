@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from durable_worker.clock import Clock
 from durable_worker.errors import LeaseLostError, StoreError, TransportError
+from durable_worker.operator.admission import Admission
 from durable_worker.operator.announcements import Announcer
 from durable_worker.operator.consumers import Consumers, Receivers
 from durable_worker.operator.dispatch import Dispatcher, DispatchEvents
@@ -88,6 +89,7 @@ class Session:
             aftermath=self._follow_up,
         )
         offer = self._engine.offer
+        self._admission = Admission(options.tenant_keys, store=store, now=clock.now)
         self._announcer = Announcer(transport, names, instance_id=instance_id)
         self._dispatcher = Dispatcher(
             transport, DispatchEvents(self._on_sent, self._on_refused, self._is_wanted)
@@ -119,11 +121,20 @@ class Session:
             transport,
             names,
             receivers=Receivers(
-                Requests(Sources(store, self._registry, self.live, self._engine.applied)),
+                Requests(
+                    Sources(
+                        store,
+                        self._registry,
+                        self.live,
+                        self._engine.applied,
+                        is_shared=self._admission.is_required,
+                    )
+                ),
                 self.live,
                 self._watch,
                 self._presence,
                 self._announcer,
+                self._admission,
             ),
             intake=self._intake,
             offer=offer,
@@ -134,6 +145,7 @@ class Session:
             inlet,
             names=self._names,
             partition=self._options.partition,
+            admission=self._admission,
             new_id=self._new_id,
             now=self._clock.now,
         )

@@ -21,10 +21,10 @@ from durable_worker.payloads.codec import PayloadCodec
 from durable_worker.payloads.compression import Compress
 from durable_worker.payloads.encryption import Encrypt
 from durable_worker.payloads.files import FileBlobs
-from durable_worker.payloads.keys import Keyring
 from durable_worker.payloads.remote import FsspecBlobs
 from durable_worker.payloads.signing import Sign
 from durable_worker.payloads.stages import Stage
+from durable_worker.protocol.keys import Keyring
 
 __all__ = [
     "BlobMissingError",

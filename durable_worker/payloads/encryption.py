@@ -5,8 +5,9 @@ from typing import Any, Protocol
 
 from durable_worker.edge.errors import PayloadTamperedError
 from durable_worker.errors import RegistrationError
-from durable_worker.payloads.keys import Keyring
+from durable_worker.payloads.keys import stage_key
 from durable_worker.payloads.stages import text_parameter
+from durable_worker.protocol.keys import Keyring
 from durable_worker.protocol.payload_envelope import Parameters
 
 KEY_SIZES = (32, 48, 64)
@@ -63,6 +64,6 @@ class Encrypt:
     def _cipher(self, key_id: str) -> _Cipher:
         cipher = self._ciphers.get(key_id)
         if cipher is None:
-            key = self._ring.key(key_id, stage=self.name)
+            key = stage_key(self._ring, key_id, stage=self.name)
             cipher = self._ciphers[key_id] = self._make(key)
         return cipher

@@ -5,8 +5,9 @@ import hmac
 
 from durable_worker.edge.errors import PayloadTamperedError
 from durable_worker.errors import RegistrationError
-from durable_worker.payloads.keys import Keyring
+from durable_worker.payloads.keys import stage_key
 from durable_worker.payloads.stages import from_base64, text_parameter, to_base64
+from durable_worker.protocol.keys import Keyring
 from durable_worker.protocol.payload_envelope import Parameters
 
 SMALLEST_KEY = 16
@@ -47,4 +48,4 @@ class Sign:
     def _tag(self, key_id: str, data: bytes, associated: bytes) -> bytes:
         # With its length first, so that nothing can move from one part to the other.
         signed = b"".join((len(associated).to_bytes(8, "big"), associated, data))
-        return hmac.digest(self._ring.key(key_id, stage=self.name), signed, hashlib.sha256)
+        return hmac.digest(stage_key(self._ring, key_id, stage=self.name), signed, hashlib.sha256)

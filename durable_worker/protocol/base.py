@@ -1,10 +1,26 @@
 """What all wire messages have in common."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from msgspec import Meta, Raw, Struct, UnsetType
 
 PROTOCOL_VERSION = 1
+
+SIGNATURE_HEADER = "durable-signature"
+TOKEN_HEADER = "durable-tenant-token"
+UNVERIFIED_HEADER = "durable-unverified"
+"""On a dead letter as a signing transport hands it on: why nobody may act on it. Never travels."""
+
+TokenSource = str | Callable[[], str]
+"""A tenant token, or what gives the current one whenever a message needs it."""
+
+
+def token_headers(token: TokenSource | None) -> dict[str, str]:
+    if token is None:
+        return {}
+    return {TOKEN_HEADER: token if isinstance(token, str) else token()}
+
 
 Payload = Raw | UnsetType
 """A user's value: JSON that stays undecoded bytes. UNSET: the key is absent, which means null."""

@@ -143,5 +143,9 @@ class Names(Struct, frozen=True):
         return self._named("workers")
 
     @property
+    def tenant_replies(self) -> str:
+        return self._named("tenant-replies")
+
+    @property
     def tenant_events(self) -> str:
         return self._named("tenant-events")

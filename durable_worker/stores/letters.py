@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from durable_worker.errors import ProtocolError
+from durable_worker.protocol.base import UNVERIFIED_HEADER
 from durable_worker.protocol.codec import MessageType
 from durable_worker.protocol.letters import DeadLetterRecord
 from durable_worker.protocol.names import CANCELLED_MARKER, attempt_in, step_id
@@ -90,6 +91,11 @@ def status_of(letter: DeadLetter, state: RunState | None) -> LetterStatus:
 
 def redrive_of(letter: DeadLetter, state: RunState | None) -> Redrive | Refusal:
     """What sends the letter again. It must have its body, and not be sent again already."""
+    if UNVERIFIED_HEADER in letter.headers:
+        return Refusal(
+            f"nobody knows who sent it: {letter.headers[UNVERIFIED_HEADER]}. Whoever did has to "
+            f"send it once more, signed with a key of this fleet"
+        )
     if letter.queue == INBOX:
         return _input_again(letter)
     if _concerns_run(letter):
@@ -104,7 +110,7 @@ def redrive_of(letter: DeadLetter, state: RunState | None) -> Redrive | Refusal:
 
 
 def _concerns_run(letter: DeadLetter) -> bool:
-    if letter.run_id is None or letter.type in HARMLESS:
+    if letter.run_id is None or letter.type in HARMLESS or UNVERIFIED_HEADER in letter.headers:
         return False
     return letter.seq is not None or letter.task_id is not None
 

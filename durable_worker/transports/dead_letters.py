@@ -8,6 +8,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from durable_worker.protocol.base import TOKEN_HEADER
 from durable_worker.transports.base import ERROR_HEADER, Envelope
 
 LONGEST_REASON: Final = 1_000
@@ -18,9 +19,13 @@ MOST_HEADER_BYTES: Final = 64 * 1024
 
 
 def dead_letter(envelope: Envelope, reason: str, /, **headers: str) -> Envelope:
-    """The message with `reason` in its headers. The largest headers are left out if need be."""
-    kept = _kept(envelope.headers)
-    dropped = len(envelope.headers) - len(kept)
+    """The message with `reason` in its headers, and without the token that it could be used with.
+
+    The largest headers are left out if need be.
+    """
+    stated = {name: value for name, value in envelope.headers.items() if name != TOKEN_HEADER}
+    kept = _kept(stated)
+    dropped = len(stated) - len(kept)
     told = clipped(reason) + (f" ({dropped} headers were too large to keep)" if dropped else "")
     return replace(envelope, headers={**kept, **headers, ERROR_HEADER: told}, expires=None)
 

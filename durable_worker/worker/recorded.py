@@ -12,8 +12,9 @@ import msgspec
 import structlog
 
 from durable_worker.clock import Chance
-from durable_worker.errors import ProtocolError, TransportError
+from durable_worker.errors import ProtocolError, TenantTokenError, TransportError
 from durable_worker.protocol import codec
+from durable_worker.protocol.base import TokenSource, token_headers
 from durable_worker.protocol.codec import MessageType, encode
 from durable_worker.protocol.names import DEFAULT_NAMESPACE, Names
 from durable_worker.protocol.runs import GetRunDetail, RunReply, RunRequest, RunStatus
@@ -30,9 +31,20 @@ OPEN = ("pending", "running")
 
 
 class RecordedSteps:
-    def __init__(self, transport: Transport, names: Names, *, chance: Chance) -> None:
+    """`token`: what an operator asks for that keeps tenants apart by tokens."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        names: Names,
+        *,
+        chance: Chance,
+        token: TokenSource | None = None,
+    ) -> None:
         self._transport = transport
         self._names = names
+        self._token = token
+        self._is_refused = False
         self._chance = chance
         self._replies: dict[str, tuple[anyio.Event, list[RunReply]]] = {}
         self._subscription: Subscription | None = None
@@ -58,7 +70,20 @@ class RecordedSteps:
                 return None
             if reply.result.ok:
                 return read_detail(reply, task.run_id)
+            self._note_refusal(reply)
         return None
+
+    def _note_refusal(self, reply: RunReply) -> None:
+        error = reply.result.error
+        if error is None or error.code != TenantTokenError.code or self._is_refused:
+            return
+        self._is_refused = True
+        log.warning(
+            "operator_refused_question",
+            reason=error.message,
+            hint="as long as this worker may not ask whether a step was recorded, one that comes a "
+            "second time runs a second time; `durable-worker token --worker` issues a token",
+        )
 
     def _tenants(self, task: StepTask) -> list[str]:
         """Operators that keep tenants apart by partition own a run of theirs by that name."""
@@ -80,7 +105,12 @@ class RecordedSteps:
                 await self._transport.declare([self._names.run_request])
                 await self._transport.send(
                     self._names.run_request,
-                    Envelope(MessageType.RUN_REQUEST, encode(request), request_id),
+                    Envelope(
+                        MessageType.RUN_REQUEST,
+                        encode(request),
+                        request_id,
+                        headers=token_headers(self._token),
+                    ),
                 )
                 await arrived.wait()
         except TransportError as error:

@@ -16,7 +16,7 @@ from durable_worker.clock import Chance, Clock, SystemChance, SystemClock
 from durable_worker.edge.errors import BlobStoreError, SealError
 from durable_worker.errors import BrokerRefusedError, ProtocolError
 from durable_worker.protocol import codec
-from durable_worker.protocol.base import PROTOCOL_VERSION
+from durable_worker.protocol.base import PROTOCOL_VERSION, TokenSource
 from durable_worker.protocol.codec import Addressee
 from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
 from durable_worker.protocol.control import CancelRun, Heartbeat
@@ -62,7 +62,8 @@ class WorkerOptions(Struct, frozen=True):
     `WARN`. `shadow` is the command line of a process that replays turns for `RAISE`. `renew_after`
     is how old a message may get before the broker is told that it is still being worked on: less
     than half of what the broker allows (RabbitMQ: `consumer_timeout`). Code that keeps the event
-    loop from turning for `blocked_after` is named in a warning (None: never)."""
+    loop from turning for `blocked_after` is named in a warning (None: never). `token` goes with
+    questions to an operator that keeps tenants apart by tokens."""
 
     concurrency: int = 100
     partition: str | None = None
@@ -73,6 +74,7 @@ class WorkerOptions(Struct, frozen=True):
     shadow: Sequence[str] | None = None
     renew_after: timedelta = DEFAULT_RENEW_AFTER
     blocked_after: timedelta | None = timedelta(seconds=1)
+    token: TokenSource | None = None
 
 
 class WorkerService:
@@ -153,7 +155,12 @@ class WorkerService:
         self._steps = StepRunner(
             self._worker,
             answers=self._answers,
-            recorded=RecordedSteps(self._transport, self._names, chance=self._chance),
+            recorded=RecordedSteps(
+                self._transport,
+                self._names,
+                chance=self._chance,
+                token=self._options.token,
+            ),
             live=self._live,
             presence=self._presence,
             concurrency=self._options.concurrency,

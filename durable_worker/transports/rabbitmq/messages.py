@@ -6,6 +6,7 @@ from typing import Final
 from aiormq import spec
 from aiormq.abc import DeliveredMessage
 
+from durable_worker.protocol.base import SIGNATURE_HEADER
 from durable_worker.transports.base import DEATH_HEADER, DEATH_QUEUE_HEADER, ERROR_HEADER, Envelope
 from durable_worker.transports.rabbitmq.copies import deaths_elsewhere, deliveries_before
 
@@ -26,6 +27,8 @@ def to_properties(envelope: Envelope, *, persistent: bool) -> spec.Basic.Propert
         headers[PROTOCOL_HEADER] = envelope.protocol
     return spec.Basic.Properties(
         content_type="application/json",
+        # Some clients parse a body before anybody can see its bytes, unless it has an encoding.
+        content_encoding="utf-8" if SIGNATURE_HEADER in headers else None,
         headers=headers,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         delivery_mode=_PERSISTENT if persistent else _TRANSIENT,
         expiration=_expiration(envelope.expires),

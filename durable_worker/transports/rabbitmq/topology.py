@@ -9,6 +9,7 @@ from msgspec import Struct
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import DELIVERY_LIMIT
 from durable_worker.transports.rabbitmq.link import translated
+from durable_worker.transports.rabbitmq.rights import make_sure
 
 BROADCAST_BUFFER = 10_000
 """How many broadcasts wait for a listener that does not keep up; the oldest go first."""
@@ -39,22 +40,29 @@ def queue_arguments(queue: str, names: Names) -> dict[str, str | int]:
 
 
 def exchange_type(exchange: str, names: Names) -> str:
-    return "topic" if exchange == names.tenant_events else "fanout"
+    is_by_tenant = exchange in (names.tenant_events, names.tenant_replies)
+    return "topic" if is_by_tenant else "fanout"
 
 
 async def declare_queue(channel: Channel, queue: str, names: Names) -> None:
     """Raises `BrokerRefusedError`, `ConnectionLostError`; either way the channel is gone."""
+    arguments = queue_arguments(queue, names)
     with translated("declare queue", entity=queue):
-        await channel.queue_declare(
-            queue, durable=True, arguments={**queue_arguments(queue, names)}
+        await make_sure(
+            channel,
+            look=lambda on: on.queue_declare(queue, passive=True),
+            create=lambda on: on.queue_declare(queue, durable=True, arguments={**arguments}),
         )
 
 
 async def declare_exchange(channel: Channel, exchange: str, names: Names) -> None:
     """Raises `BrokerRefusedError`, `ConnectionLostError`; either way the channel is gone."""
+    kind = exchange_type(exchange, names)
     with translated("declare exchange", entity=exchange):
-        await channel.exchange_declare(
-            exchange, exchange_type=exchange_type(exchange, names), durable=True
+        await make_sure(
+            channel,
+            look=lambda on: on.exchange_declare(exchange, exchange_type=kind, passive=True),
+            create=lambda on: on.exchange_declare(exchange, exchange_type=kind, durable=True),
         )
 
 

@@ -9,6 +9,7 @@ import { InOrder } from './in-order.js';
 import { textOf, type Logger } from './logger.js';
 import type { Names } from './names.js';
 import type { Publisher } from './publisher.js';
+import { REFUSED_HEADER, SIGNATURE_HEADER, type Signatures } from './signing.js';
 import { workQueue } from './topology.js';
 import { bytesOf, ERROR_HEADER, readMessage, type MessageType } from './wire.js';
 
@@ -75,15 +76,17 @@ export class WorkConsumers {
   readonly #names: Names;
   readonly #publisher: Publisher;
   readonly #logger: Logger;
+  readonly #signatures: Signatures | undefined;
   readonly #consumers = new Set<Consumer>();
   readonly #draining = new AbortController();
   readonly #inOrder = new InOrder();
 
-  constructor(broker: Broker, names: Names, publisher: Publisher, logger: Logger) {
+  constructor(broker: Broker, names: Names, publisher: Publisher, logger: Logger, signatures?: Signatures) {
     this.#broker = broker;
     this.#names = names;
     this.#publisher = publisher;
     this.#logger = logger;
+    this.#signatures = signatures;
     setMaxListeners(0, this.#draining.signal); // one for each message that waits to be tried again
   }
 
@@ -148,6 +151,8 @@ export class WorkConsumers {
   }
 
   async #take<T>(subscription: Subscription<T>, message: AsyncMessage): Promise<ConsumerStatus> {
+    const flaw = this.#signatures?.refusalOf(message, { queue: subscription.queue });
+    if (flaw !== undefined) return this.#buryUnverified(subscription.queue, message, flaw);
     let value: T;
     try {
       value = readMessage<T>(message, subscription.types);
@@ -201,6 +206,14 @@ export class WorkConsumers {
         if (this.#draining.signal.aborted) return ConsumerStatus.REQUEUE;
       }
     }
+  }
+
+  /** Nobody shall act on this letter: neither is it signed by us, nor does its own signature go along. */
+  async #buryUnverified(queue: string, message: AsyncMessage, flaw: string): Promise<ConsumerStatus> {
+    const { [SIGNATURE_HEADER]: signature, ...headers } = message.headers ?? {};
+    const letter = { ...message, headers: { ...headers, ...(signature === undefined ? {} : { [REFUSED_HEADER]: signature }) } };
+    await this.#publisher.sendRaw(this.#names.dead, ...withReason(letter, `on queue '${queue}' ${flaw}`), { isOurs: false });
+    return ConsumerStatus.ACK;
   }
 
   async #bury(queue: string, message: AsyncMessage, reason: string, type?: MessageType): Promise<ConsumerStatus> {

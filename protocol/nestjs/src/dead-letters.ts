@@ -6,6 +6,7 @@ import { textOf, type Logger } from './logger.js';
 import type { Names } from './names.js';
 import type { DeadLetter } from './options.js';
 import type { Publisher } from './publisher.js';
+import type { Signatures } from './signing.js';
 import { addresseeOf, attemptIn, bytesOf, ERROR_HEADER, RESENT_HEADER, type MessageType } from './wire.js';
 
 const PREFETCH = 20;
@@ -31,6 +32,7 @@ export interface DeadLettersDependencies {
   consumers: WorkConsumers;
   logger: Logger;
   verdicts: Verdicts;
+  signatures: Signatures | undefined;
   keep: ((letter: DeadLetter) => Promise<void>) | undefined;
   pause: (ms: number) => Promise<void>;
 }
@@ -48,9 +50,12 @@ export class DeadLetters {
 
   /** Until it works: a dead letter that goes back to its queue too often may be dropped by the broker. */
   async #take(message: AsyncMessage): Promise<ConsumerStatus> {
+    const flaw = this.#deps.signatures?.refusalOf(message, { queue: this.#deps.names.dead });
     for (let wait = FIRST_PAUSE_MS; ; wait = Math.min(wait * 2, LAST_PAUSE_MS)) {
       try {
-        if (!(await this.#triedAgain(message))) await this.#record(message, await this.#fail(message));
+        // Anybody can write a letter about any run: without a signature it is only kept.
+        if (flaw !== undefined) await this.#record(message, `kept; ${flaw}`);
+        else if (!(await this.#triedAgain(message))) await this.#record(message, await this.#fail(message));
         return ConsumerStatus.ACK;
       } catch (error) {
         this.#deps.logger.warn('dead_letter_not_applied', {
@@ -73,7 +78,7 @@ export class DeadLetters {
    */
   async #triedAgain(message: AsyncMessage): Promise<boolean> {
     const queue = this.#queueOf(message);
-    if (queue === undefined || ERROR_HEADER in (message.headers ?? {})) return false;
+    if (queue === undefined) return false;
     const times = Number(message.headers?.[RESENT_HEADER] ?? 0);
     const isAnswer = ANSWERS.has(message.type ?? '');
     if (!isAnswer && (!Number.isSafeInteger(times) || times >= SECOND_CHANCES)) return false;
@@ -91,7 +96,15 @@ export class DeadLetters {
     return true;
   }
 
+  /** Where the broker took it from. */
   #queueOf(message: AsyncMessage): string | undefined {
+    // Of what is signed, the sender tells: anybody can write the broker's headers.
+    const { signatures } = this.#deps;
+    if (signatures?.isRequired === true) {
+      const origin = signatures.originOf(message);
+      if (origin !== undefined) return origin;
+    }
+    if (ERROR_HEADER in (message.headers ?? {})) return undefined;
     const [death] = (message.headers?.['x-death'] ?? []) as { queue?: string; reason?: string }[];
     return death?.reason === 'delivery_limit' ? death.queue : undefined;
   }

@@ -4,6 +4,7 @@ import type { Broker } from './broker.js';
 import { MalformedMessageError } from './errors.js';
 import { textOf, type Logger } from './logger.js';
 import type { Names } from './names.js';
+import type { Signatures } from './signing.js';
 import { listenerOn } from './topology.js';
 import { readMessage, type MessageType } from './wire.js';
 
@@ -11,12 +12,14 @@ export class Listeners {
   readonly #broker: Broker;
   readonly #names: Names;
   readonly #logger: Logger;
+  readonly #signatures: Signatures | undefined;
   readonly #open = new Set<Consumer>();
 
-  constructor(broker: Broker, names: Names, logger: Logger) {
+  constructor(broker: Broker, names: Names, logger: Logger, signatures?: Signatures) {
     this.#broker = broker;
     this.#names = names;
     this.#logger = logger;
+    this.#signatures = signatures;
   }
 
   get all(): ReadonlySet<Consumer> {
@@ -32,6 +35,7 @@ export class Listeners {
     const listener = this.#broker.consuming.createConsumer(
       listenerOn(exchange, routingKey, this.#names),
       (message: AsyncMessage) => {
+        if (this.#signatures?.refusalOf(message, { exchange, topic: message.routingKey }) !== undefined) return;
         try {
           handler(readMessage<T>(message, [type]));
         } catch (error) {

@@ -1,6 +1,7 @@
 import { TransportOptionsError } from './errors.js';
 import { stderrLogger, type Logger } from './logger.js';
 import type { OnSignal } from './requests.js';
+import type { SigningOptions } from './signing.js';
 import type { TurnStore } from './turns.js';
 
 export interface RabbitMQTransportOptions {
@@ -40,6 +41,8 @@ export interface RabbitMQTransportOptions {
    * same run is being applied does no harm; without it, one may be lost, or fail the run.
    */
   store?: TurnStore;
+  /** Signs what is sent and, unless told otherwise, acts on nothing that has no signature of its place. */
+  signing?: SigningOptions;
   logger?: Logger;
 }
 
@@ -64,6 +67,7 @@ export interface Settings {
   onDeadLetter: ((letter: DeadLetter) => Promise<void>) | undefined;
   onSignal: OnSignal | undefined;
   store: TurnStore | undefined;
+  signing: SigningOptions | undefined;
   logger: Logger;
 }
 
@@ -98,6 +102,7 @@ export function settingsOf(options: RabbitMQTransportOptions, newId: () => strin
     onDeadLetter: options.onDeadLetter,
     onSignal: options.onSignal,
     store: options.store,
+    signing: options.signing,
     logger: options.logger ?? stderrLogger(),
   };
 }

@@ -9,8 +9,9 @@ import type { Logger } from './logger.js';
 import type { Names } from './names.js';
 import type { Publisher } from './publisher.js';
 import { rangeOf, Registry, type Lifecycle, type WorkerAnnouncement, type WorkerBeat } from './registry.js';
+import type { Signatures } from './signing.js';
 import { listenerOn } from './topology.js';
-import { PROTOCOL, readMessage } from './wire.js';
+import { PROTOCOL, readMessage, valueOf } from './wire.js';
 
 const BEAT_EVERY_MS = 10_000;
 const EXPIRES_MS = 35_000;
@@ -50,6 +51,7 @@ export class Presence {
     instanceId: string,
     served: Served,
     place: { partition?: string; namespace?: string },
+    signatures?: Signatures,
   ) {
     this.registry = new Registry();
     this.#names = names;
@@ -59,7 +61,8 @@ export class Presence {
     this.#served = served;
     this.#place = place;
     const listener = broker.consuming.createConsumer(listenerOn(names.workers, '', names), (message) => {
-      this.#onMessage(message);
+      const at = { exchange: names.workers, topic: message.routingKey };
+      if (signatures?.refusalOf(message, at) === undefined) this.#onMessage(message);
     });
     listener.on('error', () => undefined);
     this.settled = new Promise<void>((resolve) => {
@@ -195,7 +198,15 @@ export const newInstanceId = (hostname: string): string => `node-${hostname}-${p
 export const rssBytes = (): number => memoryUsage.rss();
 
 function senderOf(message: AsyncMessage): string {
-  const value = message.body as { instanceId?: unknown; descriptor?: { instanceId?: unknown } } | undefined;
+  const value = parsed(message) as { instanceId?: unknown; descriptor?: { instanceId?: unknown } } | undefined;
   const id = value?.instanceId ?? value?.descriptor?.instanceId;
   return typeof id === 'string' ? id : 'unnamed';
+}
+
+function parsed(message: AsyncMessage): unknown {
+  try {
+    return valueOf(message);
+  } catch {
+    return undefined;
+  }
 }

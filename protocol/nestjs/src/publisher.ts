@@ -5,6 +5,7 @@ import type { Broker } from './broker.js';
 import { TransportClosedError } from './errors.js';
 import { textOf, type Logger } from './logger.js';
 import type { Names } from './names.js';
+import type { Place, Signatures } from './signing.js';
 import { exchangesOf, workQueue } from './topology.js';
 import { toEnvelope, type Outgoing } from './wire.js';
 
@@ -16,6 +17,7 @@ export class Publisher {
   readonly #names: Names;
   readonly #logger: Logger;
   readonly #maxBytes: number;
+  readonly #signatures: Signatures | undefined;
   readonly #confirmed: ClientPublisher;
   readonly #unconfirmed: ClientPublisher;
   readonly #declared = new Map<string, Promise<unknown>>();
@@ -23,11 +25,12 @@ export class Publisher {
   #inFlight = 0;
   #onIdle: (() => void)[] = [];
 
-  constructor(broker: Broker, names: Names, logger: Logger, maxBytes: number) {
+  constructor(broker: Broker, names: Names, logger: Logger, maxBytes: number, signatures?: Signatures) {
     this.#broker = broker;
     this.#names = names;
     this.#logger = logger;
     this.#maxBytes = maxBytes;
+    this.#signatures = signatures;
     this.#confirmed = broker.publishing.createPublisher({ confirm: true });
     this.#unconfirmed = broker.publishing.createPublisher({ exchanges: exchangesOf(names) });
     this.#confirmed.on('basic.return', (message) => {
@@ -44,11 +47,12 @@ export class Publisher {
     await this.sendRaw(queue, { ...properties, durable: true }, body);
   }
 
-  /** The same for a message that is passed on as it came. */
-  async sendRaw(queue: string, properties: object, body: Buffer): Promise<void> {
+  /** The same for a message that is passed on as it came; `isOurs`: that we vouch for. */
+  async sendRaw(queue: string, properties: object, body: Buffer, { isOurs = true } = {}): Promise<void> {
+    const sent = isOurs ? this.#signed(properties, body, { queue }) : properties;
     this.#inFlight += 1;
     try {
-      await this.#untilConfirmed(queue, properties, body);
+      await this.#untilConfirmed(queue, sent, body);
     } finally {
       this.#inFlight -= 1;
       if (this.#inFlight === 0) for (const wake of this.#onIdle.splice(0)) wake();
@@ -64,7 +68,8 @@ export class Publisher {
     if (this.#broker.isClosed || !(isPatient || this.#broker.publishing.ready)) return;
     try {
       const [properties, body] = toEnvelope(message, exchange, this.#maxBytes);
-      await this.#unconfirmed.send({ ...properties, exchange, routingKey }, body);
+      const sent = this.#signed(properties, body, { exchange, topic: routingKey });
+      await this.#unconfirmed.send({ ...sent, exchange, routingKey }, body);
     } catch (error) {
       if (!this.#broker.isClosed) {
         this.#logger.debug('broadcast_dropped', { exchange, type: message.type, reason: textOf(error) });
@@ -106,6 +111,10 @@ export class Publisher {
   /** Ends the channels that messages go out on; a connection does not close before its channels. */
   async close(): Promise<void> {
     await Promise.allSettled([this.#confirmed.close(), this.#unconfirmed.close()]);
+  }
+
+  #signed(properties: object, body: Buffer, place: Place): object {
+    return this.#signatures?.signed(properties, body, place) ?? properties;
   }
 
   async #untilConfirmed(queue: string, properties: object, body: Buffer): Promise<void> {

@@ -34,6 +34,7 @@ import { newInstanceId, Presence } from './presence.js';
 import { Publisher } from './publisher.js';
 import { answerBeyondTheCore, Requests } from './requests.js';
 import { Settling } from './settling.js';
+import { Signatures } from './signing.js';
 import { Steps } from './steps.js';
 import { Turns } from './turns.js';
 import { attemptIn, RESENT_HEADER, type MessageType } from './wire.js';
@@ -59,6 +60,7 @@ export class RabbitMQTransport implements Transport, ControlPlane {
   readonly instanceId: string;
   readonly #settings: Settings;
   readonly #names: Names;
+  readonly #signatures: Signatures | undefined;
   readonly #broker: Broker;
   readonly #publisher: Publisher;
   readonly #consumers: WorkConsumers;
@@ -80,14 +82,15 @@ export class RabbitMQTransport implements Transport, ControlPlane {
   /** Throws `TransportOptionsError` for options that make no sense. Connects in the background. */
   constructor(options: RabbitMQTransportOptions) {
     this.#settings = settingsOf(options, () => newInstanceId(hostname()));
-    const { url, prefix, namespace, partition, logger, concurrency } = this.#settings;
+    const { url, prefix, namespace, partition, logger, concurrency, signing } = this.#settings;
     this.instanceId = this.#settings.instanceId;
     this.#names = new Names(prefix, namespace);
+    this.#signatures = signing === undefined ? undefined : new Signatures(signing, this.#names.dead, logger);
     this.#turns = new Turns(this.#settings.store);
     this.#broker = new Broker(url, this.instanceId, logger);
-    this.#publisher = new Publisher(this.#broker, this.#names, logger, this.#settings.maxMessageBytes);
-    this.#listeners = new Listeners(this.#broker, this.#names, logger);
-    this.#consumers = new WorkConsumers(this.#broker, this.#names, this.#publisher, logger);
+    this.#publisher = new Publisher(this.#broker, this.#names, logger, this.#settings.maxMessageBytes, this.#signatures);
+    this.#listeners = new Listeners(this.#broker, this.#names, logger, this.#signatures);
+    this.#consumers = new WorkConsumers(this.#broker, this.#names, this.#publisher, logger, this.#signatures);
     this.#requests = new Requests(this.#names, this.#publisher, (handler) =>
       this.#listen<RunReply>(this.#names.runReply, '', 'run-reply', handler).isUp,
     );
@@ -101,7 +104,7 @@ export class RabbitMQTransport implements Transport, ControlPlane {
       tenant: partition || 'default',
     });
     const place = { ...(partition ? { partition } : {}), ...(namespace ? { namespace } : {}) };
-    this.#presence = new Presence(this.#broker, this.#names, this.#publisher, logger, this.instanceId, this.#steps, place);
+    this.#presence = new Presence(this.#broker, this.#names, this.#publisher, logger, this.instanceId, this.#steps, place, this.#signatures);
     this.#dispatcher = new Dispatcher({
       names: this.#names,
       publisher: this.#publisher,
@@ -213,6 +216,7 @@ export class RabbitMQTransport implements Transport, ControlPlane {
               if (this.#onDecision !== undefined) await this.#turns.apply(decision, this.#onDecision);
             }),
         },
+        signatures: this.#signatures,
         keep: this.#settings.onDeadLetter,
         pause: (ms) => this.#broker.pause(ms),
       }).consume(),

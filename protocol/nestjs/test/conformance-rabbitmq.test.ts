@@ -1,10 +1,12 @@
 import type { WorkflowTask } from '@dudousxd/nestjs-durable-core';
+import type { SigningOptions } from '../src/index.js';
+import { valueOf } from '../src/wire.js';
 import { transportConformance, type Bench } from '../src/conformance/index.js';
 import { AMQP_URL, Lab } from './rabbitmq.js';
 import { Relay } from './relay.js';
 
-async function open(): Promise<Bench> {
-  const lab = new Lab();
+async function open(signing?: SigningOptions): Promise<Bench> {
+  const lab = new Lab(undefined, signing);
   const relay = await Relay.to(AMQP_URL);
   const url = relay.through(AMQP_URL);
   return {
@@ -18,7 +20,7 @@ async function open(): Promise<Bench> {
       const queue = lab.names.tasks(workflow.replaceAll(':', '-'));
       await lab.declare(queue);
       const consumer = lab.raw.createConsumer({ queue, queueOptions: { passive: true } }, async (message) => {
-        const decision = decide(message.body as WorkflowTask);
+        const decision = decide(valueOf(message) as WorkflowTask);
         await lab.publish(lab.names.decisions, 'workflow-decision', decision, { messageId: decision.taskId });
       });
       await new Promise<void>((resolve) => consumer.once('ready', resolve));
@@ -43,4 +45,7 @@ async function open(): Promise<Bench> {
 
 const stops: (() => Promise<void>)[] = [];
 
-transportConformance({ name: 'RabbitMQ', open });
+transportConformance({ name: 'RabbitMQ', open: () => open() });
+
+const signing = { keys: { k1: Buffer.alloc(32, 1) }, current: 'k1' };
+transportConformance({ name: 'RabbitMQ, all signed', open: () => open(signing) });

@@ -47,6 +47,7 @@ describe('options', () => {
       onDeadLetter: undefined,
       onSignal: undefined,
       store: undefined,
+      signing: undefined,
     });
   });
 

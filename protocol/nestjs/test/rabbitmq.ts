@@ -5,6 +5,7 @@ import { Connection, type SyncMessage } from 'rabbitmq-client';
 import { eventually } from '../src/conformance/bench.js';
 import { RabbitMQTransport, type Logger, type RabbitMQTransportOptions } from '../src/index.js';
 import { Names, routingToken } from '../src/names.js';
+import { Signatures, type SigningOptions } from '../src/signing.js';
 import { exchangesOf, workQueue } from '../src/topology.js';
 import type { MessageType } from '../src/wire.js';
 
@@ -37,12 +38,15 @@ export class Lab {
   readonly prefix = `test-${randomUUID().slice(0, 8)}`;
   readonly names: Names;
   readonly lines = new Lines();
+  /** Of a lab whose transports sign: what it publishes itself is signed, too. */
+  readonly signatures: Signatures | undefined;
   readonly #tokens = new Set<string>();
   readonly #transports: RabbitMQTransport[] = [];
   #raw: Connection | undefined;
 
-  constructor(readonly namespace?: string) {
+  constructor(readonly namespace?: string, readonly signing?: SigningOptions) {
     this.names = new Names(this.prefix, namespace);
+    this.signatures = signing === undefined ? undefined : new Signatures(signing, this.names.dead, this.lines);
   }
 
   /** A transport that is closed with the lab. */
@@ -70,6 +74,7 @@ export class Lab {
       url: AMQP_URL,
       prefix: this.prefix,
       ...(this.namespace === undefined ? {} : { namespace: this.namespace }),
+      ...(this.signing === undefined ? {} : { signing: this.signing }),
       logger: this.lines,
       ...options,
     });
@@ -97,19 +102,18 @@ export class Lab {
     await this.declare(queue);
     const publisher = this.raw.createPublisher({ confirm: true });
     const bytes = Buffer.isBuffer(body) ? body : Buffer.from(JSON.stringify(body), 'utf8');
-    await publisher.send(
-      { routingKey: queue, durable: true, contentType: 'application/json', type, headers: { 'durable-protocol': 1 }, ...more },
-      bytes,
-    );
+    const properties = { contentType: 'application/json', type, headers: { 'durable-protocol': 1 }, ...more };
+    const sent = this.signatures?.signed(properties, bytes, { queue }) ?? properties;
+    await publisher.send({ ...sent, routingKey: queue, durable: true }, bytes);
     await publisher.close();
   }
 
   async broadcast(exchange: string, type: MessageType, body: unknown, more: object = {}): Promise<void> {
     const publisher = this.raw.createPublisher({ confirm: true, exchanges: exchangesOf(this.names) });
-    await publisher.send(
-      { exchange, contentType: 'application/json', type, headers: { 'durable-protocol': 1 }, ...more },
-      Buffer.from(JSON.stringify(body), 'utf8'),
-    );
+    const bytes = Buffer.from(JSON.stringify(body), 'utf8');
+    const properties = { contentType: 'application/json', type, headers: { 'durable-protocol': 1 }, ...more };
+    const sent = this.signatures?.signed(properties, bytes, { exchange, topic: '' }) ?? properties;
+    await publisher.send({ ...sent, exchange }, bytes);
     await publisher.close();
   }
 
@@ -144,9 +148,13 @@ export class Lab {
 const twice = (work: () => Promise<unknown>): Promise<unknown> => work().catch(work);
 
 /** Runs a test in a lab of its own. */
-export function inLab(test: (lab: Lab) => Promise<void>, namespace?: string): () => Promise<void> {
+export function inLab(
+  test: (lab: Lab) => Promise<void>,
+  namespace?: string,
+  signing?: SigningOptions,
+): () => Promise<void> {
   return async () => {
-    const lab = new Lab(namespace);
+    const lab = new Lab(namespace, signing);
     try {
       await test(lab);
     } finally {

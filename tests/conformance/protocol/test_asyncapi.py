@@ -31,6 +31,7 @@ TYPES_BY_ADDRESS = {
     "run-reply": {"run-reply"},
     "workers": {"worker-beat", "worker-descriptor", "who"},
     "tenant-events": {"tenant-event"},
+    "tenant-replies": {"run-reply"},
 }
 WORK_QUEUES = {
     "tasks", "results", "decisions", "stepEvents", "startRun", "runRequest",
@@ -107,6 +108,7 @@ def test_the_addresses_are_the_names_that_the_code_uses() -> None:
         names.run_reply,
         names.workers,
         names.tenant_events,
+        names.tenant_replies,
     }
 
 
@@ -137,7 +139,7 @@ def test_a_work_queue_is_a_durable_quorum_queue_with_exactly_these_arguments(key
 @pytest.mark.parametrize("key", sorted(set(CHANNELS) - WORK_QUEUES - {"dead"}))
 def test_a_broadcast_is_a_durable_exchange_with_private_bounded_queues(key: str) -> None:
     binding = _resolved(CHANNELS[key]["bindings"])["amqp"]
-    kind = "topic" if key == "tenantEvents" else "fanout"
+    kind = "topic" if key in ("tenantEvents", "tenantReplies") else "fanout"
     assert binding["is"] == "routingKey"
     assert (binding["exchange"]["type"], binding["exchange"]["durable"]) == (kind, True)
     queue = binding["x-subscriber-queue"]

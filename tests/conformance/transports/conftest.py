@@ -6,10 +6,12 @@ from datetime import timedelta
 
 import pytest
 
+from durable_worker.protocol.keys import Keyring
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import Transport
 from durable_worker.transports.memory import MemoryTransport
 from durable_worker.transports.rabbitmq import RabbitTransport
+from durable_worker.transports.signing import SigningTransport
 
 SMALL_LIMIT = 1_000
 
@@ -21,15 +23,30 @@ def names(prefix: str) -> Names:
     return Names(prefix=prefix)
 
 
-@pytest.fixture(params=["memory", pytest.param("rabbitmq", marks=pytest.mark.broker)])
+RING = Keyring({"k1": bytes(range(32))})
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        "signed memory",
+        pytest.param("rabbitmq", marks=pytest.mark.broker),
+        pytest.param("signed rabbitmq", marks=pytest.mark.broker),
+    ]
+)
 def new_transport(request: pytest.FixtureRequest, names: Names) -> NewTransport:
     """Makes transports that are not entered yet, as one process of a deployment would have."""
-    if request.param == "memory":
-        return lambda: MemoryTransport(names=names, max_message_bytes=SMALL_LIMIT)
-    url: str = request.getfixturevalue("broker_url")
-    return lambda: RabbitTransport(
-        url, names=names, max_message_bytes=SMALL_LIMIT, held_for=timedelta(seconds=4)
-    )
+    kind: str = request.param
+
+    def make() -> Transport:
+        if "memory" in kind:
+            return MemoryTransport(names=names, max_message_bytes=SMALL_LIMIT)
+        url: str = request.getfixturevalue("broker_url")
+        return RabbitTransport(
+            url, names=names, max_message_bytes=SMALL_LIMIT, held_for=timedelta(seconds=4)
+        )
+
+    return (lambda: SigningTransport(make(), RING, names=names)) if "signed" in kind else make
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -25,12 +25,15 @@ from durable_worker.cli.options import (
     Run,
     Show,
     Signal,
+    Signing,
     Start,
+    Token,
 )
 from durable_worker.cli.quick import parse_run
 from durable_worker.cli.watching import child_command
 from durable_worker.errors import UsageError
 from durable_worker.protocol.runs import RunStatus
+from durable_worker.protocol.tokens import READS
 from durable_worker.worker.determinism.policy import Determinism
 
 COMMANDS = {
@@ -60,6 +63,29 @@ COMMANDS = {
             )
         ),
     ),
+    "run app:worker --signing-keys keys --signing sign --token-file token": Run(
+        target="app:worker",
+        broker=BrokerOptions(
+            connecting=ConnectOptions(
+                signing_keys=Path("keys"), signing=Signing.SIGN, token_file=Path("token")
+            )
+        ),
+    ),
+    "operator --tenant-keys tenants --signing-keys keys": Operate(
+        database="sqlite:///.durable/operator.db",
+        broker=BrokerOptions(connecting=ConnectOptions(signing_keys=Path("keys"))),
+        tenant_keys=Path("tenants"),
+    ),
+    "cancel r1 --token abc": Cancel(
+        place=Place(broker=BrokerOptions(connecting=ConnectOptions(token="abc"))), run_id="r1"
+    ),
+    "token --tenant acme --keys k --expires 15m --read-only --allow start": Token(
+        keys=Path("k"),
+        tenant="acme",
+        expires=timedelta(minutes=15),
+        allow=(*READS, "start"),
+    ),
+    "token --worker --expires 30d": Token(keys=None, tenant=None, expires=timedelta(days=30)),
     "operator --broker-accept-any-host-name --max-message-bytes 500000": Operate(
         database="sqlite:///.durable/operator.db",
         broker=BrokerOptions(
@@ -168,6 +194,11 @@ WORDS = st.lists(
             "--max-message-bytes=65535",
             "--max-message-bytes=65536",
             "--max-message-bytes=9999999999",
+            "--signing-keys=k",
+            "--signing=require",
+            "--signing=never",
+            "--token",
+            "--token-file=t",
             "--help-me",
             "--",
         ]
@@ -176,6 +207,7 @@ WORDS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(words=WORDS)
 def test_the_quick_reading_of_run_is_the_full_one_or_none(words: list[str]) -> None:
     quick = parse_run(words)
@@ -228,10 +260,28 @@ def test_a_value_that_means_nothing_is_a_usage_error_that_names_its_place(
         parse(shlex.split(line))
 
 
+@pytest.mark.parametrize("text", ["", "s", "1", "1x", "0s", "-1h", "1.5h", "٣h", "99999999999s"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is no duration: expected a number and s, m, h or d"):
+        parse(["token", "--tenant", "acme", f"--expires={text}"])
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("nosuch", "No such command 'nosuch'. `durable-worker --help` says what there is."),
+        (
+            "token --expires 1h",
+            "a token is for a tenant (--tenant NAME) or for a worker (--worker).",
+        ),
+        (
+            "token --worker --tenant a --expires 1h",
+            "a token is for a tenant (--tenant NAME) or for a worker (--worker).",
+        ),
+        (
+            "token --worker --read-only --expires 1h",
+            "what a worker's token allows is fixed: leave out --read-only and --allow",
+        ),
         ("show", "Missing argument 'RUN'. `durable-worker show --help` says what there is."),
     ],
 )

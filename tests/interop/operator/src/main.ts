@@ -21,6 +21,7 @@ const transport = new RabbitMQTransport({
   url: settings.amqpUrl,
   prefix: settings.prefix,
   ...(settings.namespace === undefined ? {} : { namespace: settings.namespace }),
+  ...(settings.signing === undefined ? {} : { signing: settings.signing }),
   autoStart: false,
   store,
   onDeadLetter: (letter) => {
