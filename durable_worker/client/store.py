@@ -18,6 +18,8 @@ from durable_worker.stores.dead_letters import DeadLetters
 from durable_worker.stores.inputs import AnyInput, CancelRequested, SignalSent, StartRun
 from durable_worker.stores.records import RunState
 from durable_worker.stores.views import run_detail, run_record, wake_time
+from durable_worker.transports.base import DEFAULT_MAX_MESSAGE_BYTES
+from durable_worker.transports.limits import check_payload
 
 _POLL = 0.05
 _LOOK_ANYWAY = 2.0
@@ -27,8 +29,15 @@ _LOOK_ANYWAY = 2.0
 class StorePort:
     """Reads the tables, and hands inputs to whoever operates the database now or later."""
 
-    def __init__(self, store: Store, *, tenant: str = DEFAULT_NAMESPACE) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        tenant: str = DEFAULT_NAMESPACE,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+    ) -> None:
         self._store = store
+        self._max_message_bytes = max_message_bytes
         self._tenant = stored_namespace(tenant)
         self._letters = DeadLetters(store, namespace=self._tenant)
         self._last_row = 0
@@ -49,6 +58,7 @@ class StorePort:
     async def start(
         self, workflow: str, payload: Payload, *, run_id: str, tags: Sequence[str]
     ) -> None:
+        check_payload(payload, f"the input of run {run_id!r}", max_bytes=self._max_message_bytes)
         await self._submit(
             StartRun(
                 run_id=run_id,
@@ -86,6 +96,7 @@ class StorePort:
     async def signal(self, name: str, payload: Payload, *, signal_id: str) -> None:
         # The form that an operator gives the id of a signal over the broker: one id, one signal,
         # whichever way it comes.
+        check_payload(payload, f"the payload of signal {name!r}", max_bytes=self._max_message_bytes)
         tenants_id = f"{self._tenant}/{signal_id}"
         await self._submit(
             SignalSent(signal_id=tenants_id, namespace=self._tenant, name=name, payload=payload)

@@ -8,7 +8,7 @@ from typing import Self
 
 from msgspec.structs import replace
 
-from durable_worker.errors import ConnectionLostError, PayloadTooLargeError, UnroutableError
+from durable_worker.errors import ConnectionLostError, UnroutableError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import (
     DEATH_HEADER,
@@ -317,11 +317,7 @@ class MemoryTransport:
 
     def _check(self, envelope: Envelope, target: str, *, topic: str = "") -> None:
         self._check_open()
-        check_message(target, envelope, topic=topic)
-        if len(envelope.body) > self._max_message_bytes:
-            raise PayloadTooLargeError(
-                size=len(envelope.body), limit=self._max_message_bytes, queue=target
-            )
+        check_message(target, envelope, topic=topic, max_bytes=self._max_message_bytes)
 
     def _check_open(self, *names: str) -> None:
         if self._users == 0:

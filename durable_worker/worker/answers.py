@@ -2,7 +2,7 @@
 
 import anyio
 import structlog
-from msgspec import MsgspecError
+from msgspec import MsgspecError, structs
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from durable_worker.clock import Chance
@@ -14,6 +14,7 @@ from durable_worker.errors import (
 )
 from durable_worker.protocol.codec import MessageType, encode
 from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
+from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.results import ResultStatus, StepResult, WorkflowStepEvent
 from durable_worker.replay.failures import failure_of
@@ -28,6 +29,11 @@ _NOT_ENCODABLE = (PayloadTooLargeError, UnicodeEncodeError, MsgspecError, Overfl
 _LONGEST_PAUSE_SECONDS = 10.0
 
 _PASSING = (ConnectionLostError, UnroutableError, PublishRejectedError)
+
+
+def _bare_failure(error: BaseException) -> Failure:
+    """Without its stack, which is ours, so that it fits where the answer did not."""
+    return structs.replace(failure_of(error, retryable=False), stack=None)
 
 
 class Answers:
@@ -58,7 +64,7 @@ class Answers:
                 seq=result.seq,
                 step_id=result.step_id,
                 status=ResultStatus.FAILED,
-                error=failure_of(error, retryable=False),
+                error=_bare_failure(error),
                 started_at=result.started_at,
             )
             envelope = Envelope(MessageType.STEP_RESULT, encode(failed), message_id)
@@ -75,7 +81,7 @@ class Answers:
                 run_id=decision.run_id,
                 status=DecisionStatus.FAILED,
                 commands=[],
-                error=failure_of(error, retryable=False),
+                error=_bare_failure(error),
             )
             envelope = Envelope(MessageType.WORKFLOW_DECISION, encode(failed), message_id)
             await self._send(self._names.decisions, envelope)
