@@ -6,9 +6,12 @@ from durable_worker.protocol.control import EngineEventType
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.stores.inputs import POISON
 
+_MOST_LETTERS = 3
+"""Of one transaction, each with a line of its own."""
+
 
 def tell_of(done: Consequences) -> None:
-    for letter in done.letters:
+    for letter in done.letters[:_MOST_LETTERS]:
         log.warning(
             "dead_letter_kept",
             letter=letter.id,
@@ -18,6 +21,8 @@ def tell_of(done: Consequences) -> None:
             seq=letter.seq,
             reason=letter.reason,
         )
+    if len(done.letters) > _MOST_LETTERS:
+        log.warning("dead_letters_kept", more=len(done.letters) - _MOST_LETTERS)
     for letter in done.redriven:
         log.info("dead_letter_redriven", letter=letter.id, run_id=letter.run_id, seq=letter.seq)
     for event in done.events:

@@ -144,7 +144,7 @@ class UnitOfWork:
 
     async def keep(self, letter: DeadLetter) -> None:
         """A dead letter, under the tenant whose run it names; else under the operator's own."""
-        known = await self._letter(letter.id)
+        known = self._letters.get(letter.id)
         ledger = None if letter.run_id is None else await self._ledger(letter.run_id)
         home = stored_namespace(self._context.names.namespace)
         kept = replace(

@@ -67,7 +67,8 @@ class InboxRow:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """Rows that change together. Runs, checkpoints, signals and letters replace those they equal
-    by key; checkpoints are removed, by run and seq, before others are written."""
+    by key; checkpoints are removed, by run and seq, before others are written. A letter that comes
+    again keeps the count of its redrives."""
 
     runs: Sequence[Run] = ()
     checkpoints: Sequence[Checkpoint] = ()

@@ -100,7 +100,10 @@ class MemoryStore:
             self._put_into_inbox(value)
         for row_id in batch.inbox_removed:
             self._inbox.pop(row_id, None)
-        self._dead.update((each.id, each) for each in batch.dead_letters)
+        for letter in batch.dead_letters:
+            known = self._dead.get(letter.id, letter)
+            redrives = max(known.redrives, letter.redrives)
+            self._dead[letter.id] = structs.replace(letter, redrives=redrives)
 
     async def load(self, run_id: str) -> RunState | None:
         return (await self.load_many([run_id])).get(run_id)

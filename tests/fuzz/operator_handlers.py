@@ -162,7 +162,9 @@ class OperatorHouse(House):
         new = [each for each in after if each.id not in known]
         assert len(new) <= 1
         for letter in new:
-            assert letter.body == envelope.body
+            whole = await self.store.dead_letter(letter.id)
+            assert whole is not None
+            assert whole.body == envelope.body
             assert letter.type == envelope.type
             assert 0 < len(letter.reason) < 2_000
 

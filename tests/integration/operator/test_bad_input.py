@@ -54,7 +54,8 @@ async def letters_of(store: Store, count: int) -> Sequence[DeadLetter]:
         return len(await store.dead_letters(limit=count + 1)) == count
 
     await eventually(are_kept)
-    return await store.dead_letters(limit=count)
+    found = [await store.dead_letter(each.id) for each in await store.dead_letters(limit=count)]
+    return [each for each in found if each is not None]
 
 
 def simple(transport: MemoryTransport, names: Names) -> ScriptedWorker:

@@ -32,8 +32,24 @@ DELETE FROM inbox WHERE id = ?;
 SELECT id, body FROM inbox WHERE id > ? ORDER BY id LIMIT ?;
 
 -- name: put_dead_letter
-INSERT OR REPLACE INTO dead_letters
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET
+    received_at = excluded.received_at,
+    type = excluded.type,
+    message_id = excluded.message_id,
+    reason = excluded.reason,
+    body = excluded.body,
+    headers = excluded.headers,
+    queue = excluded.queue,
+    protocol = excluded.protocol,
+    namespace = excluded.namespace,
+    run_id = excluded.run_id,
+    seq = excluded.seq,
+    task_id = excluded.task_id,
+    size = excluded.size,
+    last_seq = excluded.last_seq,
+    redriven_at = excluded.redriven_at,
+    redrives = max(dead_letters.redrives, excluded.redrives);
 
 -- name: get_dead_letter
 SELECT * FROM dead_letters WHERE id = ?;
