@@ -171,6 +171,11 @@ async def open_link(
             f"no answer from {address.safe} within {CONNECT_TIMEOUT:g} s"
         ) from None
     except (AMQPError, OSError) as error:
+        if context is not None:
+            from durable_worker.transports.rabbitmq.tls import reason_of_cut
+
+            told = await reason_of_cut(error, address, context)
+            raise _connect_error(address, told or error) from error
         raise _connect_error(address, error) from error
     sockets.keep_alive(heartbeat=connection.heartbeat_timeout)
     return Link(connection, sockets, generation=generation)

@@ -24,6 +24,9 @@ _PASSWORD: Final = "key password file (--broker-key-password-file)"
 
 _CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
 
+_TLS_PORT: Final = 5671
+_REASON_SECONDS: Final = 3.0
+
 _EXPIRED, _NOT_YET_VALID = 10, 9
 _OTHER_HOST = frozenset({62, 64})
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
@@ -131,6 +134,33 @@ def _read(path: Path, what: str) -> str:
         ) from None
     except UnicodeDecodeError:
         raise UsageError(f"the {what} {str(path)!r} is no text: expected PEM.") from None
+
+
+async def reason_of_cut(
+    error: BaseException, address: BrokerAddress, context: ssl.SSLContext
+) -> ssl.SSLError | None:
+    """Why the broker cut a connection after the TLS handshake, if it says so.
+
+    In TLS 1.3 it judges a client certificate only then, and the end of a connection on which the
+    client has spoken already can overtake the reason. So it is asked once more, in silence.
+    """
+    cause = error if error.__cause__ is None else error.__cause__
+    is_cut = isinstance(cause, (asyncio.IncompleteReadError, ConnectionError))
+    if not is_cut or isinstance(cause, ConnectionRefusedError):
+        return None
+    host, port = address.url.host, address.url.port or _TLS_PORT
+    try:
+        async with asyncio.timeout(_REASON_SECONDS):
+            reader, writer = await asyncio.open_connection(host, port, ssl=context)
+            try:
+                await reader.read(1)
+            finally:
+                writer.transport.abort()
+    except ssl.SSLError as told:
+        return told
+    except OSError:
+        return None  # a TimeoutError is one, too
+    return None
 
 
 def explained(error: BaseException, address: BrokerAddress) -> TransportError | None:
