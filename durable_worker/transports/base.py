@@ -23,6 +23,9 @@ DEATH_HEADER = "x-first-death-reason"
 
 DELIVERY_LIMIT_REASON = "delivery_limit"
 
+HELD_HEADER = "durable-held"
+"""On a message that somebody has worked on for long: where, and as which of its messages."""
+
 RESENT_HEADER = "durable-resent"
 """On a task that an operator may have sent before: how often it was given up and sent again."""
 

@@ -1,6 +1,7 @@
 """Serve a worker on a transport until told to stop, then drain."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
@@ -120,7 +121,6 @@ class WorkerService:
         self._hurry = anyio.Event()
         self._idle = anyio.Event()
         self._open = 0
-        self._is_ending = False
         self._refusals: Floods | None = None
 
     @property
@@ -234,6 +234,8 @@ class WorkerService:
 
     async def _subscribe(self, work: TaskGroup) -> list[Subscription]:
         def accept(delivery: Delivery) -> None:
+            if work.cancel_scope.cancel_called:
+                return  # the broker takes it back with the connection
             self._open += 1
             work.start_soon(self._handle, self._renewals.watch(delivery))
 
@@ -262,7 +264,6 @@ class WorkerService:
                     await self._hurry.wait()
                 self._steps.give_back_all()
                 await anyio.sleep(LAST_WORDS.total_seconds())
-                self._is_ending = True
                 work.cancel_scope.cancel()
                 waiting.cancel_scope.cancel()
 
@@ -282,8 +283,8 @@ class WorkerService:
             log.exception("delivery_not_handled", queue=delivery.queue)
             await delivery.release()
         except asyncio.CancelledError:
-            if self._is_ending:
-                raise
+            if anyio.current_effective_deadline() == -math.inf:
+                raise  # the worker ends; a cancellation of another kind is a defect, too
             log.exception("delivery_not_handled", queue=delivery.queue)
             await delivery.release()
         finally:

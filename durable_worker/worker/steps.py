@@ -23,7 +23,7 @@ from durable_worker.replay.definitions import StepDefinition, names_of
 from durable_worker.replay.failures import failure_of
 from durable_worker.replay.opened import context_of
 from durable_worker.replay.operations import LocalStep
-from durable_worker.transports.base import RESENT_HEADER, Delivery
+from durable_worker.transports.base import HELD_HEADER, RESENT_HEADER, Delivery
 from durable_worker.worker.answers import Answers
 from durable_worker.worker.edge import WorkerEdge, seal_failed, with_context
 from durable_worker.worker.invoke import invoke
@@ -340,7 +340,8 @@ class StepRunner:
 
 def may_repeat(delivery: Delivery) -> bool:
     """Whether another process may have run this already."""
-    return delivery.delivery_count > 0 or RESENT_HEADER in delivery.envelope.headers
+    headers = delivery.envelope.headers
+    return delivery.delivery_count > 0 or RESENT_HEADER in headers or HELD_HEADER in headers
 
 
 def _size(result: StepResult) -> int:

@@ -23,20 +23,21 @@ from durable_worker.transports.rabbitmq.states import (
     StateListener,
 )
 from durable_worker.transports.rabbitmq.topology import look_at
+from durable_worker.transports.rabbitmq.vigil import Verdict, Vigil
 from durable_worker.transports.rabbitmq.window import Window
 
 FIRST_RETRY = timedelta(milliseconds=100)
 
-LOOKS_UNTIL_STARVED = 2
-"""Looks in a row that find messages waiting while none comes. A broker may be slow: replacing a
-consumer that was not lost after all costs next to nothing."""
+LATE_SECONDS = 1.0
+"""How long after a consumer has ended messages for it may still come."""
 
 
 class Consumer:
     """Consumes one source over a channel of its own, on one link after the other.
 
-    A watchdog looks every `period` whether the broker still knows the consumer: one that is alive
-    but gets nothing is the failure that nobody notices.
+    A watchdog looks every `period` whether the broker still knows the consumer, and whether it gets
+    what waits: one that is alive but gets nothing is the failure that nobody notices. Another one
+    then takes over on a channel of its own, and what was taken stays with the former channel.
     """
 
     def __init__(self, source: Source, *, period: timedelta, emit: StateListener) -> None:
@@ -47,6 +48,7 @@ class Consumer:
         self._stopped = asyncio.Event()
         self._wake = asyncio.Event()
         self._window = None if source.prefetch is None else Window(source.prefetch)
+        self._vigil = Vigil()
         self._is_stopping = False
         self._is_consuming = False
         self._is_missed = False
@@ -80,37 +82,46 @@ class Consumer:
     async def serve(self, link: Link) -> None:
         """Consume on this link until stopped or refused; ends by cancellation if the link does."""
         delay = FIRST_RETRY
-        while not self._is_stopping:
-            try:
-                await self._consume(link)
-            except BrokerRefusedError as error:
-                if not self._attached.done():
-                    self.refuse(error)
-                    return
-                reason = str(error)
-            except ConnectionLostError as error:
-                reason = str(error)
-            else:
-                return
-            await pause(delay.total_seconds())
-            self._report_missed(reason)
-            delay = self._period
+        async with asyncio.TaskGroup() as former:
+            while not self._is_stopping:
+                try:
+                    await self._consume(link, former)
+                except BrokerRefusedError as error:
+                    if not self._attached.done():
+                        self.refuse(error)
+                        return
+                    reason = str(error)
+                except ConnectionLostError as error:
+                    reason = str(error)
+                else:
+                    continue
+                await pause(delay.total_seconds())
+                self._report_missed(reason)
+                delay = self._period
+            self._end_consuming()
 
-    async def _consume(self, link: Link) -> None:
+    async def _consume(self, link: Link, former: asyncio.TaskGroup) -> None:
+        """Return when told to stop, or when it has to start anew on another channel."""
         channel = await link.channel()
         holdings = Holdings(channel, generation=link.generation, window=self._window)
+        is_left = False
         try:
             attachment = await self._attach(channel, holdings)
             await self._watch(attachment)
             await attachment.cancel()
+            if not self._is_stopping:
+                former.create_task(_leave(channel, holdings))
+                is_left = True
+                return
             self._end_consuming()
             await holdings.settled()
         finally:
-            self._end_consuming()
-            holdings.close()
-            if self._window is not None:
-                self._window.end_turn()
-            await close_channel(channel)
+            if not is_left:
+                self._end_consuming()
+                holdings.close()
+                if self._window is not None:
+                    self._window.end_turn()
+                await close_channel(channel)
 
     async def _attach(self, channel: Channel, holdings: Holdings) -> "_Attachment":
         self._wake.clear()
@@ -128,19 +139,19 @@ class Consumer:
         return attachment
 
     async def _watch(self, attachment: "_Attachment") -> None:
-        """Return when told to stop. Raises `ConnectionLostError` when the consumer is gone."""
+        """Return when told to stop, or when another consumer has to take over on a new channel.
+        Raises `ConnectionLostError` when this one is gone, and what it held with it."""
         while not self._is_stopping:
             raise_if_cancelled()
             try:
                 async with asyncio.timeout(self._period.total_seconds()):
                     await self._wake.wait()
             except TimeoutError:
-                reason = await attachment.reason_to_doubt()
-                if reason is not None:
-                    self._report_missed(reason)
-                    await attachment.cancel()
-                    await attachment.consume()
-                    self._report_restored()
+                verdict = await attachment.look(self._vigil)
+                if verdict in (Verdict.FORGOTTEN, Verdict.STARVED):
+                    self._report_missed(verdict.value)
+                if verdict is not Verdict.SOUND:
+                    return
             self._wake.clear()
             attachment.check()
             if not self._is_stopping and self._window is not None and self._window.is_turn_due:
@@ -180,8 +191,8 @@ class _Attachment:
         self._holdings = holdings
         self._window = window
         self._tag: str | None = None
-        self._has_come = True
-        self._starving = 0
+        self._former_tag = ""
+        self._has_come = False
 
     async def consume(self) -> None:
         window = self._window
@@ -196,32 +207,28 @@ class _Attachment:
     async def cancel(self) -> None:
         """What was taken can still be answered on the channel."""
         if self._tag is not None:
+            receive = self._channel.consumers.get(self._tag)
             with translated("stop consuming", entity=self._source.name):
                 await self._channel.basic_cancel(self._tag)
-            self._tag = None
+            # What was on its way may still come, and the library would drop it.
+            self._channel.consumers.pop(self._former_tag, None)
+            if receive is not None:
+                self._channel.consumers[self._tag] = receive
+            self._former_tag, self._tag = self._tag, None
         if self._window is not None:
             self._window.end_turn()
 
-    async def reason_to_doubt(self) -> str | None:
-        """Why the consumer may have been lost without a word, if there is a reason; it is then to
-        be replaced by another one on the same channel, where what was taken is still held.
-
-        Where others consume, too, their presence says nothing about ours: but if messages wait and
-        it has room, one should come. Raises `ConnectionLostError` if replacing it did not help.
-        """
+    async def look(self, vigil: Vigil) -> Verdict:
+        """Raises `ConnectionLostError` if the queue is gone, or had this consumer only."""
         if self._tag is None:
-            return None
-        found = await look_at(self._channel, self._queue)
-        is_hungry = found.waiting > 0 and (self._window is None or self._window.has_credit)
-        self._starving = self._starving + 1 if is_hungry and not self._has_come else 0
-        self._has_come = False
-        if self._starving > 2 * LOOKS_UNTIL_STARVED:
-            raise ConnectionLostError("messages wait, and no consumer on this channel gets them")
-        if found.consumers == 0:
-            return "the broker has forgotten the consumer"
-        if self._starving == LOOKS_UNTIL_STARVED:
-            return "messages wait, and none of them comes to the consumer"
-        return None
+            return Verdict.SOUND
+        queue = await look_at(self._channel, self._queue)
+        if self._window is None:
+            if queue.consumers == 0:
+                raise ConnectionLostError(Verdict.FORGOTTEN.value)
+            return Verdict.SOUND
+        has_come, self._has_come = self._has_come, False
+        return vigil.judge(queue, has_come=has_come, has_room=self._window.has_credit)
 
     def check(self) -> None:
         """Raises `ConnectionLostError` if the broker has ended the channel or the consumer."""
@@ -238,3 +245,13 @@ class _Attachment:
         with translated("consume", entity=self._source.name):
             consuming = await self._channel.basic_consume(self._queue, receive, no_ack=not is_acked)
         self._tag = str(consuming.consumer_tag)
+
+
+async def _leave(channel: Channel, holdings: Holdings) -> None:
+    """Close a channel that is not consumed any more, once all that came over it is answered."""
+    try:
+        await asyncio.sleep(LATE_SECONDS)
+        await holdings.settled()
+    finally:
+        holdings.close()
+        await close_channel(channel)

@@ -5,14 +5,11 @@ See protocol/README.md, "Long work".
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, cast
 
 from aiormq import spec
 
-from durable_worker.transports.base import DEATH_HEADER, DELIVERY_LIMIT_REASON, RESENT_HEADER
-
-HELD_HEADER: Final = "durable-held"
-"""On a copy: the queue that it is held in, and which message of its holder it is."""
+from durable_worker.transports.base import DEATH_HEADER, DELIVERY_LIMIT_REASON, HELD_HEADER
 
 DELIVERIES_HEADER: Final = "durable-deliveries"
 """On a copy: how often the message had been delivered before its holder got it."""
@@ -38,7 +35,6 @@ def number_in(headers: Headers, queue: str) -> int | None:
 def copied(original: spec.Basic.Properties, *, deliveries: int, mark: str) -> spec.Basic.Properties:
     """Properties of a copy: without what the broker wrote on it, or would act on."""
     headers = _kept(original.headers or {})
-    headers.setdefault(RESENT_HEADER, "0")
     headers[DELIVERIES_HEADER] = str(deliveries)
     headers[HELD_HEADER] = mark
     return _like(original, headers)
@@ -116,7 +112,9 @@ def _mark(headers: Headers) -> tuple[str, str]:
 
 def _deaths(headers: Headers) -> list[Headers]:
     deaths = headers.get("x-death")
-    return [each for each in deaths if isinstance(each, dict)] if isinstance(deaths, list) else []
+    if not isinstance(deaths, list):
+        return []
+    return [cast(Headers, each) for each in cast(list[object], deaths) if isinstance(each, dict)]
 
 
 def _number(text: object) -> int:

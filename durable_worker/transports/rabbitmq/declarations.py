@@ -17,6 +17,10 @@ from durable_worker.transports.rabbitmq.topology import declare_queue
 
 RETRY_SECONDS = 0.5
 
+DOUBT_SECONDS = 0.5
+"""A queue that was deleted is not made anew at once: the broker has to tell its consumers first.
+RabbitMQ 3.10 would take them over to the new queue, where they would get nothing."""
+
 
 class Declarations:
     """The set of queues, and for each whether the current connection has declared it."""
@@ -42,8 +46,12 @@ class Declarations:
     def doubt(self, queue: str) -> None:
         """A message came back from this queue: declare it again if it is one of ours."""
         if queue in self._wanted:
-            self._declared.discard(queue)
-            self._wake.set()
+            loop = asyncio.get_running_loop()
+            loop.call_later(DOUBT_SECONDS, self._declare_again, queue)
+
+    def _declare_again(self, queue: str) -> None:
+        self._declared.discard(queue)
+        self._wake.set()
 
     async def restored(self) -> None:
         """Wait until this connection has declared what earlier ones had."""

@@ -15,7 +15,7 @@ from itertools import count
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 
-from durable_worker.errors import ConnectionLostError
+from durable_worker.errors import ConnectionLostError, UnsendableError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.rabbitmq.consumer import Consumer
 from durable_worker.transports.rabbitmq.copies import copied, mark_of, number_in
@@ -32,6 +32,12 @@ least. Nobody else gets the message before, also if its holder is dead."""
 
 AT_ONCE = 32
 """How many copies are on their way at one time."""
+
+LARGE_BYTES = 512 * 1024
+"""Copies of larger messages are made one at a time, since each is in memory several times."""
+
+MOST_PROPERTIES = 128_000
+"""Bytes that fit into one frame, as all properties of a message must."""
 
 REMEMBERED = 10_000
 """Messages that are done with, of which a copy may still come."""
@@ -140,6 +146,7 @@ class Held:
         self._period = period
         self._emit = emit
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._large = asyncio.Semaphore(1)
         self._consumer: Consumer | None = None
         # A channel of its own: should the exchange be missing, only copies suffer from it.
         self._publisher = Publisher(ready=_at_once, on_unroutable=lambda _: None)
@@ -148,7 +155,8 @@ class Held:
         """Raises `TransportError`s: it could not be done, and may be tried again."""
         consumer = self._begin()
         await consumer.attached()
-        async with self._slots:
+        slots = self._large if len(delivery.envelope.body) > LARGE_BYTES else self._slots
+        async with slots:
             if delivery.is_answered or not delivery.is_here:
                 return
             if not consumer.is_consuming:
@@ -180,12 +188,12 @@ class Held:
         return self._consumer
 
     async def _copy(self, delivery: RabbitDelivery, number: int) -> None:
+        mark = mark_of(self._queue.name, number)
+        properties = copied(delivery.properties, deliveries=delivery.delivery_count, mark=mark)
+        if (size := len(properties.marshal())) > MOST_PROPERTIES:
+            # The broker would close the connection, and everything on it would come twice.
+            raise UnsendableError("headers", mark, size=size, limit=MOST_PROPERTIES)
         arrival = self._queue.arrival(number)
-        properties = copied(
-            delivery.properties,
-            deliveries=delivery.delivery_count,
-            mark=mark_of(self._queue.name, number),
-        )
         try:
             await self._publisher.post(
                 delivery.queue, delivery.envelope.body, properties, exchange=self._queue.name

@@ -66,6 +66,7 @@ def _tell_death(headers: dict[str, str], raw: dict[str, object]) -> None:
                 del headers[name]
             return
         headers[DEATH_HEADER], queue = str(deaths[0].get("reason")), str(deaths[0].get("queue"))
+        headers["x-first-death-queue"] = queue
     reason = headers[DEATH_HEADER].replace("_", " ")
     headers.setdefault(ERROR_HEADER, f"the broker took it from queue {queue!r}: {reason}")
 

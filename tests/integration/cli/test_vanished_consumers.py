@@ -1,7 +1,6 @@
 """Processes whose consumers vanish notice it, say so, and take what comes afterwards."""
 
 import asyncio
-import json
 import signal
 import struct
 from collections.abc import AsyncIterator
@@ -11,10 +10,9 @@ from time import monotonic
 
 import aio_pika
 import pytest
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel
 
 from durable_worker.protocol.names import Names
-from durable_worker.transports.rabbitmq.topology import queue_arguments
 from tests.integration.cli.programs import APP, Program, Serving
 from tests.integration.rabbitmq.proxy import Proxy
 
@@ -99,34 +97,3 @@ async def test_worker_and_operator_notice_that_their_queues_were_deleted_and_go_
         for each in (worker, operator):
             each.signal(signal.SIGTERM)
         assert [await asyncio.to_thread(each.ended) for each in (worker, operator)] == [0, 0]
-
-
-async def test_a_worker_that_the_broker_has_forgotten_notices_though_others_still_consume(
-    program: Program, prefix: str, proxy: SilencingProxy, channel: AbstractChannel
-) -> None:
-    """Its queue was deleted and made anew without a word to it, and somebody else consumes there
-    who has no room for more."""
-    names = Names(prefix=prefix)
-    queue = names.tasks("greet")
-    with ExitStack() as stack:
-        stack.enter_context(program.serving("operator", "--database", "op.db"))
-        worker = stack.enter_context(
-            through(proxy, program, prefix).serving("run", "app:worker", "--log-format", "json")
-        )
-        await said(worker, '"connected"')
-        await greets(program, "before")
-        proxy.is_silencing = True
-        await channel.queue_delete(queue)
-        await channel.set_qos(prefetch_count=1)
-        made = await channel.declare_queue(
-            queue, durable=True, arguments={**queue_arguments(queue, names)}
-        )
-
-        async def keep(message: AbstractIncomingMessage) -> None: ...
-
-        await made.consume(keep)
-        await channel.default_exchange.publish(aio_pika.Message(b"{}"), queue)
-        await greets(program, "after")
-        lost = json.loads(await said(worker, "consumer_lost"))
-        assert lost["source"] == queue
-        await channel.queue_delete(queue)

@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 
+import aio_pika
 import pytest
 
 from durable_worker.protocol.names import Names
@@ -13,6 +14,7 @@ from durable_worker.transports.rabbitmq import (
     Disconnected,
     RabbitTransport,
 )
+from durable_worker.transports.rabbitmq.topology import queue_arguments
 from tests.broker import BrokerNode
 from tests.conformance.transports.inbox import Inbox
 from tests.integration.rabbitmq.conftest import States
@@ -54,3 +56,57 @@ async def test_a_restarted_broker_delivers_what_it_had_taken(
         assert again.envelope.message_id == "1"
         await again.ack()
         assert (await inbox.next(within=30)).envelope.message_id == "2"
+
+
+async def test_what_a_broker_keeps_for_a_consumer_that_it_lost_comes_after_all(
+    broker_url: str, names: Names, states: States
+) -> None:
+    """RabbitMQ 3.10 takes the consumer of a queue that is deleted and made anew at once over to the
+    new queue without a word, counts it there, hands out messages to it, and never sends them."""
+    queue = names.tasks("greet")
+    inbox = Inbox[Delivery]()
+    async with (
+        RabbitTransport(
+            broker_url, names=names, on_state=states, watchdog=timedelta(seconds=0.3)
+        ) as transport,
+        await aio_pika.connect(broker_url) as connection,
+    ):
+        await transport.consume([queue], inbox, prefetch=10)
+        await transport.send(queue, Envelope("step-task", b"{}", message_id="held"))
+        held = await inbox.next()
+        channel = await connection.channel()
+        await channel.queue_delete(queue)
+        await channel.declare_queue(
+            queue, durable=True, arguments={**queue_arguments(queue, names)}
+        )
+        for n in range(3):
+            await transport.send(queue, Envelope("step-task", b"{}", message_id=str(n)))
+        await held.ack()  # what is held keeps its channel, and so does what the broker keeps there
+        arrived = [each.envelope.message_id for each in await inbox.take(3, within=20)]
+        assert sorted(arrived, key=str) == ["0", "1", "2"]
+    assert not [state for state in states.seen if isinstance(state, Disconnected)]
+
+
+async def test_an_idle_consumer_is_replaced_without_a_loss_and_what_was_taken_stays_taken(
+    broker_url: str, names: Names, states: States
+) -> None:
+    queue = names.tasks("greet")
+    inbox = Inbox[Delivery]()
+    async with RabbitTransport(
+        broker_url, names=names, on_state=states, watchdog=timedelta(milliseconds=20)
+    ) as transport:
+        await transport.consume([queue], inbox, prefetch=100)
+        taken: list[Delivery] = []
+        for n in range(30):
+            await transport.send(queue, Envelope("step-task", b"{}", message_id=str(n)))
+            taken.append(await inbox.next())
+            await asyncio.sleep(0.08)
+        assert [each.envelope.message_id for each in taken] == [str(n) for n in range(30)]
+        # A message that meets the end of its consumer is handed out once more, but came to us once.
+        assert {each.delivery_count for each in taken} <= {0, 1}
+        for each in taken:
+            await each.ack()
+        with pytest.raises(TimeoutError):
+            await inbox.next(within=0.5)
+        assert not len(inbox)
+    assert not [state for state in states.seen if isinstance(state, ConsumerLost)]

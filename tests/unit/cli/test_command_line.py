@@ -32,12 +32,13 @@ from durable_worker.worker.determinism.policy import Determinism
 COMMANDS = {
     "run app:worker": Run(target="app:worker"),
     "run app:worker --broker amqp://b/ --concurrency 5 --partition p --namespace n --prefix x "
-    "--log-format json --grace 2.5 --determinism raise --debug": Run(
+    "--log-format json --grace 2.5 --renew-after 60 --determinism raise --debug": Run(
         target="app:worker",
         broker=BrokerOptions("amqp://b/", "x", "n"),
         concurrency=5,
         partition="p",
         grace=timedelta(seconds=2.5),
+        renew_after=timedelta(minutes=1),
         determinism=Determinism.RAISE,
         log_format=LogFormat.JSON,
         debug=True,
@@ -108,6 +109,9 @@ WORDS = st.lists(
             "--determinism=warn",
             "off",
             "--grace=1.5",
+            "--renew-after=0.5",
+            "--renew-after=0.4",
+            "--renew-after=86401",
             "1.5",
             ".5",
             "5.",
@@ -154,6 +158,7 @@ def test_every_plain_line_is_read_quickly() -> None:
         ("show \udcff", "RUN", "it is not UTF-8 text"),
         ("runs --limit 99999999999999999999", "--limit", "less than"),
         ("run app:worker --grace inf", "--grace", "less than"),
+        ("run app:worker --renew-after 0", "--renew-after", "greater than"),
         ("run app:worker --grace nan", "--grace", ""),
         ("run app:worker --grace 1e300", "--grace", "less than"),
         ("run app:worker --grace=-inf", "--grace", "greater than"),
