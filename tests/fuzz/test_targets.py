@@ -16,7 +16,7 @@ from tests.fuzz.seeds import properties_seeds
 from tests.fuzz.targets import TARGETS, Target
 
 NAMES = sorted(TARGETS)
-FEW = {"worker": 40, "operator": 40, "operator-on-disk": 15, "detail": 40}
+FEW = {"cli": 25, "worker": 40, "operator": 40, "operator-on-disk": 15, "detail": 40}
 KEPT = [(name, path) for name in NAMES for path in TARGETS[name].kept()]
 
 
