@@ -10,7 +10,7 @@ from aiormq.exceptions import AMQPConnectionError
 from yarl import URL
 
 from durable_worker.transports.rabbitmq.pulse import Pulse
-from durable_worker.transports.rabbitmq.wire import Sealing, Wire
+from durable_worker.transports.rabbitmq.wire import Wire
 
 
 class Sockets(TransportFactory):
@@ -34,6 +34,8 @@ class Sockets(TransportFactory):
         assert host is not None
         assert port is not None
         if context is not None:
+            from durable_worker.transports.rabbitmq.sealing import Sealing
+
             context.sslobject_class = Sealing
         try:
             self._wire = await _connected(host, port)
@@ -50,6 +52,8 @@ class Sockets(TransportFactory):
         if wire is None or writer is None or not wire.is_in_use:
             return  # an event loop that writes to the file itself: two writers would meet there
         if self._is_tls:
+            from durable_worker.transports.rabbitmq.sealing import Sealing
+
             sealing = writer.get_extra_info("ssl_object")
             if not isinstance(sealing, Sealing):
                 return
