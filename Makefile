@@ -2,7 +2,7 @@
 # NestJS operator also Node.js >= 20 and npm.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test interop check bench clean
+.PHONY: help setup demo test interop check bench fuzz clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -12,6 +12,7 @@ help:
 	@echo 'make test    run all tests (ARGS="-k name" narrows them)'
 	@echo 'make interop only those against a real NestJS operator (Node.js >= 20)'
 	@echo 'make check   lint, types, import floors, protocol'
+	@echo 'make fuzz    look for input that breaks something (FUZZ_SECONDS=60 for each target)'
 	@echo 'make bench   measure start-up and replay on this machine'
 	@echo 'make setup   only install into .venv'
 	@echo 'make clean   delete .venv and caches'
@@ -43,6 +44,16 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m tests.bench
+
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= message payload input detail properties cli worker operator operator-on-disk
+
+fuzz: $(STAMP)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --group fuzz
+	@for target in $(FUZZ_TARGETS); do \
+		echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
+		$(BIN)/python -m tests.fuzz $$target $(FUZZ_SECONDS) || exit 1; \
+	done
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

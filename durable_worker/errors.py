@@ -261,12 +261,24 @@ class UnsupportedByOperatorError(DurableError):
         self.capability = capability
 
 
+LONGEST_REASON = 500
+"""Characters of what is said about a message that cannot be understood."""
+
+LONGEST_TYPE = 40
+
+
 class ProtocolError(DurableError):
-    """A message cannot be understood; `reason` names the field and what was expected."""
+    """A message cannot be understood; `reason` names the field and what was expected.
+
+    It may quote the message, so it is cut off: it is logged, sent in a header and shown.
+    """
 
     code = "malformed"
 
     def __init__(self, message_type: str, reason: str) -> None:
+        message_type = message_type[:LONGEST_TYPE]
+        if len(reason) > LONGEST_REASON:
+            reason = f"{reason[:LONGEST_REASON]}... ({len(reason):,} characters)"
         super().__init__(f"not a valid {message_type} message: {reason}")
         self.message_type = message_type
         self.reason = reason

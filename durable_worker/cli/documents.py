@@ -49,8 +49,8 @@ def _position(text: str) -> str | None:
         if error.pos >= len(text):
             return f"{reason}, where it ends"
         return f"{reason}: ...{text[max(0, error.pos - _CONTEXT) : error.pos + 1]!r}"
-    except RecursionError:
-        pass
+    except (RecursionError, ValueError):
+        pass  # nested too deeply, or an integer of more than 4,300 digits
     return None
 
 

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
+from durable_worker.errors import PayloadError
+
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
@@ -24,14 +26,29 @@ def in_words(duration: timedelta) -> str:
     return f"{whole} s"
 
 
+_EARLIEST = datetime(1, 1, 3, tzinfo=UTC)
+_LATEST = datetime(9999, 12, 29, tzinfo=UTC)
+"""Instants that have a date in every time zone."""
+
+
 def instant(iso: str) -> datetime:
-    """An instant as an operator tells it, in ISO 8601."""
-    parsed = datetime.fromisoformat(iso)
-    return parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
+    """An instant as an operator tells it, in ISO 8601. Raises `PayloadError`."""
+    try:
+        parsed = datetime.fromisoformat(iso)
+    except ValueError as error:
+        raise PayloadError("a time that the operator tells", f"is no date: {error}") from error
+    return _held(parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC))
 
 
 def at_ms(epoch_ms: int) -> datetime:
-    return datetime.fromtimestamp(epoch_ms / 1000, UTC)
+    try:
+        return _held(datetime.fromtimestamp(epoch_ms / 1000, UTC))
+    except (ValueError, OverflowError, OSError):
+        return _LATEST if epoch_ms > 0 else _EARLIEST
+
+
+def _held(moment: datetime) -> datetime:
+    return max(_EARLIEST, min(moment, _LATEST))
 
 
 def local_time(moment: datetime) -> str:

@@ -106,5 +106,5 @@ def _pairs(fields: Mapping[str, Any]) -> str:
 
 def _value(value: object) -> str:
     text = str(value)
-    needs_quotes = not text or any(each.isspace() or each in '"=' for each in text)
+    needs_quotes = not text.isprintable() or not text or any(each in '"= ' for each in text)
     return repr(text) if needs_quotes else text

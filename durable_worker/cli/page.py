@@ -59,7 +59,10 @@ def _draw(blocks: Sequence[Block], out: IO[str]) -> None:
     console = Console(file=out, highlight=False)
     for block in blocks:
         for line in _lines(block):
-            styled = [(each.text, each.style) if isinstance(each, Text) else each for each in line]
+            styled = [
+                (_content(each), each.style) if isinstance(each, Text) else _content(each)
+                for each in line
+            ]
             text = RichText.assemble(*styled)
             text.rstrip()
             console.print(text, soft_wrap=True)
@@ -88,4 +91,15 @@ def _padded(row: Sequence[Cell], widths: Sequence[int]) -> list[Cell]:
 
 
 def _content(cell: Cell) -> str:
-    return cell.text if isinstance(cell, Text) else cell
+    return printable(cell.text if isinstance(cell, Text) else cell)
+
+
+_CONTROLS = dict.fromkeys(
+    (*range(9), *range(11, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}"
+)
+
+
+def printable(text: str) -> str:
+    """Nothing in it moves the cursor, hides what was printed, or talks to the terminal: names and
+    messages may have been written by anybody."""
+    return text if text.isprintable() else text.translate(_CONTROLS)

@@ -3,21 +3,36 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from durable_worker.errors import NoOperatorError, ProtocolError, TransportError
+from durable_worker.errors import (
+    NoOperatorError,
+    PayloadTooLargeError,
+    ProtocolError,
+    TransportError,
+    UnsendableError,
+)
 from durable_worker.operator.announcements import Announcer
 from durable_worker.operator.engine import Job
-from durable_worker.operator.intake import Inlet, Intake, check_protocol, dead_envelope
+from durable_worker.operator.intake import Inlet, Intake, check_protocol
 from durable_worker.operator.live import LiveReports, TurnWatch
 from durable_worker.operator.log import log
 from durable_worker.operator.presence import Presence
 from durable_worker.operator.requests import Requests
-from durable_worker.protocol.codec import CONTROL, HEARTBEAT, RUN_REQUEST, STEP_EVENT
+from durable_worker.protocol.codec import (
+    CONTROL,
+    HEARTBEAT,
+    RUN_REQUEST,
+    STEP_EVENT,
+    MessageType,
+)
 from durable_worker.protocol.control import EventHappened
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.runs import RunRequest
 from durable_worker.transports.base import Delivery, Envelope, Subscription, Transport
+from durable_worker.transports.dead_letters import dead_letter
+from durable_worker.transports.floods import Floods
 
 REQUEST_PREFETCH = 50
 _BURY_RETRY_SECONDS = 1.0
@@ -52,6 +67,10 @@ class Consumers:
         self._to = receivers
         self._intake = intake(Inlet(offer=offer, done=self._done, bury=self._bury))
         self._finished: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._malformed = Floods(
+            partial(log.warning, "message_malformed"),
+            lambda queue, count: log.warning("messages_malformed", queue=queue, count=count),
+        )
         self._errands: asyncio.TaskGroup | None = None
         self._open: set[asyncio.Task[None]] = set()
 
@@ -70,18 +89,37 @@ class Consumers:
             await transport.listen(names.workers, presence.on_message),
             await transport.listen(names.heartbeat, self._on_heartbeat),
             await transport.listen(names.control, self._on_control),
-            await transport.consume([names.results], intake.on_result, prefetch=prefetch),
-            await transport.consume([names.decisions], intake.on_decision, prefetch=prefetch),
-            await transport.consume([names.step_events], self._on_step_event, prefetch=prefetch),
-            await transport.consume([names.start_run], intake.on_start, prefetch=prefetch),
             await transport.consume(
-                [names.run_request], self._on_request, prefetch=REQUEST_PREFETCH
+                [names.results], self._guarded(intake.on_result), prefetch=prefetch
+            ),
+            await transport.consume(
+                [names.decisions], self._guarded(intake.on_decision), prefetch=prefetch
+            ),
+            await transport.consume(
+                [names.step_events], self._guarded(self._on_step_event), prefetch=prefetch
+            ),
+            await transport.consume(
+                [names.start_run], self._guarded(intake.on_start), prefetch=prefetch
+            ),
+            await transport.consume(
+                [names.run_request], self._guarded(self._on_request), prefetch=REQUEST_PREFETCH
             ),
             await transport.consume([names.dead], intake.on_dead, prefetch=REQUEST_PREFETCH),
         ]
 
+    def _guarded(self, take: Callable[[Delivery], None]) -> Callable[[Delivery], None]:
+        def guarded(delivery: Delivery) -> None:
+            try:
+                take(delivery)
+            except Exception as error:  # a defect of ours: the message must not be stuck unacked
+                log.exception("delivery_not_handled", queue=delivery.queue)
+                self._bury(delivery, f"the operator failed over it: {error!r}")
+
+        return guarded
+
     async def finish(self) -> None:
         """Let open requests be answered, and ack what is committed."""
+        self._malformed.close()
         if self._open:
             await asyncio.wait(self._open, timeout=_LAST_REPLIES_SECONDS)
         while not self._finished.empty():
@@ -99,21 +137,20 @@ class Consumers:
         task.add_done_callback(self._open.discard)
 
     def _bury(self, delivery: Delivery, reason: str) -> None:
-        log.warning(
-            "message_malformed",
-            queue=delivery.queue,
-            message_id=delivery.envelope.message_id,
-            reason=reason,
-        )
+        message_id = delivery.envelope.message_id
+        self._malformed.note(delivery.queue, message_id=message_id, reason=reason)
         self._errand(self._send_to_dead(delivery, reason))
 
     async def _send_to_dead(self, delivery: Delivery, reason: str) -> None:
-        envelope = dead_envelope(delivery.envelope, reason)
+        envelope = dead_letter(delivery.envelope, reason)
         while True:
             try:
                 await self._transport.declare([self._names.dead])
                 await self._transport.send(self._names.dead, envelope)
                 break
+            except (PayloadTooLargeError, UnsendableError) as error:
+                self._intake.keep(delivery, f"{reason} ({error})")
+                return
             except TransportError as error:
                 log.warning("dead_letter_not_sent", error=str(error))
                 await asyncio.sleep(_BURY_RETRY_SECONDS)
@@ -121,7 +158,7 @@ class Consumers:
 
     def _on_request(self, delivery: Delivery) -> None:
         try:
-            check_protocol(delivery.envelope)
+            check_protocol(delivery.envelope, MessageType.RUN_REQUEST)
             request = RUN_REQUEST.decode(delivery.envelope.body)
         except ProtocolError as error:
             self._bury(delivery, str(error))
@@ -138,7 +175,7 @@ class Consumers:
 
     def _on_step_event(self, delivery: Delivery) -> None:
         try:
-            check_protocol(delivery.envelope)
+            check_protocol(delivery.envelope, MessageType.STEP_EVENT)
             event = STEP_EVENT.decode(delivery.envelope.body)
         except ProtocolError as error:
             self._bury(delivery, str(error))

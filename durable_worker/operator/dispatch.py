@@ -59,21 +59,24 @@ class Dispatcher:
 
     async def _send_all(self) -> None:
         while True:
-            message, failures = await self._queue.get()
-            if failures and not self._events.is_wanted(message):
-                self._events.on_sent(message)
-                self._finish_one()
-                continue
-            try:
-                await self._send(repeated(message) if failures else message)
-            except (PayloadTooLargeError, UnsendableError) as error:
-                self._events.on_refused(message, error)
-            except TransportError as error:
-                self._try_later(message, failures + 1, error)
-                continue
-            else:
-                self._events.on_sent(message)
+            # In a call of its own: a name here would hold the last message while there is no next.
+            await self._send_next(*await self._queue.get())
+
+    async def _send_next(self, message: Outgoing, failures: int) -> None:
+        if failures and not self._events.is_wanted(message):
+            self._events.on_sent(message)
             self._finish_one()
+            return
+        try:
+            await self._send(repeated(message) if failures else message)
+        except (PayloadTooLargeError, UnsendableError) as error:
+            self._events.on_refused(message, error)
+        except TransportError as error:
+            self._try_later(message, failures + 1, error)
+            return
+        else:
+            self._events.on_sent(message)
+        self._finish_one()
 
     async def _send(self, message: Outgoing) -> None:
         if message.queue not in self._declared:

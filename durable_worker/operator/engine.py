@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from durable_worker.clock import Clock
-from durable_worker.errors import LeaseLostError, NoOperatorError, StoreError
+from durable_worker.errors import (
+    LeaseLostError,
+    NoOperatorError,
+    RequestRefusedError,
+    StoreError,
+)
 from durable_worker.operator.log import log
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.work import Consequences, UnitOfWork, WorkContext
@@ -25,7 +30,8 @@ _TIDY_SECONDS = 0.05
 class Job:
     """Something to apply or to keep, and what settles it once that is committed.
 
-    `inbox_id` is the inbox row that it came from, `letter` a dead letter to keep.
+    `inbox_id` is the inbox row that it came from, `letter` a dead letter to keep. `refuse` takes it
+    back, with the reason, if applying it fails for a defect of ours.
     """
 
     input: AnyInput | None = None
@@ -33,6 +39,7 @@ class Job:
     letter: DeadLetter | None = None
     inbox_id: int | None = None
     settle: Callable[[], None] | None = None
+    refuse: Callable[[str], None] | None = None
 
 
 class Aftermath(Protocol):
@@ -71,7 +78,8 @@ class Engine:
         self._wake.set()
 
     async def applied(self, value: AnyInput) -> None:
-        """Return when it is committed. Raises `NoOperatorError` if the engine ends before."""
+        """Return when it is committed. Raises `NoOperatorError` if the engine ends before, and
+        `RequestRefusedError` if it cannot be applied."""
         if self._has_ended:
             raise _stopped()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -82,7 +90,11 @@ class Engine:
             if not done.done():
                 done.set_result(None)
 
-        self.offer(Job(input=value, settle=settle))
+        def refuse(reason: str) -> None:
+            if not done.done():
+                done.set_exception(RequestRefusedError(reason, code="defect"))
+
+        self.offer(Job(input=value, settle=settle, refuse=refuse))
         await done
 
     def note_sent(self, key: str) -> None:
@@ -134,6 +146,31 @@ class Engine:
 
     async def _process(self, jobs: Sequence[Job]) -> None:
         sent, self._sent, self._is_untidy = self._sent, [], False
+        try:
+            await self._carry_out(jobs, sent)
+        except StoreError:
+            raise
+        except Exception as error:  # a defect of ours: it must cost nothing but its own input
+            await self._one_by_one(jobs, sent, error)
+
+    async def _one_by_one(self, jobs: Sequence[Job], sent: Sequence[str], error: Exception) -> None:
+        """Set aside what cannot be applied, apply the rest."""
+        for job in jobs:
+            try:
+                await self._carry_out([job], sent)
+                sent = ()
+            except StoreError:
+                raise
+            except Exception as defect:
+                if job.refuse is None:
+                    raise
+                log.exception("input_not_applied", input=type(job.input).__name__)
+                job.refuse(f"the operator failed over it: {type(defect).__name__}: {defect}")
+        if not jobs:
+            raise error
+        self._sent = [*sent, *self._sent]
+
+    async def _carry_out(self, jobs: Sequence[Job], sent: Sequence[str]) -> None:
         done = await self._persistently(jobs, sent)
         self._aftermath(done)
         for job in jobs:

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -19,6 +18,7 @@ from durable_worker.protocol.codec import (
     addressee_of,
 )
 from durable_worker.protocol.names import step_id
+from durable_worker.protocol.nesting import MAX_DEPTH, is_too_deep
 from durable_worker.protocol.results import StepResult
 from durable_worker.stores.base import stored_namespace
 from durable_worker.stores.inputs import (
@@ -40,6 +40,7 @@ from durable_worker.transports.base import (
 from durable_worker.transports.base import (
     DELIVERY_LIMIT_REASON as DELIVERY_LIMIT,
 )
+from durable_worker.transports.dead_letters import clipped, dead_letter
 
 _HARMLESS = frozenset({MessageType.STEP_EVENT, MessageType.START_RUN, MessageType.RUN_REQUEST})
 """Messages without which every step and turn still comes to its end."""
@@ -80,28 +81,43 @@ class Intake:
         }
 
     def on_result(self, delivery: Delivery) -> None:
-        self._take(delivery, _result)
+        self._take(delivery, MessageType.STEP_RESULT)
 
     def on_decision(self, delivery: Delivery) -> None:
-        self._take(delivery, _decision)
+        self._take(delivery, MessageType.WORKFLOW_DECISION)
 
     def on_start(self, delivery: Delivery) -> None:
-        self._take(delivery, self._start)
+        self._take(delivery, MessageType.START_RUN)
 
     def on_dead(self, delivery: Delivery) -> None:
         """Apply it if only the broker gave up on it; else keep it, and fail what it names."""
         value = self._still_good(delivery.envelope)
         if value is not None:
-            self._inlet.offer(Job(input=value, settle=lambda: self._inlet.done(delivery)))
-            return
-        letter = letter_of(delivery.envelope, received_at=self._now())
-        self._inlet.offer(
-            Job(
-                input=_verdict(letter),
-                letter=letter,
-                settle=lambda: self._inlet.done(delivery),
+            self._inlet.offer(
+                Job(
+                    input=value,
+                    settle=lambda: self._inlet.done(delivery),
+                    refuse=lambda reason: self.keep(delivery, reason),
+                )
             )
-        )
+            return
+        self._keep(delivery, letter_of(delivery.envelope, received_at=self._now()))
+
+    def keep(self, delivery: Delivery, reason: str) -> None:
+        """A dead letter without a way over the dead queue."""
+        envelope = dead_letter(delivery.envelope, reason)
+        self._keep(delivery, letter_of(envelope, received_at=self._now()))
+
+    def _keep(self, delivery: Delivery, letter: DeadLetter) -> None:
+        def settle() -> None:
+            self._inlet.done(delivery)
+
+        def without_verdict(_: str) -> None:
+            self._inlet.offer(Job(letter=letter, settle=settle))
+
+        verdict = _verdict(letter)
+        refuse = None if verdict is None else without_verdict
+        self._inlet.offer(Job(input=verdict, letter=letter, settle=settle, refuse=refuse))
 
     def _still_good(self, envelope: Envelope) -> AnyInput | None:
         """What a message says that operators died beside, of something else."""
@@ -109,19 +125,25 @@ class Intake:
         if read is None or envelope.headers.get(DEATH_HEADER) != DELIVERY_LIMIT:
             return None
         try:
-            check_protocol(envelope)
+            check_protocol(envelope, envelope.type)
             return read(envelope)
         except ProtocolError:
             return None
 
-    def _take(self, delivery: Delivery, read: Callable[[Envelope], AnyInput]) -> None:
+    def _take(self, delivery: Delivery, kind: MessageType) -> None:
         try:
-            check_protocol(delivery.envelope)
-            value = read(delivery.envelope)
+            check_protocol(delivery.envelope, kind)
+            value = self._readers[kind](delivery.envelope)
         except ProtocolError as error:
             self._inlet.bury(delivery, str(error))
             return
-        self._inlet.offer(Job(input=value, settle=lambda: self._inlet.done(delivery)))
+        self._inlet.offer(
+            Job(
+                input=value,
+                settle=lambda: self._inlet.done(delivery),
+                refuse=lambda reason: self._inlet.bury(delivery, reason),
+            )
+        )
 
     def _start(self, envelope: Envelope) -> StartRun:
         message = START_RUN.decode(envelope.body)
@@ -143,8 +165,15 @@ class Intake:
         )
 
 
-def check_protocol(envelope: Envelope) -> None:
-    """Raises `ProtocolError` for a major version that this operator does not speak."""
+def check_protocol(envelope: Envelope, expected: str | None) -> None:
+    """Raises `ProtocolError` for a major version that this operator does not speak, for a type that
+    belongs elsewhere, and for what could not be read any more within another message."""
+    if is_too_deep(envelope.body):
+        raise ProtocolError(
+            envelope.type or "untyped", f"it is nested more than {MAX_DEPTH} levels deep"
+        )
+    if envelope.type is not None and envelope.type != expected:
+        raise ProtocolError(envelope.type, f"its type does not belong here, {expected} does")
     if envelope.protocol not in (None, PROTOCOL_VERSION):
         raise ProtocolError(
             envelope.type or "untyped",
@@ -189,7 +218,7 @@ def letter_of(envelope: Envelope, *, received_at: int) -> DeadLetter:
         received_at=received_at,
         type=envelope.type,
         message_id=envelope.message_id,
-        reason=envelope.headers.get(ERROR_HEADER) or _unexplained(envelope),
+        reason=clipped(envelope.headers.get(ERROR_HEADER) or _unexplained(envelope)),
         body=envelope.body,
         headers=dict(envelope.headers),
     )
@@ -229,15 +258,3 @@ def _verdict(letter: DeadLetter) -> AnyInput | None:
 def _times_resent(letter: DeadLetter) -> int:
     times = letter.headers.get(RESENT_HEADER, "0")
     return int(times) if times.isdecimal() and len(times) < 5 else 0
-
-
-def dead_envelope(envelope: Envelope, reason: str) -> Envelope:
-    """The message as it came, with the reason on it."""
-    headers: dict[str, Any] = {**envelope.headers, ERROR_HEADER: reason}
-    return Envelope(
-        type=envelope.type,
-        body=envelope.body,
-        message_id=envelope.message_id,
-        protocol=envelope.protocol,
-        headers=headers,
-    )

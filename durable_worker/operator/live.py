@@ -1,9 +1,10 @@
 """What happens right now: steps that report while they run, turns that beat."""
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from msgspec import Raw
 from msgspec.structs import replace
 
 from durable_worker.operator.engine import Job
@@ -19,12 +20,25 @@ from durable_worker.stores.views import iso_time
 
 MAX_STEPS = 2_000
 MAX_EVENTS = 200
+MAX_BYTES = 32 * 1024 * 1024
+"""Of text and data in all events that are kept."""
 
 
 @dataclass(slots=True)
 class _Report:
     started_at: int | None = None
-    events: deque[StepEvent] = field(default_factory=lambda: deque[StepEvent](maxlen=MAX_EVENTS))
+    events: deque[StepEvent] = field(default_factory=deque[StepEvent])
+    bytes: int = 0
+
+    def add(self, event: StepEvent) -> None:
+        self.events.append(event)
+        self.bytes += _size(event)
+        if len(self.events) > MAX_EVENTS:
+            self.bytes -= _size(self.events.popleft())
+
+
+def _size(event: StepEvent) -> int:
+    return len(event.message) + (len(event.data) if isinstance(event.data, Raw) else 0)
 
 
 class LiveReports:
@@ -32,34 +46,43 @@ class LiveReports:
 
     def __init__(self) -> None:
         self._reports: OrderedDict[tuple[str, int], _Report] = OrderedDict()
+        self._bytes = 0
 
     def on_step_event(self, event: WorkflowStepEvent) -> None:
         if event.phase is not StepPhase.RUNNING:
-            self._reports.pop((event.run_id, event.seq), None)
+            self.forget(event.run_id, event.seq)
             return
         report = self._report(event.run_id, event.seq)
         report.started_at = event.started_at
-        report.events.extend(event.events or ())
+        self._add(report, event.events or ())
 
     def on_progress(self, event: EngineEvent) -> None:
         if event.type is not EngineEventType.STEP_PROGRESS or event.seq is None:
             return
         if event.event is not None:
             report = self._report(event.run_id, event.seq)
-            report.events.append(event.event)
             if report.started_at is None:
                 report.started_at = event.event.at
+            self._add(report, [event.event])
 
     def _report(self, run_id: str, seq: int) -> _Report:
         key = (run_id, seq)
         report = self._reports.setdefault(key, _Report())
         self._reports.move_to_end(key)
-        while len(self._reports) > MAX_STEPS:
-            self._reports.popitem(last=False)
         return report
 
+    def _add(self, report: _Report, events: Iterable[StepEvent]) -> None:
+        before = report.bytes
+        for each in events:
+            report.add(each)
+        self._bytes += report.bytes - before
+        while len(self._reports) > MAX_STEPS or self._bytes > MAX_BYTES:
+            self._bytes -= self._reports.popitem(last=False)[1].bytes
+
     def forget(self, run_id: str, seq: int) -> None:
-        self._reports.pop((run_id, seq), None)
+        report = self._reports.pop((run_id, seq), None)
+        if report is not None:
+            self._bytes -= report.bytes
 
     def enrich(self, detail: RunDetail) -> RunDetail:
         """The detail with what its pending steps have reported so far."""

@@ -16,6 +16,7 @@ from durable_worker.errors import (
     RunNotFoundError,
 )
 from durable_worker.operator.live import LiveReports
+from durable_worker.operator.log import log
 from durable_worker.operator.registry import Registry
 from durable_worker.protocol.runs import (
     AnyRequest,
@@ -71,6 +72,10 @@ class Requests:
             result = RequestResult(
                 ok=False, error=RequestError(message=str(error), code=error.code)
             )
+        except Exception as error:  # a defect of ours: whoever asks must not wait for nothing
+            log.exception("request_not_answered", kind=type(request.body).__name__)
+            told = f"the operator failed over the request: {type(error).__name__}: {error}"
+            result = RequestResult(ok=False, error=RequestError(message=told, code="defect"))
         return RunReply(request_id=request.request_id, result=result)
 
     async def _data_for(self, body: AnyRequest, namespace: str, request_id: str) -> Any:

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from durable_worker.errors import ProtocolError
+from durable_worker.protocol.base import MAX_INTEGER
 from durable_worker.protocol.commands import WorkflowDecision
 from durable_worker.protocol.control import AnyControl, Heartbeat
 from durable_worker.protocol.descriptor import Who, WorkerAnnouncement, WorkerBeat
@@ -47,8 +48,12 @@ class MessageCodec(Generic[M]):
     def decode(self, body: bytes) -> M:
         """Raises `ProtocolError` that names the offending field."""
         try:
+            if not body.isascii():
+                body.decode()  # payloads and unknown keys are passed over unread
             return self._decoder.decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except RecursionError as error:
+            raise ProtocolError(self.message_type, "it is nested too deeply") from error
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ProtocolError(self.message_type, str(error)) from error
 
 
@@ -93,8 +98,10 @@ def decode_task(body: bytes, *, message_type: str | None = None) -> StepTask | W
             return WORKFLOW_TASK.decode(body)
         case MessageType.STEP_TASK:
             return STEP_TASK.decode(body)
-        case _:
+        case None:
             return WORKFLOW_TASK.decode(body) if _looks_like_turn(body) else STEP_TASK.decode(body)
+        case _:
+            raise ProtocolError(message_type, "its type does not belong on a task queue")
 
 
 def _looks_like_turn(body: bytes) -> bool:
@@ -118,22 +125,51 @@ class Addressee(Struct, frozen=True, kw_only=True):
     task_id: str | None = None
 
 
+class _Named(Struct, rename="camel"):
+    """Where a message says whom it concerns, each for itself, since any may be out of shape."""
+
+    run_id: Raw = Raw()
+    seq: Raw = Raw()
+    step_id: Raw = Raw()
+    task_id: Raw = Raw()
+
+
+_named_decoder = msgspec.json.Decoder(_Named)
+
+
 def addressee_of(body: bytes) -> Addressee | None:
     """What a malformed task, result or decision still names; None if it names no step or turn."""
     try:
-        fields = msgspec.json.decode(body, type=dict[str, Any])
+        named = _named_decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        from durable_worker.protocol.salvage import top_level
+
+        named = _Named(**top_level(body, _Named.__struct_encode_fields__, _Named.__struct_fields__))
+    run_id, seq = _text(named.run_id), _integer(named.seq)
+    step_id, task_id = _text(named.step_id), _text(named.task_id)
+    if not run_id:
         return None
-    run_id, seq = fields.get("runId"), fields.get("seq")
-    step_id, task_id = fields.get("stepId"), fields.get("taskId")
-    if not isinstance(run_id, str) or not run_id:
-        return None
-    if isinstance(task_id, str) and task_id:
+    if task_id:
         return Addressee(run_id=run_id, task_id=task_id)
-    if isinstance(seq, int) and not isinstance(seq, bool):
-        named = step_id if isinstance(step_id, str) and step_id else f"{run_id}:{seq}"
-        return Addressee(run_id=run_id, seq=seq, step_id=named)
+    if seq is not None:
+        return Addressee(run_id=run_id, seq=seq, step_id=step_id or f"{run_id}:{seq}")
     return None
+
+
+def _text(raw: Raw) -> str | None:
+    return _value(raw, str)
+
+
+def _integer(raw: Raw) -> int | None:
+    number = _value(raw, int)
+    return None if number is None or abs(number) > MAX_INTEGER else number
+
+
+def _value(raw: Raw, kind: type[M]) -> M | None:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 class Announcer(Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from durable_worker.errors import PayloadError
 from durable_worker.protocol.base import Payload
+from durable_worker.protocol.nesting import MAX_DEPTH, is_too_deep
 
 T = TypeVar("T")
 
@@ -59,10 +60,14 @@ def encode_payload(value: object, *, what: str) -> Payload:
         if b"null" in encoded:
             _refuse_non_finite(msgspec.to_builtins(value, enc_hook=_encode_hook), "$")
         encoded.decode()
+        if is_too_deep(encoded):
+            raise RecursionError
     except PayloadError:
         raise
     except RecursionError as error:
-        raise PayloadError(what, "the value contains itself or is nested too deeply") from error
+        raise PayloadError(
+            what, f"the value contains itself or is nested more than {MAX_DEPTH} levels deep"
+        ) from error
     except Exception as error:  # user types: properties, enc hooks and __str__ may raise anything
         raise PayloadError(what, _reason(error)) from error
     return Raw(encoded)

@@ -162,5 +162,11 @@ def encode_input(value: AnyInput) -> bytes:
 
 
 def decode_input(body: bytes) -> AnyInput:
-    """Raises `msgspec.DecodeError` on what a newer version has written."""
-    return _decoder.decode(body)
+    """Raises `msgspec.DecodeError` on what a newer version has written, and on what is damaged or
+    nested too deeply."""
+    try:
+        if not body.isascii():
+            body.decode()
+        return _decoder.decode(body)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error

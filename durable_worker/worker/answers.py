@@ -17,7 +17,8 @@ from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.results import ResultStatus, StepResult, WorkflowStepEvent
 from durable_worker.replay.failures import failure_of
-from durable_worker.transports.base import ERROR_HEADER, Envelope, Transport
+from durable_worker.transports.base import Envelope, Transport
+from durable_worker.transports.limits import SHORT_STRING_BYTES
 
 log = structlog.get_logger("durable_worker.worker")
 
@@ -47,7 +48,7 @@ class Answers:
         self._is_open.set()
 
     async def result(self, result: StepResult, *, attempt: int) -> None:
-        message_id = f"{result.step_id}:{attempt}"
+        message_id = _carried(f"{result.step_id}:{attempt}")
         try:
             envelope = Envelope(MessageType.STEP_RESULT, encode(result), message_id)
             await self._send(self._names.results, envelope)
@@ -64,7 +65,7 @@ class Answers:
             await self._send(self._names.results, envelope)
 
     async def decision(self, decision: WorkflowDecision) -> None:
-        message_id = decision.task_id
+        message_id = _carried(decision.task_id)
         try:
             envelope = Envelope(MessageType.WORKFLOW_DECISION, encode(decision), message_id)
             await self._send(self._names.decisions, envelope)
@@ -88,11 +89,9 @@ class Answers:
             log.debug("step_event_lost", run_id=event.run_id, seq=event.seq, reason=str(error))
 
     async def dead(self, envelope: Envelope, reason: str) -> None:
-        headers = {**envelope.headers, ERROR_HEADER: reason}
-        body = Envelope(
-            envelope.type, envelope.body, envelope.message_id, envelope.protocol, headers
-        )
-        await self._send(self._names.dead, body)
+        from durable_worker.transports.dead_letters import dead_letter
+
+        await self._send(self._names.dead, dead_letter(envelope, reason))
 
     async def _send(self, queue: str, envelope: Envelope) -> None:
         await self._is_open.wait()
@@ -118,3 +117,8 @@ class Answers:
     def _pause(self, state: RetryCallState) -> float:
         bound = 0.1 * 2.0 ** min(state.attempt_number - 1, 10)
         return min(_LONGEST_PAUSE_SECONDS, bound) * self._chance.fraction()
+
+
+def _carried(message_id: str) -> str | None:
+    """None for an id that no broker carries; the operator then asks for no attempt."""
+    return message_id if len(message_id.encode()) <= SHORT_STRING_BYTES else None

@@ -11,6 +11,7 @@ from msgspec import Struct, structs
 
 from durable_worker.clock import Clock
 from durable_worker.edge.errors import SealError
+from durable_worker.errors import PayloadTooLargeError, UnsendableError
 from durable_worker.protocol.codec import MessageType, encode
 from durable_worker.protocol.control import EngineEvent, EngineEventType, EventHappened, Heartbeat
 from durable_worker.protocol.names import Names
@@ -100,7 +101,13 @@ class LiveReports:
                 waiting = self._waiting.popleft()
                 envelope = await self._envelope(waiting.report)
                 if envelope is not None:
-                    await self._transport.broadcast(waiting.exchange, envelope)
+                    await self._send(waiting.exchange, envelope)
+
+    async def _send(self, exchange: str, envelope: Envelope) -> None:
+        try:
+            await self._transport.broadcast(exchange, envelope)
+        except (PayloadTooLargeError, UnsendableError) as error:
+            log.debug("live_event_lost", exchange=exchange, reason=str(error))
 
     async def _envelope(self, report: EngineEvent | Heartbeat) -> Envelope | None:
         if isinstance(report, Heartbeat):

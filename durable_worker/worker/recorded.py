@@ -57,7 +57,7 @@ class RecordedSteps:
             if reply is None:
                 return None
             if reply.result.ok:
-                return _read(reply, task.run_id)
+                return read_detail(reply, task.run_id)
         return None
 
     def _tenants(self, task: StepTask) -> list[str]:
@@ -130,11 +130,11 @@ _decoder = msgspec.json.Decoder(_Detail)
 _TERMINAL = frozenset(status.value for status in RunStatus if status.is_terminal)
 
 
-def _read(reply: RunReply, run_id: str) -> _Detail | None:
+def read_detail(reply: RunReply, run_id: str) -> _Detail | None:
     try:
         data = reply.result.data
         return None if isinstance(data, msgspec.UnsetType) else _decoder.decode(data)
-    except msgspec.ValidationError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         log.warning("operator_answer_ignored", run_id=run_id, reason=str(error))
         return None
 

@@ -1,8 +1,11 @@
 """Serve a worker on a transport until told to stop, then drain."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 import structlog
@@ -39,6 +42,9 @@ from durable_worker.worker.renewal import Renewals
 from durable_worker.worker.step_context import enter_turn
 from durable_worker.worker.steps import StepRunner
 from durable_worker.worker.turns import TurnRunner
+
+if TYPE_CHECKING:
+    from durable_worker.transports.floods import Floods
 
 log = structlog.get_logger("durable_worker.worker")
 
@@ -115,7 +121,7 @@ class WorkerService:
         self._hurry = anyio.Event()
         self._idle = anyio.Event()
         self._open = 0
-        self._is_ending = False
+        self._refusals: Floods | None = None
 
     @property
     def tokens(self) -> list[str]:
@@ -177,6 +183,8 @@ class WorkerService:
             raise
         finally:
             self._turns.close()
+            if self._refusals is not None:
+                self._refusals.close()
 
     async def _work(self) -> None:
         async with anyio.create_task_group() as background:
@@ -226,6 +234,8 @@ class WorkerService:
 
     async def _subscribe(self, work: TaskGroup) -> list[Subscription]:
         def accept(delivery: Delivery) -> None:
+            if work.cancel_scope.cancel_called:
+                return  # the broker takes it back with the connection
             self._open += 1
             work.start_soon(self._handle, self._renewals.watch(delivery))
 
@@ -254,7 +264,6 @@ class WorkerService:
                     await self._hurry.wait()
                 self._steps.give_back_all()
                 await anyio.sleep(LAST_WORDS.total_seconds())
-                self._is_ending = True
                 work.cancel_scope.cancel()
                 waiting.cancel_scope.cancel()
 
@@ -274,8 +283,8 @@ class WorkerService:
             log.exception("delivery_not_handled", queue=delivery.queue)
             await delivery.release()
         except asyncio.CancelledError:
-            if self._is_ending:
-                raise
+            if anyio.current_effective_deadline() == -math.inf:
+                raise  # the worker ends; a cancellation of another kind is a defect, too
             log.exception("delivery_not_handled", queue=delivery.queue)
             await delivery.release()
         finally:
@@ -347,12 +356,22 @@ class WorkerService:
             return failed, failed
 
     async def _refuse(self, delivery: Delivery, error: ProtocolError) -> None:
-        log.error("message_refused", queue=delivery.queue, reason=str(error))
+        self._refused().note(delivery.queue, reason=str(error))
         addressee = codec.addressee_of(delivery.envelope.body)
         if addressee is not None:
             await self._fail(addressee, error)
         await self._answers.dead(delivery.envelope, str(error))
         await delivery.ack()
+
+    def _refused(self) -> "Floods":
+        if self._refusals is None:
+            from durable_worker.transports.floods import Floods
+
+            self._refusals = Floods(
+                partial(log.error, "message_refused"),
+                lambda queue, count: log.error("messages_refused", queue=queue, count=count),
+            )
+        return self._refusals
 
     async def _fail(self, addressee: Addressee, error: ProtocolError) -> None:
         failure = failure_of(error, retryable=False)

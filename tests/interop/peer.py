@@ -75,10 +75,19 @@ class Peer:
         for kind, body in (("worker-descriptor", announcement), ("worker-beat", beat)):
             await exchange.publish(_message(kind, body), routing_key="")
 
-    async def send(self, queue: str, kind: str, body: object, *, message_id: str = "x") -> None:
+    async def send(
+        self,
+        queue: str,
+        kind: str,
+        body: object,
+        *,
+        message_id: str = "x",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         """`body`: bytes as they are, everything else as JSON."""
         await self._declare(queue)
         message = _message(kind, body, message_id=message_id)
+        message.headers.update(headers or {})
         await self._channel.default_exchange.publish(message, routing_key=queue)
 
     async def take(self, queue: str, *, seconds: float = 20) -> AbstractIncomingMessage:

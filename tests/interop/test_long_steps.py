@@ -1,17 +1,21 @@
 """Work that takes longer than the broker lets a message be unanswered, under a NestJS operator."""
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from anyio.to_thread import run_sync
 
+from durable_worker.protocol.names import Names
 from tests.broker import BrokerNode, new_prefix
 from tests.interop.control import until
 from tests.interop.journal import read_journal
+from tests.interop.peer import Peer
 from tests.interop.processes import House, Process
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 
 BROKER_LIMIT = 10
 """Seconds."""
@@ -76,3 +80,25 @@ def test_long_steps_and_turns_run_once_and_those_of_a_killed_worker_go_to_anothe
     assert control.outcome(turn, seconds=60).output == 1
     assert len(starts(steady, step)) == len(starts(steady, turn)) == 1
     assert steady.operator.is_alive
+
+
+async def test_a_step_that_a_worker_gave_up_for_its_many_deliveries_gets_a_second_chance(
+    house: House,
+) -> None:
+    """The worker counts over copies, and says so to the operator as the broker would."""
+    control = await run_sync(house.start_operator)
+    names = Names(prefix=house.prefix)
+    queue = names.tasks("py.add")
+    async with Peer(house.url, names) as peer:
+        run_id = await run_sync(control.one_step, "py.add", {"a": 2, "b": 3})
+        task = await peer.take(queue)
+        counted = {"durable-deliveries": "11", "durable-held": "durable-held-x:1"}
+        await peer.send(
+            queue, "step-task", task.body, message_id=task.message_id or "", headers=counted
+        )
+
+        await run_sync(house.start_worker)
+
+        assert await run_sync(control.output, run_id) == 5
+    said = json.loads(house.operator.logged("message_sent_again"))
+    assert (said["queue"], said["times"]) == (queue, 1)

@@ -15,7 +15,7 @@ from itertools import count
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 
-from durable_worker.errors import ConnectionLostError
+from durable_worker.errors import ConnectionLostError, UnsendableError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.rabbitmq.consumer import Consumer
 from durable_worker.transports.rabbitmq.copies import copied, mark_of, number_in
@@ -35,6 +35,9 @@ AT_ONCE = 32
 
 LARGE_BYTES = 512 * 1024
 """Copies of larger messages are made one at a time, since each is in memory several times."""
+
+MOST_PROPERTIES = 128_000
+"""Bytes that fit into one frame, as all properties of a message must."""
 
 REMEMBERED = 10_000
 """Messages that are done with, of which a copy may still come."""
@@ -185,12 +188,12 @@ class Held:
         return self._consumer
 
     async def _copy(self, delivery: RabbitDelivery, number: int) -> None:
+        mark = mark_of(self._queue.name, number)
+        properties = copied(delivery.properties, deliveries=delivery.delivery_count, mark=mark)
+        if (size := len(properties.marshal())) > MOST_PROPERTIES:
+            # The broker would close the connection, and everything on it would come twice.
+            raise UnsendableError("headers", mark, size=size, limit=MOST_PROPERTIES)
         arrival = self._queue.arrival(number)
-        properties = copied(
-            delivery.properties,
-            deliveries=delivery.delivery_count,
-            mark=mark_of(self._queue.name, number),
-        )
         try:
             await self._publisher.post(
                 delivery.queue, delivery.envelope.body, properties, exchange=self._queue.name

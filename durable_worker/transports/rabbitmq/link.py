@@ -32,6 +32,7 @@ from yarl import URL
 
 from durable_worker.errors import BrokerRefusedError, ConnectionLostError
 from durable_worker.transports.rabbitmq.address import BrokerAddress
+from durable_worker.transports.rabbitmq.frames import Frames
 from durable_worker.transports.rabbitmq.pulse import Pulse
 from durable_worker.transports.rabbitmq.sockets import Sockets
 
@@ -67,8 +68,9 @@ class _Frames(FrameReceiver):
 
 
 class _Connection(Connection):
-    """Keeps the broker's reason for a refused virtual host, which the library loses; and takes no
-    broker for silent from which something has come that nobody had the time to read."""
+    """Keeps the broker's reason for a refused virtual host, which the library loses; takes no
+    broker for silent from which something has come that nobody had the time to read; and survives
+    messages whose properties cannot be decoded, over which the library closes the connection."""
 
     def __init__(self, url: URL, *, sockets: Sockets) -> None:
         super().__init__(url, transport_factory=sockets)
@@ -77,6 +79,10 @@ class _Connection(Connection):
     @property
     def is_connection_was_stuck(self) -> bool:
         return super().is_connection_was_stuck and not self._sockets.has_unread()
+
+    async def _Connection__reader(self, frame_receiver: FrameReceiver) -> None:
+        # By its mangled name: the library has no other place where its own reading can be replaced.
+        await super()._Connection__reader(Frames(frame_receiver))  # type: ignore[misc]  # pyright: ignore
 
     @staticmethod
     async def _rpc(

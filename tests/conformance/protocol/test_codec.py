@@ -26,16 +26,23 @@ TURN = {
 }
 
 
-@pytest.mark.parametrize("message_type", [None, "something-else", MessageType.STEP_TASK])
+@pytest.mark.parametrize("message_type", [None, MessageType.STEP_TASK])
 def test_a_step_task_is_known_by_its_type_or_its_shape(message_type: str | None) -> None:
     assert isinstance(decode_task(to_bytes(STEP), message_type=message_type), StepTask)
 
 
-@pytest.mark.parametrize("message_type", [None, "something-else", MessageType.WORKFLOW_TASK])
+@pytest.mark.parametrize("message_type", [None, MessageType.WORKFLOW_TASK])
 def test_a_turn_is_known_by_its_type_or_its_shape(message_type: str | None) -> None:
     assert isinstance(decode_task(to_bytes(TURN), message_type=message_type), WorkflowTask)
     spaced = json.dumps(TURN, indent=4).encode()
     assert isinstance(decode_task(spaced, message_type=message_type), WorkflowTask)
+
+
+def test_a_type_that_does_not_belong_on_a_task_queue_is_refused_whatever_the_body_looks_like() -> (
+    None
+):
+    with pytest.raises(ProtocolError, match="does not belong"):
+        decode_task(to_bytes(STEP), message_type="something-else")
 
 
 def test_a_body_that_fits_both_shapes_is_a_turn_unless_its_type_says_otherwise() -> None:

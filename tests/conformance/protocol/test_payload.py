@@ -216,7 +216,7 @@ class Hostile(BaseModel):
         ({"a": [object()]}, "type 'object' cannot be written as JSON"),
         (lambda: 1, "type 'function' cannot be written as JSON"),
         (1 + 2j, "type 'complex' cannot be written as JSON"),
-        (_list_within_itself(), "contains itself or is nested too deeply"),
+        (_list_within_itself(), "contains itself or is nested more than 500 levels deep"),
         ("\ud800", "surrogates not allowed"),
         (Hostile(), "mine"),
     ],

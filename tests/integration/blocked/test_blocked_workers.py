@@ -186,6 +186,7 @@ async def test_a_blocked_worker_keeps_its_connections_and_what_it_holds_and_a_st
         assert (blocked["step"], blocked["run_id"]) == ("charge", "charge")
         assert "app.py" in blocked["at"]
         assert "time.sleep(seconds)" in blocked["at"]
+        await until(lambda: scene.logged("event_loop_free"))
         assert scene.logged("event_loop_free")[0]["seconds"] > BLOCKED - 2
         await scene.stop()
         assert [line["generation"] for line in scene.logged("connected")] == [1]

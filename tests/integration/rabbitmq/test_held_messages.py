@@ -9,10 +9,10 @@ import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel
 
-from durable_worker.errors import BrokerRefusedError, ConnectionLostError
+from durable_worker.errors import BrokerRefusedError, ConnectionLostError, UnsendableError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import DEATH_HEADER, DELIVERY_LIMIT, Delivery, Envelope
-from durable_worker.transports.rabbitmq import Connected, RabbitTransport
+from durable_worker.transports.rabbitmq import Connected, Disconnected, RabbitTransport
 from durable_worker.worker.steps import may_repeat
 from tests.broker import BrokerNode
 from tests.conformance.transports.inbox import Inbox
@@ -283,3 +283,21 @@ async def test_while_the_broker_takes_nothing_renewals_wait_and_answers_do_not(
         await first.ack()
         await transport.send(names.tasks("alarm"), Envelope("step-task", b"end", "end"))
         assert (await mine.next()).envelope.body == b"end"
+
+
+async def test_a_message_whose_headers_leave_no_room_is_not_renewed_and_costs_no_connection(
+    broker_url: str, names: Names, states: States
+) -> None:
+    queue = names.tasks("headers")
+    inbox = Inbox[Delivery]()
+    wide = Envelope("step-task", b"{}", "m", headers={"much": "x" * 130_500})
+    async with RabbitTransport(broker_url, names=names, on_state=states) as transport:
+        await transport.consume([queue], inbox, prefetch=1)
+        await transport.send(queue, wide)
+        delivery = await inbox.next()
+        with pytest.raises(UnsendableError, match="128000"):
+            await delivery.renew()
+        await delivery.ack()
+        await transport.send(queue, numbered(1))
+        await (await inbox.next()).renew()
+    assert not any(isinstance(state, Disconnected) for state in states.seen)

@@ -122,13 +122,13 @@ class Desk:
 
 
 async def eventually(condition: Callable[[], object]) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         while not condition():  # noqa: ASYNC110 - what is awaited has no event of its own
             await anyio.sleep(0.005)
 
 
 async def _next(stream: MemoryObjectReceiveStream[Delivery]) -> Delivery:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         delivery = await stream.receive()
         await delivery.ack()
         return delivery
