@@ -2,7 +2,7 @@
 # NestJS operator also Node.js >= 20 and npm.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test interop check bench fuzz clean
+.PHONY: help setup demo test interop check audit bench fuzz clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -11,7 +11,8 @@ help:
 	@echo 'make demo    run the checkout example on the embedded operator'
 	@echo 'make test    run all tests (ARGS="-k name" narrows them)'
 	@echo 'make interop only those against a real NestJS operator (Node.js >= 20)'
-	@echo 'make check   lint, types, import floors, protocol'
+	@echo 'make check   lint, types, import floors, protocol, audit'
+	@echo 'make audit   known vulnerabilities of what is installed (AUDIT_REQUIRED=1: fail if unknown)'
 	@echo 'make fuzz    look for input that breaks something (FUZZ_SECONDS=60 for each target)'
 	@echo 'make bench   measure start-up and replay on this machine'
 	@echo 'make setup   only install into .venv'
@@ -41,6 +42,10 @@ check: $(STAMP)
 	$(BIN)/pyright --pythonpath $(BIN)/python --project tests/typing
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/conformance/protocol
+	$(BIN)/python .ci/audit.py
+
+audit: $(STAMP)
+	@$(BIN)/python .ci/audit.py
 
 bench: $(STAMP)
 	@$(BIN)/python -m tests.bench

@@ -45,6 +45,10 @@ fi
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 # --group arrived with pip 25.1.
 .venv/bin/python -m pip install --quiet 'pip>=25.1'
+# Python before 3.12 puts an old setuptools, with known vulnerabilities, into each environment.
+if .venv/bin/python -c 'import setuptools' 2>/dev/null; then
+    .venv/bin/python -m pip install --quiet --upgrade setuptools
+fi
 .venv/bin/python -m pip install --quiet --editable . --group dev
 # An editable install has no bytecode yet; without it every start would compile the package again.
 .venv/bin/python -m compileall -q durable_worker

@@ -14,11 +14,14 @@ from durable_worker.client import Client
 from durable_worker.errors import DurableError
 from durable_worker.operator.service import OperatorService
 from durable_worker.protocol.base import Payload
+from durable_worker.protocol.letters import DeadLetterRecord
 from durable_worker.protocol.names import DEFAULT_NAMESPACE, Names
 from durable_worker.protocol.runs import RunDetail, RunQuery, RunRecord
 from durable_worker.stores.base import Store
 from durable_worker.stores.memory import MemoryStore
 from durable_worker.stores.sqlite import SqliteStore
+from durable_worker.transports.base import DEFAULT_MAX_MESSAGE_BYTES
+from durable_worker.transports.limits import check_payload
 from durable_worker.transports.memory import MemoryTransport
 from durable_worker.worker.determinism.policy import determinism_here
 from durable_worker.worker.registry import Worker
@@ -35,6 +38,8 @@ class Embedded:
     the grace period of `options` (5 s by default), then they are cancelled; the next process runs
     them again.
 
+    `max_message_bytes` bounds inputs, results, signals and decisions, as a broker would.
+
     In tests and in development (`determinism_here`) bodies that a replay could not repeat fail
     their runs, unless `options` says otherwise; every turn is then replayed twice.
 
@@ -47,10 +52,11 @@ class Embedded:
         *,
         database: str | PathLike[str] | None = None,
         options: WorkerOptions | None = None,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
     ) -> None:
         names = Names()
         self._store: Store = MemoryStore() if database is None else SqliteStore(database)
-        self._transport = MemoryTransport(names=names)
+        self._transport = MemoryTransport(names=names, max_message_bytes=max_message_bytes)
         self._operator = OperatorService(self._store, self._transport, names=names)
         self._service = WorkerService(
             worker,
@@ -58,7 +64,8 @@ class Embedded:
             names=names,
             options=_with_determinism(options or WorkerOptions(grace=DEFAULT_GRACE)),
         )
-        self._client = Client(_OwnOperator(self._operator), directory=worker, codec=worker.codec)
+        port = _OwnOperator(self._operator, max_message_bytes=max_message_bytes)
+        self._client = Client(port, directory=worker, codec=worker.codec)
         self._lifetime: AbstractAsyncContextManager[Client] | None = None
 
     async def __aenter__(self) -> Client:
@@ -118,8 +125,9 @@ def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
 class _OwnOperator:
     """The operator of this process, as a client sees it."""
 
-    def __init__(self, operator: OperatorService) -> None:
+    def __init__(self, operator: OperatorService, *, max_message_bytes: int) -> None:
         self._operator = operator
+        self._max_message_bytes = max_message_bytes
 
     async def __aenter__(self) -> Self:
         return self
@@ -136,6 +144,7 @@ class _OwnOperator:
     async def start(
         self, workflow: str, payload: Payload, *, run_id: str, tags: Sequence[str]
     ) -> None:
+        check_payload(payload, f"the input of run {run_id!r}", max_bytes=self._max_message_bytes)
         await self._operator.start(workflow, payload, run_id=run_id, tags=tags)
 
     async def is_taken_up(self, *, within: timedelta) -> bool:  # noqa: ARG002
@@ -148,10 +157,22 @@ class _OwnOperator:
         return await self._operator.list(query)
 
     async def signal(self, name: str, payload: Payload, *, signal_id: str) -> None:
+        check_payload(payload, f"the payload of signal {name!r}", max_bytes=self._max_message_bytes)
         await self._operator.signal(name, payload, signal_id=signal_id, namespace=DEFAULT_NAMESPACE)
 
     async def cancel(self, run_id: str, *, compensate: bool | None) -> None:
         await self._operator.cancel(run_id, is_final=compensate is False)
+
+    async def dead_letters(
+        self, *, limit: int | None, after: str | None, run_id: str | None
+    ) -> Sequence[DeadLetterRecord]:
+        return await self._operator.dead_letters(limit=limit, after=after, run_id=run_id)
+
+    async def dead_letter(self, letter_id: str) -> DeadLetterRecord:
+        return await self._operator.dead_letter(letter_id)
+
+    async def redrive(self, letter_id: str) -> DeadLetterRecord:
+        return await self._operator.redrive(letter_id)
 
     async def wait(self, run_id: str) -> RunRecord:
         return await self._operator.wait(run_id)

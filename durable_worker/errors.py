@@ -325,19 +325,38 @@ class PublishRejectedError(TransportError):
 
 
 class PayloadTooLargeError(TransportError):
-    """A message is larger than the configured limit; it was not sent."""
+    """A message, or a payload that would become one, is larger than a limit; it was not sent.
+
+    Attributes: `size` and `limit` in bytes, `queue` (None where there is no broker), and whether
+    the limit `is_brokers` instead of our own.
+    """
 
     code = "payload-too-large"
 
-    def __init__(self, *, size: int, limit: int, queue: str) -> None:
+    def __init__(
+        self,
+        *,
+        size: int,
+        limit: int,
+        queue: str | None = None,
+        what: str = "the message",
+        is_brokers: bool = False,
+    ) -> None:
+        whose = (
+            "max_message_size of the broker"
+            if is_brokers
+            else "max_message_bytes, --max-message-bytes, DURABLE_MAX_MESSAGE_BYTES"
+        )
+        target = "" if queue is None else f" for {queue!r}"
         super().__init__(
-            f"the message for {queue!r} has {size:,} bytes, the limit is {limit:,}. Pass a "
-            f"reference to the data instead of the data, or raise the limit on the worker and "
-            f"the broker."
+            f"{what}{target} has {size:,} bytes, the limit is {limit:,} ({whose}). Keep large data "
+            f"elsewhere and pass a reference, as ClaimCheck in durable_worker.payloads does, or "
+            f"raise the limit for workers, operators, clients and on the broker."
         )
         self.size = size
         self.limit = limit
         self.queue = queue
+        self.is_brokers = is_brokers
 
 
 class UnsendableError(TransportError):

@@ -2,9 +2,11 @@
 
 import gc
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from traceback import format_exception
 from typing import Protocol, cast
 
 from durable_worker.cli.options import (
@@ -12,12 +14,15 @@ from durable_worker.cli.options import (
     Cancel,
     Check,
     Dev,
+    ListDead,
     ListRuns,
     Operate,
     Query,
+    RedriveDead,
     Replay,
     Run,
     Show,
+    ShowDead,
     Signal,
     Start,
 )
@@ -38,6 +43,9 @@ _MODULES: dict[type[AnyOptions], str] = {
     Query: "query",
     Replay: "replay",
     Check: "check",
+    ListDead: "dead_list",
+    ShowDead: "dead_show",
+    RedriveDead: "dead_redrive",
 }
 """Each command is a module, imported with its adapters only when it is the one asked for."""
 
@@ -101,16 +109,27 @@ def _import_structlog_alone() -> None:
 def _report(raised: Exception, *, debug: bool) -> int:
     error = _cause(raised)
     if debug:
-        sys.excepthook(type(raised), raised, raised.__traceback__)
+        text = "".join(format_exception(raised)).rstrip("\n")
     elif isinstance(error, DurableError):
-        print(f"error: {error}", file=sys.stderr)
+        text = f"error: {error}"
     else:
-        print(
+        text = (
             f"error: {type(error).__name__}: {error}. This is unexpected; --debug shows where it "
-            f"happened.",
-            file=sys.stderr,
+            f"happened."
         )
+    print(_censored(text), file=sys.stderr)
     return _USAGE_ERROR if isinstance(error, UsageError) else _RUNTIME_ERROR
+
+
+def _censored(text: str) -> str:
+    """Without passwords of broker URLs: what stands in a wrong place is repeated by whoever
+    complains about it."""
+    # User and password, or what stands for them where the host was forgotten.
+    credentials = re.compile(
+        r"(//)[^\s/@]*:\S*(?=@)"
+        r"|(amqps?://)[^\s@:/]*:(?!\d+(?:[/\s'\")]|$))[^\s'\")]*"
+    )
+    return credentials.sub(lambda found: f"{found[1] or found[2]}***", text)
 
 
 def _cause(error: Exception) -> Exception:

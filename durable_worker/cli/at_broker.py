@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from durable_worker.cli.connecting import risks_of, transport_to
+from durable_worker.cli.options import BrokerOptions
+from durable_worker.cli.serving import tell
 from durable_worker.client import Client, broker_client
 from durable_worker.edge.plain import Codec
 from durable_worker.errors import ConnectionLostError
-from durable_worker.protocol.names import Names
-from durable_worker.transports.rabbitmq import RabbitTransport
 from durable_worker.transports.rabbitmq.states import ConnectFailed, TransportState
 
 CONNECT_SECONDS = 5.0
@@ -17,7 +18,7 @@ CONNECT_SECONDS = 5.0
 
 @asynccontextmanager
 async def open_client(
-    url: str, names: Names, tenant: str, codec: Codec | None = None
+    broker: BrokerOptions, tenant: str, codec: Codec | None = None
 ) -> AsyncGenerator[Client]:
     """Raises `ConnectionLostError` if the broker cannot be reached in time."""
     reason = ""
@@ -27,8 +28,10 @@ async def open_client(
         if isinstance(state, ConnectFailed):
             reason = state.reason
 
-    transport = RabbitTransport(url, names=names, on_state=note)
-    client = broker_client(transport, names=names, tenant=tenant, codec=codec)
+    transport = transport_to(broker, on_state=note)
+    for risk in risks_of(broker).values():
+        tell(f"warning: {risk}")
+    client = broker_client(transport, names=broker.names, tenant=tenant, codec=codec)
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):

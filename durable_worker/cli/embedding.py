@@ -5,11 +5,13 @@ import os
 import sys
 
 from durable_worker.cli.banner import announce
+from durable_worker.cli.broker import message_limit
 from durable_worker.cli.logs import configure
 from durable_worker.cli.options import LIFELINE_VARIABLE, Dev
 from durable_worker.cli.serving import Server, StopSignals
 from durable_worker.cli.targets import load_worker
 from durable_worker.embedded import DEFAULT_GRACE, Embedded
+from durable_worker.transports.base import DEFAULT_MAX_MESSAGE_BYTES
 from durable_worker.worker.determinism.policy import Determinism, stated_or
 from durable_worker.worker.registry import Worker
 from durable_worker.worker.service import WorkerOptions
@@ -33,7 +35,12 @@ async def _serve(options: Dev, worker: Worker) -> None:
         determinism=options.determinism or stated_or(Determinism.RAISE),
         shadow=shadow_command(options.target),
     )
-    embedded = Embedded(worker, database=options.database, options=settings)
+    embedded = Embedded(
+        worker,
+        database=options.database,
+        options=settings,
+        max_message_bytes=message_limit(options.max_message_bytes) or DEFAULT_MAX_MESSAGE_BYTES,
+    )
     stopping = asyncio.Event()
 
     def stop(is_hurrying: bool) -> None:

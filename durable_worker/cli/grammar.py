@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from durable_worker.cli import checks
+from durable_worker.cli import checks, connections, dead
 from durable_worker.cli.options import (
     DEFAULT_CONCURRENCY,
     DEFAULT_GRACE,
@@ -163,6 +163,7 @@ def _dev(  # pyright: ignore[reportUnusedFunction]
         bool, typer.Option("--no-reload", help="Do not restart when source files change.")
     ] = False,
     determinism: Checks = None,
+    max_message_bytes: connections.MaxMessage = None,
     log_format: Format = LogFormat.CONSOLE,
     debug: Debug = False,
 ) -> Dev:
@@ -171,6 +172,7 @@ def _dev(  # pyright: ignore[reportUnusedFunction]
         target=target,
         database=database,
         is_reloading=not is_not_reloading,
+        max_message_bytes=max_message_bytes,
         determinism=determinism,
         log_format=log_format,
         debug=debug,
@@ -355,3 +357,5 @@ def _cancel(  # pyright: ignore[reportUnusedFunction]
 
 app.command("replay")(checks.replay)
 app.command("check")(checks.check)
+app.add_typer(dead.app, name="dead")
+connections.add_to(app)

@@ -3,17 +3,15 @@
 import asyncio
 from pathlib import Path
 
-from durable_worker.cli.broker import broker_url
+from durable_worker.cli.connecting import address_of, transport_to
 from durable_worker.cli.databases import database_path
 from durable_worker.cli.logs import configure
 from durable_worker.cli.options import LogFormat, Operate
 from durable_worker.cli.serving import Server, StopSignals, run_server, tell
-from durable_worker.cli.states import ConnectionReporter, log
+from durable_worker.cli.states import ConnectionReporter, log, warn_of_risks
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.service import OperatorService
 from durable_worker.stores.sqlite import SqliteStore
-from durable_worker.transports.rabbitmq import RabbitTransport
-from durable_worker.transports.rabbitmq.address import parse_address
 from durable_worker.version import VERSION
 
 
@@ -23,8 +21,8 @@ def perform(options: Operate) -> int:
 
 def _prepare(options: Operate) -> Server:
     configure(options.log_format, debug=options.debug)
-    url = broker_url(options.broker)
-    address, path = parse_address(url), database_path(options.database)
+    address, path = address_of(options.broker), database_path(options.database)
+    warn_of_risks(options.broker)
     prefix = options.broker.names.effective_prefix
     if options.log_format is LogFormat.JSON:
         log.info(
@@ -35,12 +33,12 @@ def _prepare(options: Operate) -> Server:
             f"durable-worker {VERSION} operates the runs of prefix {prefix} on {address.safe}\n"
             f"  database  {path}"
         )
-    return _serve(options, url, path)
+    return _serve(options, path)
 
 
-async def _serve(options: Operate, url: str, path: Path) -> None:
+async def _serve(options: Operate, path: Path) -> None:
     names = options.broker.names
-    transport = RabbitTransport(url, names=names, on_state=ConnectionReporter())
+    transport = transport_to(options.broker, on_state=ConnectionReporter())
     store = SqliteStore(path)
     operator = OperatorService(
         store, transport, names=names, options=OperatorOptions(partition=options.partition)

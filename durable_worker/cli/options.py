@@ -16,6 +16,14 @@ from durable_worker.worker.determinism.policy import Determinism
 
 DEFAULT_BROKER = "amqp://guest:guest@127.0.0.1:5672/"
 BROKER_VARIABLE = "DURABLE_BROKER_URL"
+BROKER_FILE_VARIABLE = "DURABLE_BROKER_URL_FILE"
+CA_VARIABLE = "DURABLE_BROKER_CA_FILE"
+CERT_VARIABLE = "DURABLE_BROKER_CERT_FILE"
+KEY_VARIABLE = "DURABLE_BROKER_KEY_FILE"
+KEY_PASSWORD_VARIABLE = "DURABLE_BROKER_KEY_PASSWORD"
+KEY_PASSWORD_FILE_VARIABLE = "DURABLE_BROKER_KEY_PASSWORD_FILE"
+ANY_HOST_NAME_VARIABLE = "DURABLE_BROKER_ACCEPT_ANY_HOST_NAME"
+MAX_MESSAGE_VARIABLE = "DURABLE_MAX_MESSAGE_BYTES"
 LIFELINE_VARIABLE = "DURABLE_DEV_LIFELINE"
 """A file descriptor at whose end the child of `dev` knows that its parent is gone."""
 
@@ -26,6 +34,9 @@ DEFAULT_GRACE = timedelta(seconds=30)
 DEFAULT_RENEW_AFTER = timedelta(seconds=5)
 SHORTEST_RENEWAL = timedelta(milliseconds=500)
 LONGEST_RENEWAL = timedelta(days=1)
+SMALLEST_LIMIT, LARGEST_LIMIT = 65_536, 536_870_912
+"""Bytes: room for what a worker says about itself, and the most that a broker takes."""
+
 LONGEST_GRACE = timedelta(seconds=1_000_000_000)
 
 
@@ -34,12 +45,27 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class ConnectOptions(Struct, frozen=True, kw_only=True):
+    """How to connect to a broker, as far as the command line says it. Files are for TLS."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    key_password_file: Path | None = None
+    accepts_any_host_name: bool = False
+    max_message_bytes: int | None = None
+
+
 class BrokerOptions(Struct, frozen=True):
-    """`url` is None where the command line and the environment say nothing."""
+    """`url` is None where the command line says nothing."""
 
     url: str | None = None
     prefix: str = DEFAULT_PREFIX
     namespace: str | None = None
+    connecting: ConnectOptions = ConnectOptions()
+
+    def __repr__(self) -> str:
+        return f"BrokerOptions(prefix={self.prefix!r}, namespace={self.namespace!r})"
 
     @property
     def names(self) -> Names:
@@ -62,6 +88,7 @@ class Dev(Struct, frozen=True, kw_only=True):
     target: str
     database: Path = DEV_DATABASE
     is_reloading: bool = True
+    max_message_bytes: int | None = None
     determinism: Determinism | None = None
     log_format: LogFormat = LogFormat.CONSOLE
     debug: bool = False
@@ -158,6 +185,44 @@ class Check(Struct, frozen=True, kw_only=True):
     debug: bool = False
 
 
+class ListDead(Struct, frozen=True, kw_only=True):
+    place: Place
+    limit: int = 20
+    run_id: str | None = None
+    is_json: bool = False
+    debug: bool = False
+
+
+class ShowDead(Struct, frozen=True, kw_only=True):
+    place: Place
+    letter_id: str
+    is_json: bool = False
+    codec: str | None = None
+    debug: bool = False
+
+
+class RedriveDead(Struct, frozen=True, kw_only=True):
+    """`letter_ids` is empty for all; `run_id` bounds these."""
+
+    place: Place
+    letter_ids: tuple[str, ...] = ()
+    run_id: str | None = None
+    debug: bool = False
+
+
 AnyOptions = (
-    Run | Dev | Operate | Start | ListRuns | Show | Signal | Cancel | Query | Replay | Check
+    Run
+    | Dev
+    | Operate
+    | Start
+    | ListRuns
+    | Show
+    | Signal
+    | Cancel
+    | Query
+    | Replay
+    | Check
+    | ListDead
+    | ShowDead
+    | RedriveDead
 )

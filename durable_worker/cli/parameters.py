@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from durable_worker.cli.options import (
+    BROKER_FILE_VARIABLE,
     BROKER_VARIABLE,
     DEFAULT_BROKER,
     DEV_DATABASE,
@@ -26,12 +27,18 @@ Broker = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        help=f"RabbitMQ. Default: ${BROKER_VARIABLE}, else {DEFAULT_BROKER}",
+        help=f"RabbitMQ. Default: ${BROKER_VARIABLE} or what is in the file "
+        f"${BROKER_FILE_VARIABLE}, else {DEFAULT_BROKER}",
         show_default=False,
     ),
 ]
 SomeBroker = Annotated[
-    str | None, typer.Option(metavar="URL", help=f"RabbitMQ. Default: ${BROKER_VARIABLE}.")
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help=f"RabbitMQ. Default: ${BROKER_VARIABLE} or what is in the file "
+        f"${BROKER_FILE_VARIABLE}.",
+    ),
 ]
 Prefix = Annotated[str, typer.Option(metavar="NAME", help="Start of every queue name.")]
 Namespace = Annotated[str | None, typer.Option(metavar="NAME", help="Isolates runs and queues.")]

@@ -5,14 +5,18 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
 from durable_worker.cli.options import (
     DEFAULT_CONCURRENCY,
     DEFAULT_GRACE,
     DEFAULT_RENEW_AFTER,
+    LARGEST_LIMIT,
     LONGEST_RENEWAL,
     SHORTEST_RENEWAL,
+    SMALLEST_LIMIT,
     BrokerOptions,
+    ConnectOptions,
     LogFormat,
     Run,
 )
@@ -30,6 +34,11 @@ _VALUED = frozenset(
         "--grace",
         "--renew-after",
         "--determinism",
+        "--broker-ca",
+        "--broker-cert",
+        "--broker-key",
+        "--broker-key-password-file",
+        "--max-message-bytes",
     ]
 )
 
@@ -61,6 +70,7 @@ def _run(target: str, values: dict[str, str], *, debug: bool) -> Run | None:
     grace = values.get("--grace", str(DEFAULT_GRACE.total_seconds()))
     log_format = values.get("--log-format", LogFormat.CONSOLE)
     determinism = values.get("--determinism")
+    limit = values.get("--max-message-bytes")
     renew_after = values.get("--renew-after", str(DEFAULT_RENEW_AFTER.total_seconds()))
     seconds = [each.replace(".", "", 1) for each in (grace, renew_after)]
     if not all(_is_digits(each) for each in (concurrency, *seconds)):
@@ -73,6 +83,8 @@ def _run(target: str, values: dict[str, str], *, debug: bool) -> Run | None:
         return None
     if int(concurrency) < 1 or log_format not in list(LogFormat):
         return None
+    if limit is not None and not _is_limit(limit):
+        return None
     if determinism is not None and determinism not in list(Determinism):
         return None
     return Run(
@@ -81,6 +93,13 @@ def _run(target: str, values: dict[str, str], *, debug: bool) -> Run | None:
             values.get("--broker"),
             values.get("--prefix", DEFAULT_PREFIX),
             values.get("--namespace"),
+            ConnectOptions(
+                ca_file=_path(values, "--broker-ca"),
+                cert_file=_path(values, "--broker-cert"),
+                key_file=_path(values, "--broker-key"),
+                key_password_file=_path(values, "--broker-key-password-file"),
+                max_message_bytes=None if limit is None else int(limit),
+            ),
         ),
         concurrency=int(concurrency),
         partition=values.get("--partition"),
@@ -90,6 +109,14 @@ def _run(target: str, values: dict[str, str], *, debug: bool) -> Run | None:
         log_format=LogFormat(log_format),
         debug=debug,
     )
+
+
+def _is_limit(text: str) -> bool:
+    return _is_digits(text) and SMALLEST_LIMIT <= int(text) <= LARGEST_LIMIT
+
+
+def _path(values: dict[str, str], name: str) -> Path | None:
+    return Path(values[name]) if name in values else None
 
 
 def _is_digits(text: str) -> bool:

@@ -4,14 +4,13 @@ import asyncio
 import gc
 
 from durable_worker.cli.banner import announce
-from durable_worker.cli.broker import broker_url
+from durable_worker.cli.connecting import address_of, transport_to
 from durable_worker.cli.logs import configure
 from durable_worker.cli.options import Run
 from durable_worker.cli.serving import Server, StopSignals, run_server
-from durable_worker.cli.states import ConnectionReporter
+from durable_worker.cli.states import ConnectionReporter, warn_of_risks
 from durable_worker.cli.targets import load_worker
-from durable_worker.transports.rabbitmq import RabbitTransport
-from durable_worker.transports.rabbitmq.address import parse_address
+from durable_worker.transports.rabbitmq.address import BrokerAddress
 from durable_worker.worker.registry import Worker
 from durable_worker.worker.service import WorkerOptions, WorkerService
 
@@ -22,8 +21,8 @@ def perform(options: Run) -> int:
 
 def _prepare(options: Run) -> Server:
     configure(options.log_format, debug=options.debug)
-    url = broker_url(options.broker)
-    address = parse_address(url)
+    address = address_of(options.broker)
+    warn_of_risks(options.broker)
     worker = load_worker(options.target)
     announce(
         worker,
@@ -35,13 +34,12 @@ def _prepare(options: Run) -> Server:
     )
     gc.freeze()
     gc.enable()
-    return _serve(options, worker, url)
+    return _serve(options, worker, address)
 
 
-async def _serve(options: Run, worker: Worker, url: str) -> None:
-    address = parse_address(url)
+async def _serve(options: Run, worker: Worker, address: BrokerAddress) -> None:
     reporter = ConnectionReporter()
-    transport = RabbitTransport(url, names=options.broker.names, on_state=reporter)
+    transport = transport_to(options.broker, on_state=reporter)
     service = WorkerService(
         worker,
         transport,

@@ -2,7 +2,9 @@
 
 import structlog
 
+from durable_worker.cli.connecting import risks_of
 from durable_worker.cli.durations import in_words
+from durable_worker.cli.options import BrokerOptions
 from durable_worker.transports.rabbitmq.states import (
     Blocked,
     Connected,
@@ -17,6 +19,11 @@ from durable_worker.transports.rabbitmq.states import (
 )
 
 log = structlog.get_logger("durable_worker.broker")
+
+
+def warn_of_risks(options: BrokerOptions) -> None:
+    for name, sentence in risks_of(options).items():
+        log.warning(name, hint=sentence)
 
 
 class ConnectionReporter:

@@ -89,6 +89,8 @@ def child_command(options: Dev) -> list[str]:
     command += ["--db", str(options.database), "--log-format", options.log_format]
     if options.determinism is not None:
         command += ["--determinism", options.determinism]
+    if options.max_message_bytes is not None:
+        command += ["--max-message-bytes", str(options.max_message_bytes)]
     return [*command, "--debug"] if options.debug else command
 
 

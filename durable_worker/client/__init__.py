@@ -11,7 +11,7 @@ from durable_worker.edge.plain import Codec
 from durable_worker.protocol.names import DEFAULT_NAMESPACE, Names
 from durable_worker.replay.definitions import Directory
 from durable_worker.stores.base import Store
-from durable_worker.transports.base import Transport
+from durable_worker.transports.base import DEFAULT_MAX_MESSAGE_BYTES, Transport
 
 __all__ = [
     "BrokerPort",
@@ -50,7 +50,8 @@ def store_client(
     directory: Directory | None = None,
     codec: Codec | None = None,
     context: ContextSource | None = None,
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
 ) -> Client:
     """A client of whoever operates this database, now or later."""
-    port = StorePort(store, tenant=tenant)
+    port = StorePort(store, tenant=tenant, max_message_bytes=max_message_bytes)
     return Client(port, directory=directory, codec=codec, context=context)

@@ -3,7 +3,10 @@ process works over a broker."""
 
 from typing import Final
 
-from durable_worker.errors import UnsendableError
+from msgspec import UnsetType
+
+from durable_worker.errors import PayloadTooLargeError, UnsendableError
+from durable_worker.protocol.base import Payload
 from durable_worker.transports.base import Envelope
 
 SHORT_STRING_BYTES: Final = 255
@@ -18,12 +21,27 @@ def check_names(*names: str) -> None:
         _check("queue or exchange name", name)
 
 
-def check_message(target: str, envelope: Envelope, *, topic: str = "") -> None:
-    """Raises `UnsendableError` if the message cannot be addressed or labelled like this."""
+def check_message(
+    target: str, envelope: Envelope, *, topic: str = "", max_bytes: int | None = None
+) -> None:
+    """Raises `UnsendableError` if the message cannot be addressed or labelled like this, and
+    `PayloadTooLargeError` if its body has more than `max_bytes`."""
     _check("queue or exchange name", target)
     _check("topic", topic)
     _check("message id", envelope.message_id)
     _check("message type", envelope.type)
+    size = len(envelope.body)
+    if max_bytes is not None and size > max_bytes:
+        raise PayloadTooLargeError(
+            size=size, limit=max_bytes, queue=target, what=f"the {envelope.type or 'message'}"
+        )
+
+
+def check_payload(payload: Payload, what: str, *, max_bytes: int) -> None:
+    """Raises `PayloadTooLargeError` for what no message could carry, before it is stored."""
+    size = 0 if isinstance(payload, UnsetType) else len(bytes(payload))
+    if size > max_bytes:
+        raise PayloadTooLargeError(size=size, limit=max_bytes, what=what)
 
 
 def _check(field: str, text: str | None) -> None:

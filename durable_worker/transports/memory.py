@@ -8,12 +8,14 @@ from typing import Self
 
 from msgspec.structs import replace
 
-from durable_worker.errors import ConnectionLostError, PayloadTooLargeError, UnroutableError
+from durable_worker.errors import ConnectionLostError, UnroutableError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import (
     DEATH_HEADER,
+    DEATH_QUEUE_HEADER,
     DEFAULT_MAX_MESSAGE_BYTES,
     DELIVERY_LIMIT,
+    DELIVERY_LIMIT_REASON,
     ERROR_HEADER,
     Delivery,
     Envelope,
@@ -102,7 +104,11 @@ def _dead_letter(message: "_Message") -> Envelope:
     reason = (
         f"queue {message.queue!r} delivered it {message.delivery_count + 1} times without success"
     )
-    died = {ERROR_HEADER: reason, DEATH_HEADER: "delivery_limit"}
+    died = {
+        ERROR_HEADER: reason,
+        DEATH_HEADER: DELIVERY_LIMIT_REASON,
+        DEATH_QUEUE_HEADER: message.queue,
+    }
     return replace(message.envelope, headers={**message.envelope.headers, **died})
 
 
@@ -311,11 +317,7 @@ class MemoryTransport:
 
     def _check(self, envelope: Envelope, target: str, *, topic: str = "") -> None:
         self._check_open()
-        check_message(target, envelope, topic=topic)
-        if len(envelope.body) > self._max_message_bytes:
-            raise PayloadTooLargeError(
-                size=len(envelope.body), limit=self._max_message_bytes, queue=target
-            )
+        check_message(target, envelope, topic=topic, max_bytes=self._max_message_bytes)
 
     def _check_open(self, *names: str) -> None:
         if self._users == 0:

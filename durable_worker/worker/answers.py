@@ -2,7 +2,7 @@
 
 import anyio
 import structlog
-from msgspec import MsgspecError
+from msgspec import MsgspecError, structs
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from durable_worker.clock import Chance
@@ -14,10 +14,11 @@ from durable_worker.errors import (
 )
 from durable_worker.protocol.codec import MessageType, encode
 from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
+from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.results import ResultStatus, StepResult, WorkflowStepEvent
 from durable_worker.replay.failures import failure_of
-from durable_worker.transports.base import Envelope, Transport
+from durable_worker.transports.base import ERROR_QUEUE_HEADER, Envelope, Transport
 from durable_worker.transports.limits import SHORT_STRING_BYTES
 
 log = structlog.get_logger("durable_worker.worker")
@@ -28,6 +29,11 @@ _NOT_ENCODABLE = (PayloadTooLargeError, UnicodeEncodeError, MsgspecError, Overfl
 _LONGEST_PAUSE_SECONDS = 10.0
 
 _PASSING = (ConnectionLostError, UnroutableError, PublishRejectedError)
+
+
+def _bare_failure(error: BaseException) -> Failure:
+    """Without its stack, which is ours, so that it fits where the answer did not."""
+    return structs.replace(failure_of(error, retryable=False), stack=None)
 
 
 class Answers:
@@ -58,7 +64,7 @@ class Answers:
                 seq=result.seq,
                 step_id=result.step_id,
                 status=ResultStatus.FAILED,
-                error=failure_of(error, retryable=False),
+                error=_bare_failure(error),
                 started_at=result.started_at,
             )
             envelope = Envelope(MessageType.STEP_RESULT, encode(failed), message_id)
@@ -75,7 +81,7 @@ class Answers:
                 run_id=decision.run_id,
                 status=DecisionStatus.FAILED,
                 commands=[],
-                error=failure_of(error, retryable=False),
+                error=_bare_failure(error),
             )
             envelope = Envelope(MessageType.WORKFLOW_DECISION, encode(failed), message_id)
             await self._send(self._names.decisions, envelope)
@@ -88,10 +94,12 @@ class Answers:
             # Live information only: the recorded step rides on the decision.
             log.debug("step_event_lost", run_id=event.run_id, seq=event.seq, reason=str(error))
 
-    async def dead(self, envelope: Envelope, reason: str) -> None:
+    async def dead(self, envelope: Envelope, reason: str, *, queue: str) -> None:
+        """`queue`: where the message lay."""
         from durable_worker.transports.dead_letters import dead_letter
 
-        await self._send(self._names.dead, dead_letter(envelope, reason))
+        letter = dead_letter(envelope, reason, **{ERROR_QUEUE_HEADER: queue})
+        await self._send(self._names.dead, letter)
 
     async def _send(self, queue: str, envelope: Envelope) -> None:
         await self._is_open.wait()

@@ -101,13 +101,13 @@ class LiveReports:
                 waiting = self._waiting.popleft()
                 envelope = await self._envelope(waiting.report)
                 if envelope is not None:
-                    await self._send(waiting.exchange, envelope)
+                    await self._send(waiting, envelope)
 
-    async def _send(self, exchange: str, envelope: Envelope) -> None:
+    async def _send(self, waiting: _Waiting, envelope: Envelope) -> None:
         try:
-            await self._transport.broadcast(exchange, envelope)
+            await self._transport.broadcast(waiting.exchange, envelope)
         except (PayloadTooLargeError, UnsendableError) as error:
-            log.debug("live_event_lost", exchange=exchange, reason=str(error))
+            log.debug("live_event_lost", run_id=waiting.report.run_id, reason=str(error))
 
     async def _envelope(self, report: EngineEvent | Heartbeat) -> Envelope | None:
         if isinstance(report, Heartbeat):

@@ -138,6 +138,7 @@ class BrokerNode:
         if self._tls is not None:
             with (self.home / "rabbitmq.conf").open("a") as config:
                 config.write(_tls_config(self._tls, self.tls_port))
+            (self.home / "enabled_plugins").write_text("[rabbitmq_auth_mechanism_ssl].\n")
         self._guard = subprocess.Popen(
             [
                 *(sys.executable, guard.__file__, str(self.home)),
@@ -251,4 +252,7 @@ def _tls_config(tls: NodeTls, port: int) -> str:
         f"ssl_options.keyfile = {tls.certificate.key_file}\n"
         "ssl_options.verify = verify_peer\n"
         f"ssl_options.fail_if_no_peer_cert = {requires}\n"
+        "auth_mechanisms.1 = PLAIN\n"
+        "auth_mechanisms.2 = EXTERNAL\n"
+        "ssl_cert_login_from = common_name\n"
     )

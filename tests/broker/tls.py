@@ -31,7 +31,8 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class NodeTls:
-    """What a private node is to show and to ask for on its TLS port."""
+    """What a private node is to show and to ask for on its TLS port, where a client may also log in
+    by the common name of its certificate."""
 
     authority: "Authority"
     certificate: Certificate

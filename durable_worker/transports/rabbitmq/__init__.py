@@ -1,5 +1,6 @@
 """RabbitMQ as the broker (protocol/README.md, "AMQP binding")."""
 
+from durable_worker.transports.rabbitmq.address import TlsOptions, UrlFile
 from durable_worker.transports.rabbitmq.states import (
     Blocked,
     Connected,
@@ -25,7 +26,9 @@ __all__ = [
     "Disconnected",
     "RabbitTransport",
     "StateListener",
+    "TlsOptions",
     "TopologyRefused",
     "TransportState",
     "Unblocked",
+    "UrlFile",
 ]

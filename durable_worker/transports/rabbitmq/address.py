@@ -1,29 +1,66 @@
 """The broker URL: checked once, shown without credentials ever after."""
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 from msgspec import Struct
 from yarl import URL
 
-from durable_worker.errors import UsageError
+from durable_worker.errors import BrokerRefusedError, UsageError
 
 _SCHEME = re.compile(r"[A-Za-z]+://")
 _AFTER_AUTHORITY = re.compile(r"//[^/?#]*(?P<rest>.*)", re.DOTALL)
 
+_SET_UP_ELSEWHERE = frozenset(
+    {
+        *("no_verify_ssl", "cafile", "capath", "cadata", "certfile", "keyfile"),
+        *("cacertfile", "verify", "fail_if_no_peer_cert", "server_name_indication", "password"),
+    }
+)
+"""Parameters by which a URL could turn verification off, or seem to turn it on: those of the
+library below, and those that RabbitMQ's own clients know."""
+
+
+class TlsOptions(Struct, frozen=True, kw_only=True):
+    """How to speak TLS to the broker, for `amqps` URLs. Files are PEM and are read anew for each
+    connection, so that renewed ones come into use by themselves.
+
+    `ca_file` holds the authorities to trust (None: those of the system). `cert_file` and `key_file`
+    are shown to a broker that asks for a client certificate; the key may be in `cert_file`, and
+    encrypted with `key_password` or the first line of `key_password_file`. The certificate of the
+    broker is always verified; `checks_host_name=False` takes one that was issued for another host.
+    """
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    key_password: str | None = None
+    key_password_file: Path | None = None
+    checks_host_name: bool = True
+
+    def __repr__(self) -> str:
+        return f"TlsOptions(ca_file={self.ca_file}, cert_file={self.cert_file})"
+
 
 class BrokerAddress(Struct, frozen=True):
-    """Where the broker is. `url` holds the password; `safe` is for people."""
+    """Where the broker is. `url` holds the password; `safe` is for people. `tls` is None where none
+    is spoken."""
 
     url: URL
     safe: str
     user: str
     vhost: str
+    tls: TlsOptions | None = None
+
+    def __repr__(self) -> str:
+        return f"BrokerAddress({self.safe!r})"
 
 
-def parse_address(text: str) -> BrokerAddress:
-    """Read `amqp://user:password@host:port/vhost` (or `amqps`). Raises `UsageError`."""
+def parse_address(text: str, *, tls: TlsOptions | None = None) -> BrokerAddress:
+    """Read `amqp://user:password@host:port/vhost` (or `amqps`). Raises `UsageError`, which shows no
+    part of the text that may belong to the password."""
     if _is_ambiguous(text):
-        # No part of it is shown: any may belong to the password.
         raise UsageError(
             "the broker URL cannot be used: it has a `#`, or an `@` behind the host. In user name, "
             "password and virtual host, percent-encode `/` `#` `?` `@` as %2F %23 %3F %40."
@@ -31,13 +68,83 @@ def parse_address(text: str) -> BrokerAddress:
     try:
         url = URL(text)
         problem = _problem_with(url)
-    except ValueError as error:
-        raise _unusable(text, _without_credentials(str(error))) from None
+    except ValueError:
+        # What is wrong is told in words of ours: the library's quote what they cannot read.
+        raise _unusable(text, "its host or its port cannot be read") from None
     if problem is not None:
         raise _unusable(text, problem)
+    _check_parameters(url)
+    if url.scheme == "amqp" and tls is not None:
+        raise UsageError(
+            f"files for TLS are given, but the broker URL {_safe(url)} asks for a connection "
+            f"without it. Write amqps:// instead (the broker's port for TLS is 5671 by default), "
+            f"or leave the files out."
+        )
     vhost = url.path[1:].replace("%2F", "/") or "/"
-    safe = str(url.with_user(None).with_query(None))
-    return BrokerAddress(url=url, safe=safe, user=url.user or "guest", vhost=vhost)
+    options = None if url.scheme == "amqp" else tls or TlsOptions()
+    return BrokerAddress(
+        url=url, safe=_safe(url), user=url.user or "guest", vhost=vhost, tls=options
+    )
+
+
+class UrlFile(Struct, frozen=True):
+    """A file that holds the broker URL and nothing else, such as a mounted secret."""
+
+    path: Path
+
+    def __call__(self) -> str:
+        """Raises `UsageError`, which shows nothing of what the file holds."""
+        try:
+            lines = self.path.read_text().strip().splitlines()
+        except OSError as error:
+            raise self._unusable(f"cannot be read: {error.strerror or error}") from None
+        except UnicodeDecodeError:
+            raise self._unusable("is no text") from None
+        if len(lines) != 1:
+            raise self._unusable("holds more than one line" if lines else "is empty")
+        return lines[0]
+
+    def _unusable(self, problem: str) -> UsageError:
+        return UsageError(
+            f"the file of the broker URL, {str(self.path)!r}, {problem}. It is to hold one line: "
+            f"amqp://USER:PASSWORD@HOST:PORT/VHOST (amqps for TLS)."
+        )
+
+
+UrlSource = str | Callable[[], str]
+"""The broker URL, or a function that is asked for it before each attempt to connect."""
+
+
+class AddressSource:
+    """The broker's address, which may change while we are connected: a password is rotated.
+
+    Raises `UsageError` as `parse_address` does, once more with each `current`.
+    """
+
+    def __init__(self, url: UrlSource, *, tls: TlsOptions | None = None) -> None:
+        self._url = url
+        self._tls = tls
+        self.latest = self._read()
+
+    def current(self) -> BrokerAddress:
+        """As it is now. Raises `BrokerRefusedError` where it cannot be told."""
+        if callable(self._url):
+            try:
+                self.latest = self._read()
+            except UsageError as error:
+                raise BrokerRefusedError(str(error)) from error
+        return self.latest
+
+    def _read(self) -> BrokerAddress:
+        url = self._url if isinstance(self._url, str) else self._url()
+        return parse_address(url, tls=self._tls)
+
+
+def has_password(text: str) -> bool:
+    """Whether a URL holds a password that is worth hiding."""
+    authority = text.partition("://")[2].partition("/")[0]
+    userinfo, at, _ = authority.rpartition("@")
+    return bool(at) and userinfo.partition(":")[2] not in ("", "guest")
 
 
 def _is_ambiguous(text: str) -> bool:
@@ -48,22 +155,37 @@ def _is_ambiguous(text: str) -> bool:
 
 def _problem_with(url: URL) -> str | None:
     if url.scheme not in ("amqp", "amqps"):
-        return f"its scheme is {url.scheme!r}"
+        return "its scheme is neither amqp nor amqps"
     if not url.host:
         return "it names no host"
     return None
 
 
+def _check_parameters(url: URL) -> None:
+    for name in url.query:
+        if name in _SET_UP_ELSEWHERE:
+            raise UsageError(
+                f"the broker URL {_safe(url)} has the parameter {name!r}, but TLS is not set up in "
+                f"the URL: use --broker-ca, --broker-cert and --broker-key, or TlsOptions. The "
+                f"broker's certificate is always verified."
+            )
+
+
+def _safe(url: URL) -> str:
+    return str(url.with_user(None).with_query(None))
+
+
 def _unusable(text: str, problem: str) -> UsageError:
     return UsageError(
-        f"the broker URL {_without_credentials(text)!r} cannot be used: {problem}. "
+        f"the broker URL {_without_credentials(text)} cannot be used: {problem}. "
         f"Expected amqp://USER:PASSWORD@HOST:PORT/VHOST (amqps for TLS)."
     )
 
 
 def _without_credentials(text: str) -> str:
-    before, at, place = text.rpartition("@")
+    scheme = _SCHEME.match(text)
+    _, at, place = text.rpartition("@")
     if not at:
-        return text
-    scheme = _SCHEME.match(before)
-    return f"{'' if scheme is None else scheme[0]}***@{place}"
+        # `amqp://user:password` lacks its host, and looks as if it had one.
+        return f"{'' if scheme is None else scheme[0]}***"
+    return repr(f"{'' if scheme is None else scheme[0]}***@{place.partition('?')[0]}")

@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-import ssl
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
+from ssl import SSLContext
 from typing import cast
 
 from aiormq import spec
@@ -30,7 +30,7 @@ from pamqp.base import Frame
 from pamqp.frame import FrameTypes
 from yarl import URL
 
-from durable_worker.errors import BrokerRefusedError, ConnectionLostError
+from durable_worker.errors import BrokerRefusedError, ConnectionLostError, TransportError
 from durable_worker.transports.rabbitmq.address import BrokerAddress
 from durable_worker.transports.rabbitmq.frames import Frames
 from durable_worker.transports.rabbitmq.pulse import Pulse
@@ -72,8 +72,8 @@ class _Connection(Connection):
     broker for silent from which something has come that nobody had the time to read; and survives
     messages whose properties cannot be decoded, over which the library closes the connection."""
 
-    def __init__(self, url: URL, *, sockets: Sockets) -> None:
-        super().__init__(url, transport_factory=sockets)
+    def __init__(self, url: URL, *, sockets: Sockets, context: SSLContext | None) -> None:
+        super().__init__(url, context=context, transport_factory=sockets)
         self._sockets = sockets
 
     @property
@@ -156,8 +156,13 @@ async def open_link(
 ) -> Link:
     """Connect once. Raises `BrokerRefusedError`, `ConnectionLostError`."""
     query = {"heartbeat": str(heartbeat), "name": name} | dict(address.url.query)
-    sockets = Sockets(is_tls=address.url.scheme == "amqps", pulse=pulse)
-    connection = _Connection(address.url.with_query(query), sockets=sockets)
+    sockets = Sockets(is_tls=address.tls is not None, pulse=pulse)
+    context = None
+    if address.tls is not None:
+        from durable_worker.transports.rabbitmq.tls import context_for
+
+        context = await context_for(address.tls)
+    connection = _Connection(address.url.with_query(query), sockets=sockets, context=context)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             await connection.connect()  # pyright: ignore[reportUnknownMemberType]
@@ -171,9 +176,7 @@ async def open_link(
     return Link(connection, sockets, generation=generation)
 
 
-def _connect_error(
-    address: BrokerAddress, error: AMQPError | OSError
-) -> BrokerRefusedError | ConnectionLostError:
+def _connect_error(address: BrokerAddress, error: AMQPError | OSError) -> TransportError:
     where = address.safe
     match error:
         case ProbableAuthenticationError():
@@ -190,13 +193,12 @@ def _connect_error(
                 f"the broker at {where} refused virtual host {address.vhost!r} "
                 f"for user {address.user!r}: {_plain(text)}"
             )
-        case _ if isinstance(error.__cause__, ssl.SSLCertVerificationError):
-            return BrokerRefusedError(
-                f"the certificate of the broker at {where} cannot be verified: "
-                f"{error.__cause__.verify_message}"
-            )
         case _:
-            return ConnectionLostError(f"cannot connect to {where}: {_reason(error)}")
+            from durable_worker.transports.rabbitmq.tls import explained
+
+            return explained(error, address) or ConnectionLostError(
+                f"cannot connect to {where}: {_reason(error)}"
+            )
 
 
 def _is_final(code: int, text: str) -> bool:

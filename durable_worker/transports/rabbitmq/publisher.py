@@ -147,7 +147,9 @@ class Publisher:
             # The broker closes the channel of all for a message too large of one.
             found = _BROKER_LIMIT.search(str(error))
             if found is not None and int(found[1]) == size:
-                raise PayloadTooLargeError(size=size, limit=int(found[2]), queue=queue) from None
+                raise PayloadTooLargeError(
+                    size=size, limit=int(found[2]), queue=queue, is_brokers=True
+                ) from None
             raise ConnectionLostError(f"the broker closed the channel: {error}") from error
 
     def _use(self, channel: Channel | None) -> None:

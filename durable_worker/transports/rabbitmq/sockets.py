@@ -9,6 +9,7 @@ from aiormq.connection import TransportFactory
 from aiormq.exceptions import AMQPConnectionError
 from yarl import URL
 
+from durable_worker.transports.rabbitmq.greeting import expect_amqp
 from durable_worker.transports.rabbitmq.pulse import Pulse
 from durable_worker.transports.rabbitmq.wire import Wire
 
@@ -44,6 +45,8 @@ class Sockets(TransportFactory):
             )
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
+        if context is None:
+            expect_amqp(reader)
         return reader, self._writer
 
     def keep_alive(self, *, heartbeat: float) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from durable_worker.errors import BrokerRefusedError, TransportError
-from durable_worker.transports.rabbitmq.address import BrokerAddress
+from durable_worker.transports.rabbitmq.address import AddressSource
 from durable_worker.transports.rabbitmq.backoff import Backoff
 from durable_worker.transports.rabbitmq.link import Link, open_link
 from durable_worker.transports.rabbitmq.pulse import Pulse
@@ -75,7 +75,7 @@ class Roster:
 class ConnectionOptions(Struct, frozen=True):
     """How to connect. `heartbeat` in seconds."""
 
-    address: BrokerAddress
+    address: AddressSource
     name: str
     heartbeat: int
 
@@ -121,7 +121,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Serve until cancelled, or until the broker refuses a client that it never let in."""
-        self._emit(Connecting(self._options.address.safe))
+        self._emit(Connecting(self._options.address.latest.safe))
         try:
             await self._live_again_and_again()
         finally:
@@ -165,7 +165,7 @@ class Supervisor:
 
     async def _hold(self, roster: Roster) -> None:
         link = await open_link(
-            self._options.address,
+            self._options.address.current(),
             name=f"{self._options.name} ({roster.role})",
             heartbeat=self._options.heartbeat,
             generation=self._generation,
@@ -185,7 +185,7 @@ class Supervisor:
             self._connected_at = asyncio.get_running_loop().time()
             self._was_connected = True
             self._changed.set()
-            self._emit(Connected(self._options.address.safe, self._generation))
+            self._emit(Connected(self._options.address.latest.safe, self._generation))
 
     def _lose(self, reason: str) -> float:
         """Account for a failed attempt or a lost connection; seconds until the next attempt."""

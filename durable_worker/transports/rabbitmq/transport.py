@@ -8,11 +8,11 @@ from random import Random
 from types import TracebackType
 from typing import Self
 
-from durable_worker.errors import ConnectionLostError, PayloadTooLargeError, TransportError
+from durable_worker.errors import ConnectionLostError, TransportError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import DEFAULT_MAX_MESSAGE_BYTES, Delivery, Envelope
 from durable_worker.transports.limits import check_message, check_names
-from durable_worker.transports.rabbitmq.address import parse_address
+from durable_worker.transports.rabbitmq.address import AddressSource, TlsOptions, UrlSource
 from durable_worker.transports.rabbitmq.alarms import AlarmWatch
 from durable_worker.transports.rabbitmq.backoff import Backoff
 from durable_worker.transports.rabbitmq.broadcaster import Broadcaster
@@ -38,19 +38,21 @@ DRAIN_SECONDS = 5.0
 class RabbitTransport:
     """RabbitMQ under our own supervision; enter it once.
 
-    `url` as in `amqp://user:password@host:port/vhost`; `heartbeat` in seconds (a silent broker is
-    given up after a little more than three of them); `watchdog` is how often each consumer is
-    looked after; `held_for` is how long messages that were renewed wait for this process to come
-    back once its connection is lost, before another process gets them; `on_state` is called on the
-    event loop with each change of state and must not raise. Raises `UsageError` for a URL that
-    cannot be read.
+    `url` as in `amqp://user:password@host:port/vhost`, or a function that is asked for it before
+    each attempt to connect, such as a `UrlFile`; `tls` for `amqps`; `heartbeat` in seconds (a
+    silent broker is given up after a little more than three of them); `watchdog` is how often each
+    consumer is looked after; `held_for` is how long messages that were renewed wait for this
+    process to come back once its connection is lost, before another process gets them; `on_state`
+    is called on the event loop with each change of state and must not raise. Raises `UsageError`
+    for a URL or files that cannot be read.
     """
 
     def __init__(
         self,
-        url: str,
+        url: UrlSource,
         *,
         names: Names,
+        tls: TlsOptions | None = None,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
         connection_name: str = "durable-worker",
         heartbeat: int = 10,
@@ -59,7 +61,7 @@ class RabbitTransport:
         on_state: StateListener | None = None,
         random: Random | None = None,
     ) -> None:
-        self._options = ConnectionOptions(parse_address(url), connection_name, heartbeat)
+        self._options = ConnectionOptions(_checked(url, tls), connection_name, heartbeat)
         self._names = names
         self._max_message_bytes = max_message_bytes
         self._watchdog = watchdog
@@ -197,10 +199,7 @@ class RabbitTransport:
 
     def _check(self, envelope: Envelope, target: str, *, topic: str = "") -> None:
         self._check_open()
-        check_message(target, envelope, topic=topic)
-        size = len(envelope.body)
-        if size > self._max_message_bytes:
-            raise PayloadTooLargeError(size=size, limit=self._max_message_bytes, queue=target)
+        check_message(target, envelope, topic=topic, max_bytes=self._max_message_bytes)
 
     def _emit(self, state: TransportState) -> None:
         if self._on_state is not None:
@@ -230,6 +229,16 @@ class _Subscription:
             consumer.ask_to_stop()
         for consumer in self._consumers:
             await consumer.stopped()
+
+
+def _checked(url: UrlSource, tls: TlsOptions | None) -> AddressSource:
+    """Files that cannot be used are a mistake to tell of now, not a broker to wait for."""
+    source = AddressSource(url, tls=tls)
+    if source.latest.tls is not None:
+        from durable_worker.transports.rabbitmq.tls import client_context
+
+        client_context(source.latest.tls)
+    return source
 
 
 def _closed() -> ConnectionLostError:

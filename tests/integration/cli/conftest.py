@@ -1,8 +1,12 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.broker import BrokerNode
+from tests.broker.tls import Authority, NodeTls
 from tests.integration.cli.programs import APP, Program
+from tests.integration.cli.tls import Marked, marked
 
 
 @pytest.fixture
@@ -19,3 +23,11 @@ def on_broker(tmp_path: Path, broker_url: str, prefix: str) -> Program:
     program = Program(tmp_path, ("--broker", broker_url, "--prefix", prefix))
     program.write("app.py", APP)
     return program
+
+
+@pytest.fixture(scope="session")
+def tls_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Marked]:
+    """A node that speaks TLS, and takes clients with and without a certificate."""
+    authority = Authority(tmp_path_factory.mktemp("authority"))
+    with BrokerNode(tls=NodeTls(authority, authority.server("localhost"))) as node:
+        yield marked(node, authority)

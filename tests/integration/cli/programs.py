@@ -110,6 +110,11 @@ class Serving:
             if text in line:
                 return line
 
+    def wait_for_end(self) -> None:
+        """Until it has said its last."""
+        while (line := self._lines.get(timeout=PATIENCE)) is not None:
+            self.said.append(line)
+
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
@@ -181,5 +186,5 @@ class Program:
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if key != "DURABLE_BROKER_URL"}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("DURABLE_")}
     return {**kept, "PYTHONWARNINGS": "error", "PYTHONDONTWRITEBYTECODE": "1", **more}

@@ -10,8 +10,8 @@ from tests.integration.cli.programs import Program
 UNREACHABLE = "amqp://guest:secret@127.0.0.1:1/"
 
 
-def _told(program: Program, *words: str, code: int) -> str:
-    done = program.run(*words)
+def _told(program: Program, *words: str, code: int, broker: str | None = None) -> str:
+    done = program.run(*words, env={} if broker is None else {"DURABLE_BROKER_URL": broker})
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
@@ -26,7 +26,7 @@ def _told(program: Program, *words: str, code: int) -> str:
         (["run", "app:worker", "--concurrency", "many"], "'--concurrency'"),
         (["run", "app:worker", "--concurrency", "0"], "'--concurrency'"),
         (["run", "app:worker", "--nosuch"], "No such option"),
-        (["run", "app:worker", "--broker", "http://x/"], "its scheme is 'http'"),
+        (["run", "app:worker", "--broker", "http://x/"], "its scheme is neither amqp nor amqps"),
         (["runs", "--status", "happy"], "'happy' is not one of"),
         (["runs", "--db", "x", "--broker", "y"], "--db and --broker exclude each other"),
         (["runs", "--broker", "amqp://u:12#secret@127.0.0.1:1/"], "percent-encode"),
@@ -71,7 +71,7 @@ def test_a_database_of_a_newer_release_is_refused(program: Program) -> None:
 
 
 def test_a_broker_that_is_not_there_is_given_up_by_a_client(program: Program) -> None:
-    told = _told(program, "runs", "--broker", UNREACHABLE, code=1)
+    told = _told(program, "runs", broker=UNREACHABLE, code=1)
     assert "127.0.0.1:1" in told
     assert "gave up after 5 s" in told
     assert "secret" not in told

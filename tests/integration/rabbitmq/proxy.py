@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -10,9 +11,15 @@ CHUNK = 65_536
 
 
 class Proxy:
-    """Forwards TCP to the broker at `url`; its own `url` leads through it. Entering listens."""
+    """Forwards TCP to the broker at `url`; its own `url` leads through it. Entering listens.
 
-    def __init__(self, url: str, *, is_listening: bool = True) -> None:
+    With `tls` it ends TLS in front of a plain port.
+    """
+
+    def __init__(
+        self, url: str, *, is_listening: bool = True, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._tls = tls
         self._parts = urlsplit(url)
         self._is_listening = is_listening
         self._server: asyncio.Server | None = None
@@ -42,11 +49,15 @@ class Proxy:
     @property
     def url(self) -> str:
         credentials, at, _ = self._parts.netloc.rpartition("@")
-        return self._parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self._port}").geturl()
+        scheme = self._parts.scheme if self._tls is None else "amqps"
+        netloc = f"{credentials}{at}127.0.0.1:{self._port}"
+        return self._parts._replace(scheme=scheme, netloc=netloc).geturl()
 
     async def listen(self) -> None:
         """Take connections, on the same port as before."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self._port, ssl=self._tls
+        )
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def go_away(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import aio_pika
@@ -11,8 +12,13 @@ from aio_pika.abc import AbstractChannel
 from durable_worker.errors import BrokerRefusedError, PayloadTooLargeError, UsageError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import Delivery, Envelope
-from durable_worker.transports.rabbitmq import ConsumerLost, ConsumerRestored, RabbitTransport
-from durable_worker.transports.rabbitmq.address import parse_address
+from durable_worker.transports.rabbitmq import (
+    ConsumerLost,
+    ConsumerRestored,
+    RabbitTransport,
+    UrlFile,
+)
+from durable_worker.transports.rabbitmq.address import AddressSource, parse_address
 from tests.conformance.transports.inbox import Inbox
 from tests.integration.rabbitmq.conftest import States
 
@@ -57,12 +63,41 @@ async def test_an_unknown_virtual_host_is_refused_by_name(broker_url: str, names
 
 @pytest.mark.parametrize(
     "url",
-    ["", "localhost", "http://127.0.0.1:5672/", "amqp://", "amqp://u:s3cret@host:notaport/"],
+    [
+        *("", "localhost", "http://127.0.0.1:5672/", "amqp://", "amqp://u:s3cret@host:notaport/"),
+        *("amqp://u:s3cret", "amqp:u:s3cret", "u:s3cret", "amqp://u:s3cret@", "s3cret"),
+        *("http://u:s3cret@host/?s3cret", "amqp://u:s3cret@[host/", "//u:s3cret@host"),
+    ],
 )
 def test_a_url_that_is_none_is_a_usage_error(url: str) -> None:
     with pytest.raises(UsageError, match="amqp://USER:PASSWORD@HOST") as caught:
         RabbitTransport(url, names=Names())
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "  \n\n"])
+def test_a_url_is_read_from_a_file_without_what_ends_its_line(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "url"
+    path.write_text(f"amqp://u:s3cret@host/v{end}")
+    address = AddressSource(UrlFile(path)).latest
+    assert (address.url.password, address.vhost) == ("s3cret", "v")
+    assert "s3cret" not in repr(address)
+
+
+def test_a_url_file_that_cannot_be_used_is_named_and_not_shown(tmp_path: Path) -> None:
+    url = "amqp://u:s3cret@host/"
+    path = tmp_path / "url"
+    for content, problem in (
+        (b"", "is empty"),
+        (b"\n \n", "is empty"),
+        (f"{url}\n{url}".encode(), "holds more than one line"),
+        (b"amqp://u:s3cret", "cannot be used"),
+        (b"\xff\xfes3cret", "is no text"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match=problem) as caught:
+            RabbitTransport(UrlFile(path), names=Names())
+        assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import anyio
 import pytest
 from msgspec import json
 
-from durable_worker import Worker
+from durable_worker import StepContext, Worker
 from durable_worker.protocol import codec
 from durable_worker.protocol.codec import MessageType
 from durable_worker.protocol.descriptor import Lifecycle
@@ -87,14 +87,35 @@ async def test_a_result_over_the_size_limit_fails_its_step_and_names_the_limit()
         return "x" * 20_000
 
     async with (
-        MemoryTransport(names=NAMES, max_message_bytes=10_000) as transport,
+        MemoryTransport(names=NAMES, max_message_bytes=2_000) as transport,
         serving(worker, transport, NAMES) as desk,
     ):
         await desk.send_step("huge")
         result = await desk.result()
     assert result.error is not None
     assert (result.error.code, result.error.retryable) == ("payload-too-large", False)
-    assert "limit is 10,000" in result.error.message
+    assert "limit is 2,000" in result.error.message
+
+
+async def test_a_report_over_the_size_limit_is_lost_and_the_worker_lives_on() -> None:
+    worker = Worker()
+
+    @worker.step("chatty")
+    async def chatty(size: int, ctx: StepContext) -> str:
+        ctx.info("much", text="x" * size)
+        return "told"
+
+    async with (
+        MemoryTransport(names=NAMES, max_message_bytes=10_000) as transport,
+        serving(worker, transport, NAMES) as desk,
+    ):
+        await desk.send_step("chatty", 20_000)
+        failed = await desk.result()
+        await desk.send_step("chatty", 10)
+        told = await desk.result()
+    assert failed.error is not None
+    assert failed.error.code == "payload-too-large"
+    assert bytes(told.output) == b'"told"'
 
 
 async def test_a_drain_finishes_what_runs_and_gives_back_what_waits(

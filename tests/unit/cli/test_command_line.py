@@ -1,5 +1,6 @@
 """What a command line is read as."""
 
+import inspect
 import shlex
 from datetime import timedelta
 from pathlib import Path
@@ -7,12 +8,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
-from durable_worker.cli.grammar import parse
+from durable_worker.cli.grammar import app, parse
 from durable_worker.cli.options import (
     BrokerOptions,
     Cancel,
     Check,
+    ConnectOptions,
     Dev,
     ListRuns,
     LogFormat,
@@ -25,6 +28,7 @@ from durable_worker.cli.options import (
     Start,
 )
 from durable_worker.cli.quick import parse_run
+from durable_worker.cli.watching import child_command
 from durable_worker.errors import UsageError
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.worker.determinism.policy import Determinism
@@ -42,6 +46,38 @@ COMMANDS = {
         determinism=Determinism.RAISE,
         log_format=LogFormat.JSON,
         debug=True,
+    ),
+    "run app:worker --broker-ca ca --broker-cert cert --broker-key key "
+    "--broker-key-password-file word --max-message-bytes 500000": Run(
+        target="app:worker",
+        broker=BrokerOptions(
+            connecting=ConnectOptions(
+                ca_file=Path("ca"),
+                cert_file=Path("cert"),
+                key_file=Path("key"),
+                key_password_file=Path("word"),
+                max_message_bytes=500_000,
+            )
+        ),
+    ),
+    "operator --broker-accept-any-host-name --max-message-bytes 500000": Operate(
+        database="sqlite:///.durable/operator.db",
+        broker=BrokerOptions(
+            connecting=ConnectOptions(accepts_any_host_name=True, max_message_bytes=500_000)
+        ),
+    ),
+    "show r1 --broker-ca ca": Show(
+        place=Place(broker=BrokerOptions(connecting=ConnectOptions(ca_file=Path("ca")))),
+        run_id="r1",
+    ),
+    "check app:worker --operator amqps://b/ --broker-ca ca": Check(
+        place=Place(
+            broker=BrokerOptions("amqps://b/", connecting=ConnectOptions(ca_file=Path("ca")))
+        ),
+        target="app:worker",
+    ),
+    "dev app:worker --max-message-bytes 500000": Dev(
+        target="app:worker", max_message_bytes=500_000
     ),
     "dev app:worker": Dev(target="app:worker", database=Path(".durable/dev.db")),
     "dev app:worker --db x.db --no-reload": Dev(
@@ -125,6 +161,13 @@ WORDS = st.lists(
             "--log-format=xml",
             "--debug",
             "--debug=1",
+            "--broker-ca=ca",
+            "--broker-key",
+            "--broker-accept-any-host-name",
+            "--max-message-bytes",
+            "--max-message-bytes=65535",
+            "--max-message-bytes=65536",
+            "--max-message-bytes=9999999999",
             "--help-me",
             "--",
         ]
@@ -144,6 +187,20 @@ def test_every_plain_line_is_read_quickly() -> None:
     for line, options in COMMANDS.items():
         if isinstance(options, Run):
             assert parse_run(shlex.split(line)[1:]) == options
+
+
+def test_the_process_that_dev_watches_is_given_all_that_dev_was() -> None:
+    for options in COMMANDS.values():
+        if isinstance(options, Dev):
+            _python, _m, _package, *words = child_command(options)
+            assert parse(words) == structs.replace(options, is_reloading=False)
+
+
+def test_every_command_that_knows_a_broker_knows_how_to_connect_to_it() -> None:
+    for command in app.registered_commands:
+        assert command.callback is not None
+        parameters = inspect.signature(command.callback).parameters
+        assert ("broker" in parameters) == ("ca_file" in parameters), command.name
 
 
 @pytest.mark.parametrize(
