@@ -4,34 +4,19 @@ import asyncio
 import linecache
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextvars import Context, ContextVar
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import Context
 from types import FrameType
 from typing import cast
 
 from msgspec import Struct
 
 from durable_worker.worker.determinism.frames import Frames, Whose
-from durable_worker.worker.step_context import step_in
+from durable_worker.worker.step_context import step_in, turn_in
 
 # What they are tells where in the loop a thread is; there is no public way to ask.
 _CALLBACK = asyncio.Handle._run.__code__  # pyright: ignore[reportPrivateUsage]
 _ITERATION = asyncio.BaseEventLoop._run_once.__code__  # type: ignore[attr-defined]
-
-
-class Turn(Struct, frozen=True):
-    """A turn as people see it. It stays in the context of what the body starts: keep it small."""
-
-    workflow: str
-    run_id: str
-
-
-_current_turn: ContextVar[Turn] = ContextVar("durable_worker_current_turn")
-
-
-def enter_turn(turn: Turn) -> None:
-    """From now on what runs in the current task, and in what it starts, is of this turn."""
-    _current_turn.set(turn)
 
 
 class Activity(Struct, frozen=True):
@@ -44,8 +29,8 @@ class Activity(Struct, frozen=True):
     is_between: bool
 
 
-def activity_of(thread: int, frames: Frames) -> Activity | None:
-    """None if the thread has ended."""
+def activity_of(thread: int, functions: Iterable[object]) -> Activity | None:
+    """`functions` are those whose packages are the user's. None if the thread has ended."""
     innermost = sys._current_frames().get(thread)  # pyright: ignore[reportPrivateUsage]
     if innermost is None:
         return None
@@ -54,7 +39,7 @@ def activity_of(thread: int, frames: Frames) -> Activity | None:
     return Activity(
         handle=handle,
         subject={} if handle is None else _subject(handle),
-        at=_place(_theirs(called, frames)),
+        at=_place(_theirs(called, Frames(functions))),
         is_between=handle is None and _ITERATION in codes,
     )
 
@@ -82,9 +67,10 @@ def _subject(handle: asyncio.Handle) -> dict[str, object]:
     step = step_in(context)
     if step is not None:
         return {"step": step.name, "run_id": step.run_id, "attempt": step.attempt}
-    turn = context.get(_current_turn)
+    turn = turn_in(context)
     if turn is not None:
-        return {"workflow": turn.workflow, "run_id": turn.run_id}
+        workflow, run_id = turn
+        return {"workflow": workflow, "run_id": run_id}
     return {}
 
 

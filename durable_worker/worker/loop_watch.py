@@ -6,14 +6,15 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import timedelta
 from threading import Event, Thread, get_ident
-from typing import TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 import anyio
 import structlog
 
-from durable_worker.worker.blocking import Activity, activity_of
-from durable_worker.worker.determinism.frames import Frames
 from durable_worker.worker.registry import Worker
+
+if TYPE_CHECKING:
+    from durable_worker.worker.blocking import Activity
 
 log = structlog.get_logger("durable_worker.worker")
 
@@ -35,8 +36,7 @@ class LoopWatch:
     """
 
     def __init__(self, worker: Worker, blocked_after: timedelta | None) -> None:
-        definitions = [*worker.steps.values(), *worker.workflows.values()]
-        self._frames = Frames(each.fn for each in definitions)
+        self._worker = worker
         self._limit = None if blocked_after is None else blocked_after.total_seconds()
         self._ending = Event()
         self._asked_at = 0.0
@@ -82,10 +82,17 @@ class LoopWatch:
                 if not self._ask():
                     return
             elif silence >= self._limit / 2 and not self._is_noted:
-                activity = activity_of(self._loop_thread, self._frames)
+                activity = self._activity()
                 if silence >= self._limit and _is_same(activity, earlier):
                     self._note(activity, silence)
                 earlier = activity
+
+    def _activity(self) -> "Activity | None":
+        # Most processes never need it, and none on its way to the first message.
+        from durable_worker.worker.blocking import activity_of
+
+        definitions = [*self._worker.steps.values(), *self._worker.workflows.values()]
+        return activity_of(self._loop_thread, [each.fn for each in definitions])
 
     def _ask(self) -> bool:
         self._asked_at, self._answered_at = time.monotonic(), None
@@ -95,7 +102,7 @@ class LoopWatch:
             return False
         return True
 
-    def _note(self, activity: Activity, seconds: float) -> None:
+    def _note(self, activity: "Activity", seconds: float) -> None:
         self._is_noted = True
         count = self._count(activity.at)
         if count is None:
@@ -131,7 +138,7 @@ class LoopWatch:
         return times
 
 
-def _is_same(activity: Activity | None, earlier: Activity | None) -> TypeGuard[Activity]:
+def _is_same(activity: "Activity | None", earlier: "Activity | None") -> "TypeGuard[Activity]":
     """Whether one call has kept the loop busy between two looks: else there are many short ones, or
     the process gets no processor time, and it would be wrong to name whoever was met."""
     if activity is None or earlier is None or activity.is_between or earlier.is_between:
@@ -139,7 +146,7 @@ def _is_same(activity: Activity | None, earlier: Activity | None) -> TypeGuard[A
     return activity.handle is earlier.handle
 
 
-def _hint(activity: Activity) -> str:
+def _hint(activity: "Activity") -> str:
     if "step" in activity.subject:
         return (
             "nothing else runs in this process meanwhile. Make the step a plain `def` without "

@@ -28,7 +28,6 @@ from durable_worker.replay.diff import Mismatch, mismatch_in
 from durable_worker.replay.failures import failure_of
 from durable_worker.transports.base import Delivery, Envelope, Subscription, Transport
 from durable_worker.worker.answers import Answers
-from durable_worker.worker.blocking import Turn, enter_turn
 from durable_worker.worker.determinism.checks import checks_for
 from durable_worker.worker.determinism.policy import Determinism, stated_or
 from durable_worker.worker.edge import WorkerEdge, seal_failed
@@ -40,6 +39,7 @@ from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.recorded import RecordedSteps
 from durable_worker.worker.registry import Worker
 from durable_worker.worker.renewal import Renewals
+from durable_worker.worker.step_context import enter_turn
 from durable_worker.worker.steps import StepRunner
 from durable_worker.worker.turns import TurnRunner
 
@@ -319,7 +319,7 @@ class WorkerService:
                 await self._turn(task, delivery)
 
     async def _turn(self, task: WorkflowTask, delivery: Delivery) -> None:
-        enter_turn(Turn(task.workflow, task.run_id))
+        enter_turn(task.workflow, task.run_id)
         self._live.started(task.task_id, Heartbeat(run_id=task.run_id, seq=0, group=task.group))
         try:
             async with self._quarantine.admission(delivery):

@@ -219,6 +219,20 @@ def enter_step(context: StepContext) -> None:
     _current.set(context)
 
 
+# What the body starts keeps its context: a name and an id, not the task with its history.
+_current_turn: ContextVar[tuple[str, str]] = ContextVar("durable_worker_current_turn")
+
+
+def enter_turn(workflow: str, run_id: str) -> None:
+    """From now on what runs in the current task, and in what it starts, is of this turn."""
+    _current_turn.set((workflow, run_id))
+
+
+def turn_in(context: Context) -> tuple[str, str] | None:
+    """Workflow and run of the turn that code in `context` belongs to."""
+    return context.get(_current_turn)
+
+
 def step_in(context: Context) -> StepContext | None:
     """The step that code in `context` belongs to; may be asked from another thread."""
     return context.get(_current)

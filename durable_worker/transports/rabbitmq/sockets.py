@@ -11,7 +11,7 @@ from yarl import URL
 
 from durable_worker.transports.rabbitmq.greeting import expect_amqp
 from durable_worker.transports.rabbitmq.pulse import Pulse
-from durable_worker.transports.rabbitmq.wire import Sealing, Wire
+from durable_worker.transports.rabbitmq.wire import Wire
 
 
 class Sockets(TransportFactory):
@@ -35,6 +35,8 @@ class Sockets(TransportFactory):
         assert host is not None
         assert port is not None
         if context is not None:
+            from durable_worker.transports.rabbitmq.sealing import Sealing
+
             context.sslobject_class = Sealing
         try:
             self._wire = await _connected(host, port)
@@ -53,6 +55,8 @@ class Sockets(TransportFactory):
         if wire is None or writer is None or not wire.is_in_use:
             return  # an event loop that writes to the file itself: two writers would meet there
         if self._is_tls:
+            from durable_worker.transports.rabbitmq.sealing import Sealing
+
             sealing = writer.get_extra_info("ssl_object")
             if not isinstance(sealing, Sealing):
                 return

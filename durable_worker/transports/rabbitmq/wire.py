@@ -2,19 +2,20 @@
 
 A heartbeat may stand between two AMQP frames only, and under TLS between two records in the order
 in which they were encrypted. Whole frames are all that is ever written to the connection, so the
-stream is between two frames whenever all that was written has left; both classes keep count of it.
+stream is between two frames whenever all that was written has left.
 """
 
 import socket
-import ssl
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Iterable
 
-    from _typeshed import ReadableBuffer, WriteableBuffer
+    from _typeshed import ReadableBuffer
+
+    from durable_worker.transports.rabbitmq.sealing import Sealing
 
 HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
@@ -72,10 +73,8 @@ class Wire(socket.socket):
                 return taken
             taken = self._put(data, flags)
             self._left += taken
-            with memoryview(data) as offered:
-                if self._rest or taken < len(offered):
-                    self._rest += offered[len(self._rest) :]
-                    del self._rest[:taken]
+            if self._rest or taken < len(cast("bytes", data)):
+                self._remember(data, taken)
             return taken
 
     def sendmsg(self, buffers: "Iterable[ReadableBuffer]", /, *_: Any) -> int:
@@ -87,6 +86,11 @@ class Wire(socket.socket):
             super().close()
 
     # Inside
+
+    def _remember(self, offered: "ReadableBuffer", taken: int) -> None:
+        with memoryview(offered) as data:
+            self._rest += data[len(self._rest) :]
+        del self._rest[:taken]
 
     def _put(self, data: "ReadableBuffer", flags: int = 0) -> int:
         return super().send(data, flags)
@@ -124,63 +128,3 @@ class Wire(socket.socket):
             self._ahead += sent
             self._left += sent
         return True
-
-
-class Sealing(ssl.SSLObject):
-    """TLS of one connection: counts the bytes that it makes, for a `Wire` to compare with those
-    that left. asyncio makes it where `SSLContext.sslobject_class` says so.
-    """
-
-    _outgoing: ssl.MemoryBIO
-    lock: Lock
-    produced: int
-    is_between_frames: bool
-
-    @classmethod
-    def _create(cls, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, **kwargs: Any) -> Self:
-        # What `SSLContext.wrap_bio` calls; it is not in the stubs.
-        create = cast("Callable[..., Self]", super()._create)  # type: ignore[misc]
-        self = create(incoming, outgoing, **kwargs)
-        self._outgoing = outgoing
-        self.lock, self.produced, self.is_between_frames = Lock(), 0, True
-        return self
-
-    def seal(self, data: bytes) -> bytes:
-        """Encrypt apart from what the event loop writes; the caller holds the lock."""
-        with self._counting():
-            self._write(data)
-        return self._outgoing.read()
-
-    # For asyncio
-
-    def write(self, data: "ReadableBuffer") -> int:
-        with self.lock, self._counting():
-            return self._write(data)
-
-    def read(self, len: int = 1024, buffer: "WriteableBuffer | None" = None) -> Any:
-        with self.lock, self._counting():
-            return super().read(len, buffer)
-
-    def do_handshake(self) -> None:
-        with self.lock, self._counting():
-            super().do_handshake()
-
-    def unwrap(self) -> None:
-        with self.lock, self._counting():
-            super().unwrap()
-
-    def _write(self, data: "ReadableBuffer") -> int:
-        # Only a part may be taken, a record's worth; and what fails must be repeated as it was.
-        self.is_between_frames = False
-        taken = super().write(data)
-        with memoryview(data) as offered:
-            self.is_between_frames = taken == len(offered)
-        return taken
-
-    @contextmanager
-    def _counting(self) -> "Generator[None]":
-        waiting = self._outgoing.pending
-        try:
-            yield
-        finally:
-            self.produced += self._outgoing.pending - waiting

@@ -121,6 +121,10 @@ class Scene:
         await until(lambda: ("start", "charge:0") in self.journal())
         await self.watch()
 
+    async def freed(self) -> dict[str, Any]:
+        await until(lambda: self.logged("event_loop_free"))
+        return self.logged("event_loop_free")[0]
+
     async def stop(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
@@ -186,7 +190,7 @@ async def test_a_blocked_worker_keeps_its_connections_and_what_it_holds_and_a_st
         assert (blocked["step"], blocked["run_id"]) == ("charge", "charge")
         assert "app.py" in blocked["at"]
         assert "time.sleep(seconds)" in blocked["at"]
-        assert scene.logged("event_loop_free")[0]["seconds"] > BLOCKED - 2
+        assert (await scene.freed())["seconds"] > BLOCKED - 2
         await scene.stop()
         assert [line["generation"] for line in scene.logged("connected")] == [1]
         assert not scene.logged("disconnected")

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durable_worker.transports.rabbitmq.wire import HEARTBEAT, Sealing, Wire
+from durable_worker.transports.rabbitmq.sealing import Sealing
+from durable_worker.transports.rabbitmq.wire import HEARTBEAT, Wire
 from tests.broker.tls import Authority
 
 if TYPE_CHECKING:

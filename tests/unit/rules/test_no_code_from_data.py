@@ -18,6 +18,10 @@ ALLOWED = {
     ("worker/determinism/other_clock.py", "getattr(computed)"): "functions of `time`, from a list",
     ("worker/determinism/other_clock.py", "import ctypes"): "the C library's clock, by its name",
     ("worker/interception.py", "getattr(computed)"): "hooks of Interceptor, from a list",
+    (
+        "transports/rabbitmq/frames.py",
+        "getattr(computed)",
+    ): "properties of AMQP, from the library's list",
     ("replay/failures.py", "getattr(computed)"): "two fields of an error that a step has raised",
 }
 """What is used all the same, and where its names come from: never from a message."""
