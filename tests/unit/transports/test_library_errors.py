@@ -6,12 +6,12 @@ from durable_worker.errors import ConnectionLostError
 from durable_worker.transports.rabbitmq.link import translated
 
 
-def test_a_call_that_the_library_ends_without_a_reason_was_on_a_lost_connection() -> None:
+async def test_a_call_that_the_library_ends_without_a_reason_was_on_a_lost_connection() -> None:
     with pytest.raises(ConnectionLostError, match="could not stop consuming"):
         with translated("stop consuming"):
             raise Exception
 
 
-def test_a_defect_of_ours_is_not_taken_for_a_lost_connection() -> None:
+async def test_a_defect_of_ours_is_not_taken_for_a_lost_connection() -> None:
     with pytest.raises(KeyError), translated("stop consuming"):
         raise KeyError
