@@ -132,7 +132,7 @@ class RabbitDelivery:
         self._place = place
         self._renew = renew
         self._moved_out_of: Window | None = None
-        self._on_answered: Callable[[bool], None] | None = None
+        self._on_answered: Callable[[Holdings | None], None] | None = None
         self._is_answered = False
         self.number: int | None = None
         self.was_given_back = False
@@ -157,21 +157,22 @@ class RabbitDelivery:
 
     async def ack(self) -> None:
         if not self._is_answered:
-            self._note_answered(is_settled=True)
+            self._note_answered(rejected_at=None)
             await self._place.ack()
 
     async def release(self) -> None:
         if not self._is_answered:
             self.was_given_back = True
-            self._note_answered(is_settled=self._place.is_answerable)
-            await self._place.release()
+            place = self._place
+            self._note_answered(rejected_at=place.holdings if place.is_held else None)
+            await place.release()
 
     async def renew(self) -> None:
         if not self._is_answered:
             await self._renew(self)
 
-    def on_answered(self, note: Callable[[bool], None]) -> None:
-        """Tell once it is answered, and whether that settles every copy of it."""
+    def on_answered(self, note: Callable[[Holdings | None], None]) -> None:
+        """Tell once it is answered; if a copy was rejected for that, through which holdings."""
         self._on_answered = note
 
     async def move(self, place: Place) -> None:
@@ -183,9 +184,9 @@ class RabbitDelivery:
             await self._moved_out_of.movable(turn)
         await former.ack()
 
-    def _note_answered(self, *, is_settled: bool) -> None:
+    def _note_answered(self, *, rejected_at: Holdings | None) -> None:
         self._is_answered = True
         if self._moved_out_of is not None:
             self._moved_out_of.ended()
         if self._on_answered is not None:
-            self._on_answered(is_settled)
+            self._on_answered(rejected_at)

@@ -40,7 +40,7 @@ MOST_PROPERTIES = 128_000
 """Bytes that fit into one frame, as all properties of a message must."""
 
 REMEMBERED = 10_000
-"""Messages that are done with, of which a copy may still come."""
+"""Answered messages of which a copy may still come."""
 
 MOST_HELD = 65_535
 """What AMQP lets one consumer have unanswered."""
@@ -56,7 +56,7 @@ class HeldQueue:
         self.held_for = held_for
         self._numbers = count(1)
         self._open: dict[int, RabbitDelivery] = {}
-        self._done: OrderedDict[int, None] = OrderedDict()
+        self._done: OrderedDict[int, Holdings | None] = OrderedDict()
         self._arrivals: dict[int, asyncio.Future[None]] = {}
         self._times_made = 0
         self._has_given_back = False
@@ -74,7 +74,7 @@ class HeldQueue:
         if delivery.number is None:
             number = delivery.number = next(self._numbers)
             self._open[number] = delivery
-            delivery.on_answered(lambda is_settled: self._leave(number, is_settled=is_settled))
+            delivery.on_answered(lambda rejected_at: self._leave(number, rejected_at))
         return delivery.number
 
     def arrival(self, number: int) -> asyncio.Future[None]:
@@ -112,19 +112,22 @@ class HeldQueue:
             arrival.set_result(None)
 
     async def _turn_away(self, place: Place, number: int | None) -> None:
-        if number in self._done:
+        if number is not None and self._is_settled(number, place):
             await place.ack()
         else:
             self._has_given_back = True
             await place.release()
 
-    def _leave(self, number: int, *, is_settled: bool) -> None:
+    def _is_settled(self, number: int, place: Place) -> bool:
+        # What was rejected over a channel that is gone may have missed its rejection.
+        return number in self._done and self._done[number] in (None, place.holdings)
+
+    def _leave(self, number: int, rejected_at: Holdings | None) -> None:
         delivery = self._open.pop(number)
         self._has_given_back |= delivery.was_given_back
-        if is_settled:
-            self._done[number] = None
-            if len(self._done) > REMEMBERED:
-                self._done.popitem(last=False)
+        self._done[number] = rejected_at
+        if len(self._done) > REMEMBERED:
+            self._done.popitem(last=False)
 
 
 class Held:

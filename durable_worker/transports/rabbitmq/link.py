@@ -271,6 +271,11 @@ def translated(doing: str, *, entity: str = "") -> Generator[None]:
         ) from error
     except (AMQPError, OSError, ChannelInvalidStateError, RuntimeError) as error:
         raise ConnectionLostError(f"could not {doing}: {_reason(error)}") from error
+    except Exception as error:
+        # The library ends calls that wait on a connection it gives up with this very class.
+        if type(error) is not Exception:
+            raise
+        raise ConnectionLostError(f"could not {doing}: the connection was closed") from error
 
 
 @asynccontextmanager

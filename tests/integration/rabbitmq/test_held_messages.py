@@ -1,9 +1,10 @@
 """Messages that are renewed: where they are, who gets them, and what a count says of them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from random import Random
 
 import aio_pika
 import pytest
@@ -301,3 +302,84 @@ async def test_a_message_whose_headers_leave_no_room_is_not_renewed_and_costs_no
         await transport.send(queue, numbered(1))
         await (await inbox.next()).renew()
     assert not any(isinstance(state, Disconnected) for state in states.seen)
+
+
+async def test_a_message_given_back_while_the_connection_was_away_goes_on_when_it_is_back(
+    broker_url: str, proxy: Proxy, names: Names, states: States
+) -> None:
+    queue = names.tasks("given-back-late")
+    mine, theirs = Inbox[Delivery](), Inbox[Delivery]()
+    async with (
+        RabbitTransport(proxy.url, names=names, held_for=LONG, on_state=states) as holder,
+        RabbitTransport(broker_url, names=names) as rival,
+    ):
+        subscription = await holder.consume([queue], mine, prefetch=1)
+        await holder.send(queue, numbered(1))
+        delivery = await mine.next()
+        await delivery.renew()
+        await subscription.stop()
+        await rival.consume([queue], theirs, prefetch=1)
+        await proxy.go_away()
+        await states.until(Disconnected)
+        await delivery.release()
+        await proxy.listen()
+        again = await theirs.next()
+        assert (again.envelope.body, again.delivery_count) == (b"1", 0)
+        await again.ack()
+
+
+@pytest.mark.parametrize("seed", [1, 11])
+async def test_nothing_is_lost_however_connections_break_while_messages_are_renewed(
+    broker_url: str, names: Names, seed: int
+) -> None:
+    queue, count, random = names.tasks("storm"), 80, Random(seed)
+    acked: set[bytes] = set()
+    all_acked = asyncio.Event()
+
+    async def work(delivery: Delivery) -> None:
+        for _ in range(random.randrange(6)):
+            await asyncio.sleep(0.2 * random.random())
+            with suppress(ConnectionLostError):
+                await delivery.renew()
+        if random.random() < 0.1:
+            await delivery.release()
+            return
+        await delivery.ack()
+        acked.add(delivery.envelope.body)
+        if len(acked) == count:
+            all_acked.set()
+
+    async with Proxy(broker_url) as one, Proxy(broker_url) as other, asyncio.TaskGroup() as group:
+
+        async def break_connections() -> None:
+            while True:
+                await asyncio.sleep(0.6 * random.random())
+                random.choice([one, other]).cut()
+
+        async with (
+            RabbitTransport(broker_url, names=names) as sender,
+            RabbitTransport(one.url, names=names, held_for=timedelta(seconds=1)) as first,
+            RabbitTransport(other.url, names=names, held_for=timedelta(seconds=1)) as second,
+        ):
+            await sender.declare([queue])
+            for number in range(count):
+                await sender.send(queue, numbered(number))
+            for holder in (first, second):
+                await holder.consume([queue], lambda it: start(group, work(it)), prefetch=20)
+            breaking = group.create_task(break_connections())
+            await asyncio.wait([breaking], timeout=6)
+            breaking.cancel()
+            async with asyncio.timeout(60):
+                await all_acked.wait()
+            while await depth(broker_url, queue):  # noqa: ASYNC110 - what came twice
+                await asyncio.sleep(0.1)
+    assert await depth(broker_url, names.dead) == 0
+
+
+def start(group: asyncio.TaskGroup, work: Coroutine[None, None, None]) -> None:
+    group.create_task(work)
+
+
+async def depth(url: str, queue: str) -> int:
+    async with raw(url) as channel:
+        return (await channel.get_queue(queue)).declaration_result.message_count or 0

@@ -6,6 +6,7 @@ from typing import cast
 import pytest
 from aiormq import spec
 from aiormq.abc import AbstractChannel, DeliveredMessage
+from pamqp.common import FieldTable
 from pamqp.header import ContentHeader
 
 from durable_worker.transports.base import DEATH_HEADER, ERROR_HEADER
@@ -23,7 +24,7 @@ CHANNEL = cast(AbstractChannel, None)
 """No message here is answered."""
 
 
-def death(queue: str, reason: str) -> dict[str, object]:
+def death(queue: str, reason: str) -> FieldTable:
     return {
         "queue": queue,
         "reason": reason,
@@ -35,7 +36,7 @@ def death(queue: str, reason: str) -> dict[str, object]:
 
 
 def message(headers: dict[str, object] | None) -> DeliveredMessage:
-    properties = spec.Basic.Properties(headers=headers)  # type: ignore[arg-type]
+    properties = spec.Basic.Properties(headers=cast(FieldTable, headers))
     return DeliveredMessage(
         delivery=spec.Basic.Deliver(),
         header=ContentHeader(properties=properties),
