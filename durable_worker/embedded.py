@@ -14,6 +14,7 @@ from durable_worker.client import Client
 from durable_worker.errors import DurableError
 from durable_worker.operator.service import OperatorService
 from durable_worker.protocol.base import Payload
+from durable_worker.protocol.letters import DeadLetterRecord
 from durable_worker.protocol.names import DEFAULT_NAMESPACE, Names
 from durable_worker.protocol.runs import RunDetail, RunQuery, RunRecord
 from durable_worker.stores.base import Store
@@ -161,6 +162,17 @@ class _OwnOperator:
 
     async def cancel(self, run_id: str, *, compensate: bool | None) -> None:
         await self._operator.cancel(run_id, is_final=compensate is False)
+
+    async def dead_letters(
+        self, *, limit: int | None, after: str | None, run_id: str | None
+    ) -> Sequence[DeadLetterRecord]:
+        return await self._operator.dead_letters(limit=limit, after=after, run_id=run_id)
+
+    async def dead_letter(self, letter_id: str) -> DeadLetterRecord:
+        return await self._operator.dead_letter(letter_id)
+
+    async def redrive(self, letter_id: str) -> DeadLetterRecord:
+        return await self._operator.redrive(letter_id)
 
     async def wait(self, run_id: str) -> RunRecord:
         return await self._operator.wait(run_id)

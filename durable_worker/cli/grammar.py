@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from durable_worker.cli import checks, connections, issuing
+from durable_worker.cli import checks, connections, dead, issuing
 from durable_worker.cli.options import (
     DEFAULT_CONCURRENCY,
     DEFAULT_GRACE,
@@ -368,4 +368,5 @@ def _cancel(  # pyright: ignore[reportUnusedFunction]
 app.command("replay")(checks.replay)
 app.command("check")(checks.check)
 app.command("token")(issuing.token)
+app.add_typer(dead.app, name="dead")
 connections.add_to(app)

@@ -213,6 +213,45 @@ class Token(Struct, frozen=True, kw_only=True):
     debug: bool = False
 
 
+class ListDead(Struct, frozen=True, kw_only=True):
+    place: Place
+    limit: int = 20
+    run_id: str | None = None
+    is_json: bool = False
+    debug: bool = False
+
+
+class ShowDead(Struct, frozen=True, kw_only=True):
+    place: Place
+    letter_id: str
+    is_json: bool = False
+    codec: str | None = None
+    debug: bool = False
+
+
+class RedriveDead(Struct, frozen=True, kw_only=True):
+    """`letter_ids` is empty for all; `run_id` bounds these."""
+
+    place: Place
+    letter_ids: tuple[str, ...] = ()
+    run_id: str | None = None
+    debug: bool = False
+
+
 AnyOptions = (
-    Run | Dev | Operate | Start | ListRuns | Show | Signal | Cancel | Query | Replay | Check | Token
+    Run
+    | Dev
+    | Operate
+    | Start
+    | ListRuns
+    | Show
+    | Signal
+    | Cancel
+    | Query
+    | Replay
+    | Check
+    | ListDead
+    | ShowDead
+    | RedriveDead
+    | Token
 )

@@ -22,14 +22,18 @@ from durable_worker.errors import (
 )
 from durable_worker.protocol.base import Payload, TokenSource, token_headers
 from durable_worker.protocol.codec import RUN_REPLY, TENANT_EVENT, MessageType, encode
+from durable_worker.protocol.letters import DeadLetterRecord
 from durable_worker.protocol.names import DEFAULT_NAMESPACE, Names, is_default
 from durable_worker.protocol.payload import PayloadDecoder
 from durable_worker.protocol.runs import (
     AnyRequest,
     CancelOptions,
     CancelRequest,
+    GetDeadLetter,
     GetRunDetail,
+    ListDeadLetters,
     ListRuns,
+    RedriveDeadLetter,
     RequestResult,
     RunDetail,
     RunQuery,
@@ -168,6 +172,20 @@ class BrokerPort:
         opts = None if compensate is None else CancelOptions(compensate=compensate)
         await self._ask_about(run_id, CancelRequest(run_id=run_id, opts=opts))
 
+    async def dead_letters(
+        self, *, limit: int | None, after: str | None, run_id: str | None
+    ) -> Sequence[DeadLetterRecord]:
+        data = await self._ask(ListDeadLetters(limit=limit, after=after, run_id=run_id))
+        return _LETTERS.decode(data, what="the list of dead letters")
+
+    async def dead_letter(self, letter_id: str) -> DeadLetterRecord:
+        data = await self._ask(GetDeadLetter(id=letter_id))
+        return _LETTER.decode(data, what=f"dead letter {letter_id!r}")
+
+    async def redrive(self, letter_id: str) -> DeadLetterRecord:
+        data = await self._ask(RedriveDeadLetter(id=letter_id))
+        return _LETTER.decode(data, what=f"dead letter {letter_id!r}")
+
     async def wait(self, run_id: str) -> RunRecord:
         changed = self._changes.setdefault(run_id, asyncio.Event())
         pause = _FIRST_LOOK
@@ -286,6 +304,8 @@ def _tenant_of(token: TokenSource) -> str:
 _ENDS = frozenset({"run.completed", "run.failed"})
 _DETAIL = PayloadDecoder(RunDetail)
 _RECORDS = PayloadDecoder(list[RunRecord])
+_LETTER = PayloadDecoder(DeadLetterRecord)
+_LETTERS = PayloadDecoder(list[DeadLetterRecord])
 
 
 def _detail_of(run_id: str, data: Payload) -> RunDetail:

@@ -12,6 +12,7 @@ from durable_worker.client.port import OperatorPort
 from durable_worker.edge.plain import PLAIN, Codec
 from durable_worker.edge.records import RECORDED_KINDS, RecordOpener
 from durable_worker.errors import QueryFailedError, RegistrationError, RunFailedError
+from durable_worker.protocol.letters import DeadLetterRecord
 from durable_worker.protocol.names import published_value
 from durable_worker.protocol.payload import (
     PayloadDecoder,
@@ -227,6 +228,25 @@ class Client:
         opened = await RecordOpener(self._codec).named(detail, published_value(name))
         entry = published_entry(opened, name)
         return decoder_for(returns).decode(entry.output, what=f"the answer to query {name!r}")
+
+    async def dead_letters(
+        self, *, limit: int | None = None, after: str | None = None, run_id: str | None = None
+    ) -> Sequence[DeadLetterRecord]:
+        """Messages that nobody could use, newest first, without headers and body; those older than
+        the letter with the id `after`, those that name the run. Raises `RequestRefusedError`."""
+        return await self._port.dead_letters(limit=limit, after=after, run_id=run_id)
+
+    async def dead_letter(self, letter_id: str) -> DeadLetterRecord:
+        """With headers and body, sealed as it travelled. Raises `RequestRefusedError`."""
+        return await self._port.dead_letter(letter_id)
+
+    async def redrive(self, letter_id: str) -> DeadLetterRecord:
+        """Have done again what a dead letter is about, once, and return it; its `redriven_at` is
+        None while no operator has taken that up. A run that failed because of it goes on.
+
+        Raises `RequestRefusedError` if there is no such letter, or if its run has gone on since.
+        """
+        return await self._port.redrive(letter_id)
 
     async def wait(self, run_id: str, *, timeout: timedelta | None = None) -> RunRecord:
         """The run once it is terminal, whatever the outcome. Raises `TimeoutError`, and `SealError`

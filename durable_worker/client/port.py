@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from durable_worker.protocol.base import Payload
+from durable_worker.protocol.letters import DeadLetterRecord
 from durable_worker.protocol.runs import RunDetail, RunQuery, RunRecord
 
 
@@ -43,6 +44,18 @@ class OperatorPort(Protocol):
 
     async def cancel(self, run_id: str, *, compensate: bool | None) -> None:
         """`compensate` None: as the operator does by default. Raises `RunNotFoundError`."""
+        ...
+
+    async def dead_letters(
+        self, *, limit: int | None, after: str | None, run_id: str | None
+    ) -> Sequence[DeadLetterRecord]: ...
+
+    async def dead_letter(self, letter_id: str) -> DeadLetterRecord:
+        """Raises `RequestRefusedError`, as does `redrive`."""
+        ...
+
+    async def redrive(self, letter_id: str) -> DeadLetterRecord:
+        """The letter as it stands; `redriven_at` is None if no operator has taken it up yet."""
         ...
 
     async def wait(self, run_id: str) -> RunRecord:

@@ -10,9 +10,11 @@ import msgspec
 
 from durable_worker.errors import NoOperatorError, RunNotFoundError
 from durable_worker.protocol.base import Payload
+from durable_worker.protocol.letters import DeadLetterRecord
 from durable_worker.protocol.names import DEFAULT_NAMESPACE
 from durable_worker.protocol.runs import RunDetail, RunQuery, RunRecord
 from durable_worker.stores.base import Store, stored_namespace
+from durable_worker.stores.dead_letters import DeadLetters
 from durable_worker.stores.inputs import AnyInput, CancelRequested, SignalSent, StartRun
 from durable_worker.stores.records import RunState
 from durable_worker.stores.views import run_detail, run_record, wake_time
@@ -37,6 +39,7 @@ class StorePort:
         self._store = store
         self._max_message_bytes = max_message_bytes
         self._tenant = stored_namespace(tenant)
+        self._letters = DeadLetters(store, namespace=self._tenant)
         self._last_row = 0
 
     async def __aenter__(self) -> Self:
@@ -102,6 +105,20 @@ class StorePort:
     async def cancel(self, run_id: str, *, compensate: bool | None) -> None:
         await self._find(run_id)
         await self._submit(CancelRequested(run_id=run_id, is_final=compensate is False))
+
+    async def dead_letters(
+        self, *, limit: int | None, after: str | None, run_id: str | None
+    ) -> Sequence[DeadLetterRecord]:
+        return await self._letters.page(limit=limit, after=after, run_id=run_id)
+
+    async def dead_letter(self, letter_id: str) -> DeadLetterRecord:
+        return await self._letters.shown(letter_id)
+
+    async def redrive(self, letter_id: str) -> DeadLetterRecord:
+        asked = await self._letters.request(letter_id)
+        if asked is not None:
+            await self._submit(asked)
+        return await self._letters.redriven(letter_id)
 
     async def wait(self, run_id: str) -> RunRecord:
         clock = asyncio.get_running_loop().time

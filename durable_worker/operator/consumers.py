@@ -33,7 +33,13 @@ from durable_worker.protocol.codec import (
 from durable_worker.protocol.control import EventHappened
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.runs import RunRequest
-from durable_worker.transports.base import Delivery, Envelope, Subscription, Transport
+from durable_worker.transports.base import (
+    ERROR_QUEUE_HEADER,
+    Delivery,
+    Envelope,
+    Subscription,
+    Transport,
+)
 from durable_worker.transports.dead_letters import dead_letter
 from durable_worker.transports.floods import Floods
 
@@ -155,7 +161,8 @@ class Consumers:
         self._errand(self._send_to_dead(delivery, reason))
 
     async def _send_to_dead(self, delivery: Delivery, reason: str) -> None:
-        envelope = dead_letter(delivery.envelope, reason)
+        headers = {ERROR_QUEUE_HEADER: delivery.queue}
+        envelope = dead_letter(delivery.envelope, reason, **headers)
         while True:
             try:
                 await self._transport.declare([self._names.dead])

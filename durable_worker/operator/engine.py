@@ -224,6 +224,8 @@ async def _applied(
 ) -> tuple[Batch, Consequences]:
     await work.prepare([job.input for job in jobs if job.input is not None])
     for job in jobs:
+        if job.letter is not None:
+            await work.keep(job.letter)
         if job.input is not None:
             await work.apply(job.input)
         if job.resend is not None:
@@ -231,5 +233,4 @@ async def _applied(
     return work.finish(
         sent=sent,
         inbox=[job.inbox_id for job in jobs if job.inbox_id is not None],
-        letters=[job.letter for job in jobs if job.letter is not None],
     )

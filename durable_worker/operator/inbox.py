@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from durable_worker.clock import Clock
 from durable_worker.errors import StoreError
 from durable_worker.operator.engine import Job
-from durable_worker.operator.intake import letter_of
+from durable_worker.operator.letters import letter_of
 from durable_worker.operator.log import log
+from durable_worker.protocol.names import Names
 from durable_worker.stores.base import InboxRow, Store
+from durable_worker.stores.records import INBOX
 from durable_worker.transports.base import ERROR_HEADER, Envelope
 
 PAGE = 500
@@ -17,9 +21,16 @@ class Inbox:
     """`run` looks for new rows every `interval` seconds, until it is cancelled."""
 
     def __init__(
-        self, store: Store, *, clock: Clock, interval: float, offer: Callable[[Job], None]
+        self,
+        store: Store,
+        *,
+        names: Names,
+        clock: Clock,
+        interval: float,
+        offer: Callable[[Job], None],
     ) -> None:
         self._store = store
+        self._names = names
         self._clock = clock
         self._interval = interval
         self._offer = offer
@@ -49,4 +60,5 @@ class Inbox:
         reason = "an input in the database that this release of durable-worker cannot read"
         log.error("inbox_row_unreadable", row=row.id)
         envelope = Envelope(type=None, body=row.body, headers={ERROR_HEADER: reason})
-        return Job(letter=letter_of(envelope, received_at=self._clock.now()), inbox_id=row.id)
+        letter = letter_of(envelope, received_at=self._clock.now(), names=self._names)
+        return Job(letter=replace(letter, queue=INBOX), inbox_id=row.id)

@@ -1,6 +1,5 @@
 """Messages from work queues to inputs; what cannot be understood goes to the dead queue."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,7 +9,8 @@ from msgspec import UNSET, Raw
 from durable_worker.errors import ProtocolError, TenantTokenError
 from durable_worker.operator.admission import Admission
 from durable_worker.operator.engine import Job
-from durable_worker.protocol.base import PROTOCOL_VERSION, TOKEN_HEADER
+from durable_worker.operator.letters import letter_of
+from durable_worker.protocol.base import PROTOCOL_VERSION, UNVERIFIED_HEADER
 from durable_worker.protocol.codec import (
     START_RUN,
     STEP_RESULT,
@@ -18,7 +18,7 @@ from durable_worker.protocol.codec import (
     MessageType,
     addressee_of,
 )
-from durable_worker.protocol.names import step_id
+from durable_worker.protocol.names import Names, attempt_in, step_id
 from durable_worker.protocol.nesting import MAX_DEPTH, is_too_deep
 from durable_worker.protocol.results import StepResult
 from durable_worker.stores.base import stored_namespace
@@ -30,23 +30,21 @@ from durable_worker.stores.inputs import (
     StepPoisoned,
     TurnPoisoned,
 )
+from durable_worker.stores.letters import HARMLESS
 from durable_worker.stores.records import LAST_SEQ, DeadLetter
 from durable_worker.transports.base import (
     DEATH_HEADER,
-    ERROR_HEADER,
     RESENT_HEADER,
-    UNVERIFIED_HEADER,
     Delivery,
     Envelope,
 )
 from durable_worker.transports.base import (
+    DELIVERY_LIMIT as MOST_REDELIVERIES,
+)
+from durable_worker.transports.base import (
     DELIVERY_LIMIT_REASON as DELIVERY_LIMIT,
 )
-from durable_worker.transports.dead_letters import clipped, dead_letter
-
-_HARMLESS = frozenset({MessageType.STEP_EVENT, MessageType.START_RUN, MessageType.RUN_REQUEST})
-"""Messages without which every step and turn still comes to its end."""
-
+from durable_worker.transports.dead_letters import dead_letter
 
 LONGEST_ID = 160
 """Bytes of a run id or tenant; AMQP carries ids made of them (of children, attempts) up to 255."""
@@ -68,12 +66,14 @@ class Intake:
         self,
         inlet: Inlet,
         *,
+        names: Names,
         partition: str | None,
         admission: Admission,
         new_id: Callable[[], str],
         now: Callable[[], int],
     ) -> None:
         self._inlet = inlet
+        self._names = names
         self._partition = partition
         self._admission = admission
         self._new_id = new_id
@@ -109,12 +109,15 @@ class Intake:
                 )
             )
             return
-        self._keep(delivery, letter_of(delivery.envelope, received_at=self._now()))
+        self._keep(delivery, self._letter(delivery.envelope))
 
     def keep(self, delivery: Delivery, reason: str) -> None:
         """A dead letter without a way over the dead queue."""
         envelope = dead_letter(delivery.envelope, reason)
-        self._keep(delivery, letter_of(envelope, received_at=self._now()))
+        self._keep(delivery, self._letter(envelope))
+
+    def _letter(self, envelope: Envelope) -> DeadLetter:
+        return letter_of(envelope, received_at=self._now(), names=self._names)
 
     def _keep(self, delivery: Delivery, letter: DeadLetter) -> None:
         def settle() -> None:
@@ -206,15 +209,6 @@ def _attempt(result: StepResult, message_id: str | None) -> int | None:
     return attempt_in(message_id, step=step_id(result.run_id, result.seq))
 
 
-def attempt_in(message_id: str | None, *, step: str) -> int | None:
-    """The attempt in `<stepId>:<attempt>`; None if the message id is something else."""
-    if message_id is None:
-        return None
-    named, _, number = message_id.rpartition(":")
-    is_attempt = named == step and number.isascii() and number.isdecimal() and len(number) < 10
-    return int(number) if is_attempt else None
-
-
 def _decision(envelope: Envelope) -> DecisionReceived:
     decision = WORKFLOW_DECISION.decode(envelope.body)
     if any(command.seq > LAST_SEQ for command in decision.commands):
@@ -222,45 +216,23 @@ def _decision(envelope: Envelope) -> DecisionReceived:
     return DecisionReceived(run_id=decision.run_id, decision=decision)
 
 
-def letter_of(envelope: Envelope, *, received_at: int) -> DeadLetter:
-    digest = hashlib.blake2b(digest_size=16)
-    # One that nobody has signed must not take the place of the one that it is a copy of.
-    unverified = envelope.headers.get(UNVERIFIED_HEADER, "")
-    for part in (envelope.type or "", envelope.message_id or "", *filter(None, [unverified])):
-        digest.update(part.encode("utf-8", "replace") + b"\0")
-    digest.update(envelope.body)
-    return DeadLetter(
-        id=digest.hexdigest(),
-        received_at=received_at,
-        type=envelope.type,
-        message_id=envelope.message_id,
-        reason=clipped(envelope.headers.get(ERROR_HEADER) or _unexplained(envelope)),
-        body=envelope.body,
-        headers={key: value for key, value in envelope.headers.items() if key != TOKEN_HEADER},
-    )
-
-
-def _unexplained(envelope: Envelope) -> str:
-    kind = envelope.type or "message"
-    if UNVERIFIED_HEADER in envelope.headers:
-        return f"nobody knows who sent this {kind}: {envelope.headers[UNVERIFIED_HEADER]}"
-    return f"the broker gave up on this {kind}: it was delivered too often without being answered"
-
-
 def _verdict(letter: DeadLetter) -> AnyInput | None:
     """What a dead message fails; None if it names no step and no turn."""
-    if letter.type in _HARMLESS or UNVERIFIED_HEADER in letter.headers:
+    if letter.type in HARMLESS or UNVERIFIED_HEADER in letter.headers:
         return None
     addressee = addressee_of(letter.body)
     if addressee is None:
         return None
     is_suspicion = letter.headers.get(DEATH_HEADER) == DELIVERY_LIMIT
+    deliveries = 1 + MOST_REDELIVERIES if is_suspicion else None
     if addressee.task_id is not None:
         return TurnPoisoned(
             run_id=addressee.run_id,
             task_id=addressee.task_id,
             reason=letter.reason,
             is_suspicion=is_suspicion,
+            deliveries=deliveries,
+            letter=letter.id,
         )
     if addressee.seq is None or addressee.seq > LAST_SEQ:
         return None
@@ -272,6 +244,8 @@ def _verdict(letter: DeadLetter) -> AnyInput | None:
         attempt=attempt_in(letter.message_id, step=step),
         is_suspicion=is_suspicion,
         recoveries=_times_resent(letter),
+        deliveries=deliveries,
+        letter=letter.id,
     )
 
 

@@ -26,8 +26,12 @@ class Ledger:
         self._bytes = len(state.run.input) if isinstance(state.run.input, Raw) else 0
         self._take_in(state.checkpoints[seq] for seq in sorted(state.checkpoints))
 
-    def absorb(self, run: Run | None, checkpoints: Sequence[Checkpoint]) -> None:
-        self.state.absorb(run, checkpoints)
+    def absorb(
+        self, run: Run | None, checkpoints: Sequence[Checkpoint], withdrawn: Iterable[int] = ()
+    ) -> None:
+        self.state.absorb(run, checkpoints, withdrawn)
+        for seq in withdrawn:
+            self._leave_out(seq)
         self._take_in(checkpoints)
 
     def _take_in(self, checkpoints: Iterable[Checkpoint]) -> None:
@@ -38,6 +42,13 @@ class Ledger:
                 encoded = encode_event(each)
                 self._bytes += len(encoded) - len(self._encoded.get(each.seq, b""))
                 self._encoded[each.seq] = encoded
+            elif each.seq in self._encoded:
+                self._leave_out(each.seq)
+
+    def _leave_out(self, seq: int) -> None:
+        if seq in self._encoded:
+            self._bytes -= len(self._encoded.pop(seq))
+            self._seqs.remove(seq)
 
     @property
     def weight(self) -> int:

@@ -12,7 +12,8 @@ class OperatorOptions:
     up. `silence`: a turn that has beaten, then is silent for so long, is lost. `store_patience`:
     how long a store that refuses to write is retried before the service ends. `batch_size`: inputs
     in one transaction. `prefetch`: messages taken from each queue before they are acked.
-    `cached_checkpoints`: how many are kept in memory. `tenant_keys`: starts and requests need a
+    `cached_checkpoints`: how many are kept in memory. `dead_letters_kept` and `dead_letter_age`:
+    beyond either, the oldest dead letters are forgotten. `tenant_keys`: starts and requests need a
     tenant token that one of these keys has signed."""
 
     partition: str | None = None
@@ -26,3 +27,5 @@ class OperatorOptions:
     batch_size: int = 500
     prefetch: int = 1_000
     cached_checkpoints: int = 200_000
+    dead_letters_kept: int = 10_000
+    dead_letter_age: timedelta = timedelta(days=90)

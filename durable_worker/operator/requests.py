@@ -22,9 +22,12 @@ from durable_worker.protocol.runs import (
     AnyRequest,
     CancelRequest,
     ContinueRun,
+    GetDeadLetter,
     GetRunDetail,
+    ListDeadLetters,
     ListRuns,
     Redispatch,
+    RedriveDeadLetter,
     RequestError,
     RequestResult,
     RetryRun,
@@ -38,6 +41,7 @@ from durable_worker.protocol.runs import (
     WorkerHealth,
 )
 from durable_worker.stores.base import Store, stored_namespace
+from durable_worker.stores.dead_letters import DeadLetters
 from durable_worker.stores.inputs import AnyInput, CancelRequested, Redispatched, SignalSent
 from durable_worker.stores.records import RunState
 from durable_worker.stores.views import run_detail, run_record
@@ -97,6 +101,8 @@ class Requests:
                 return self._workers()
             case WaitingFor(run_ids=run_ids):
                 return [await self._waiting_for(run_id, namespace) for run_id in run_ids]
+            case ListDeadLetters() | GetDeadLetter() | RedriveDeadLetter():
+                return await self._letters(body, namespace)
             case CancelRequest() | Redispatch() | SignalRequest():
                 return await self._change(body, namespace, request_id)
             case RetryRun() | ContinueRun() | RetryWithInput():
@@ -130,6 +136,23 @@ class Requests:
                 )
                 await self._sources.apply(sent)
                 return {"signal": signal}
+            case _:
+                assert_never(body)
+
+    async def _letters(
+        self, body: ListDeadLetters | GetDeadLetter | RedriveDeadLetter, namespace: str
+    ) -> Any:
+        letters = DeadLetters(self._sources.store, namespace=namespace)
+        match body:
+            case ListDeadLetters(limit=limit, after=after, run_id=run_id):
+                return await letters.page(limit=limit, after=after, run_id=run_id)
+            case GetDeadLetter(id=letter_id):
+                return await letters.shown(letter_id)
+            case RedriveDeadLetter(id=letter_id):
+                asked = await letters.request(letter_id)
+                if asked is not None:
+                    await self._sources.apply(asked)
+                return await letters.redriven(letter_id)
             case _:
                 assert_never(body)
 

@@ -11,9 +11,11 @@ from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.racing import first_error, unless_stopped
 from durable_worker.operator.session import Session
 from durable_worker.protocol.base import Payload
+from durable_worker.protocol.letters import DeadLetterRecord
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.runs import RunDetail, RunQuery, RunRecord
 from durable_worker.stores.base import Store, stored_namespace
+from durable_worker.stores.dead_letters import DeadLetters
 from durable_worker.stores.inputs import AnyInput, CancelRequested, SignalSent, StartRun
 from durable_worker.stores.processes import this_process
 from durable_worker.stores.records import Run
@@ -41,6 +43,7 @@ class OperatorService:
         self._store = store
         self._transport = transport
         self._names = names
+        self._letters = DeadLetters(store, namespace=stored_namespace(names.namespace))
         self._options = options or OperatorOptions()
         self._clock = clock or SystemClock()
         self._chance = chance or SystemChance()
@@ -161,6 +164,23 @@ class OperatorService:
         runs = await self._store.list_runs(query)
         wakes = await self._store.next_wakes([run.id for run in runs])
         return [run_record(run, wake_at=wakes.get(run.id)) for run in runs]
+
+    async def dead_letters(
+        self, *, limit: int | None = None, after: str | None = None, run_id: str | None = None
+    ) -> Sequence[DeadLetterRecord]:
+        """Of this operator's own namespace, newest first; `after`: the id of the last one seen."""
+        return await self._letters.page(limit=limit, after=after, run_id=run_id)
+
+    async def dead_letter(self, letter_id: str) -> DeadLetterRecord:
+        """Raises `RequestRefusedError`, as does `redrive`."""
+        return await self._letters.shown(letter_id)
+
+    async def redrive(self, letter_id: str) -> DeadLetterRecord:
+        """Have done again what a dead letter is about, once."""
+        asked = await self._letters.request(letter_id)
+        if asked is not None:
+            await self._apply(asked)
+        return await self._letters.redriven(letter_id)
 
     async def wait(self, run_id: str) -> RunRecord:
         """The run once it has ended. Raises `RunNotFoundError`, or `NoOperatorError` if the

@@ -2,7 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from datetime import timedelta
 from typing import Any
+
+from msgspec.structs import replace
 
 from durable_worker.clock import Clock
 from durable_worker.errors import LeaseLostError, StoreError, TransportError
@@ -14,12 +17,14 @@ from durable_worker.operator.engine import Engine, Job
 from durable_worker.operator.inbox import Inbox
 from durable_worker.operator.intake import Inlet, Intake
 from durable_worker.operator.ledgers import Ledgers
+from durable_worker.operator.letters import letter_of
 from durable_worker.operator.live import LiveReports, TurnWatch
 from durable_worker.operator.log import log
 from durable_worker.operator.messages import Outgoing, owes
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.presence import Presence
 from durable_worker.operator.registry import Registry
+from durable_worker.operator.reports import tell_of
 from durable_worker.operator.requests import Requests, Sources
 from durable_worker.operator.timers import Timers
 from durable_worker.operator.transitions.effects import Limits
@@ -40,6 +45,7 @@ LAST_SENDS_SECONDS = 5.0
 SIGNAL_MEMORY_MS = 24 * 3600 * 1000
 """How long the id of a consumed signal is known, so that a duplicate is dropped."""
 _HOUR_SECONDS = 3600.0
+_MINUTE_SECONDS = 60.0
 _WATCH_SECONDS = 1.0
 
 
@@ -59,6 +65,7 @@ class Session:
     ) -> None:
         self._store = store
         self._transport = transport
+        self._names = names
         self._options = options
         self._clock = clock
         self._new_id = new_id
@@ -89,7 +96,11 @@ class Session:
         )
         self._timers = Timers(store, clock=clock, apply=self._engine.applied)
         self._inbox = Inbox(
-            store, clock=clock, interval=options.inbox_interval.total_seconds(), offer=offer
+            store,
+            names=names,
+            clock=clock,
+            interval=options.inbox_interval.total_seconds(),
+            offer=offer,
         )
         self._presence = Presence(
             store,
@@ -132,6 +143,7 @@ class Session:
     def _intake(self, inlet: Inlet) -> Intake:
         return Intake(
             inlet,
+            names=self._names,
             partition=self._options.partition,
             admission=self._admission,
             new_id=self._new_id,
@@ -180,6 +192,7 @@ class Session:
             self._resend(owed),
             self._watch_turns(),
             self._forget_signals(),
+            self._forget_letters(),
         ]
 
     async def _finish(self) -> None:
@@ -235,11 +248,29 @@ class Session:
                 log.warning("signals_not_forgotten", error=str(error))
             await self._clock.sleep(_HOUR_SECONDS)
 
+    async def _forget_letters(self) -> None:
+        age = self._options.dead_letter_age // timedelta(milliseconds=1)
+        while True:
+            before = self._clock.now() - age
+            try:
+                count = await self._store.forget_dead_letters(
+                    self._lease.token, received_before=before, kept=self._options.dead_letters_kept
+                )
+            except LeaseLostError:
+                raise
+            except StoreError as error:
+                log.warning("dead_letters_not_forgotten", error=str(error))
+            else:
+                if count:
+                    log.warning("dead_letters_forgotten", count=count)
+            await self._clock.sleep(_MINUTE_SECONDS)
+
     def _follow_up(self, done: Consequences) -> None:
         """What a committed transaction asked for."""
         self._dispatcher.post(done.outgoing)
         for each in done.outgoing:
-            self._presence.need(each.token)
+            if each.token:
+                self._presence.need(each.token)
         for cancelled in done.cancelled:
             self._announcer.cancel(cancelled.run_id, cancelled.seqs)
         self._announcer.events(done.events)
@@ -249,12 +280,16 @@ class Session:
             self._presence.need_workflow(run)
         for run in done.ended:
             self._on_ended(run)
+        tell_of(done)
 
     def _on_sent(self, message: Outgoing) -> None:
         self._engine.note_sent(message.row.key)
 
     def _on_refused(self, message: Outgoing, error: TransportError) -> None:
         row, reason, code = message.row, str(error), error.code or "unsendable"
+        if row.is_letter:
+            self._keep_again(message, reason)
+            return
         if row.seq is None:
             failed: AnyInput = TurnPoisoned(
                 run_id=row.run_id, task_id=row.key, reason=reason, code=code
@@ -265,6 +300,13 @@ class Session:
             )
         # The row stays until the failure is committed: else a crash in between would lose both.
         self._engine.offer(Job(input=failed, settle=lambda: self._engine.note_sent(row.key)))
+
+    def _keep_again(self, message: Outgoing, reason: str) -> None:
+        """A dead letter that cannot be sent again after all."""
+        letter = letter_of(message.envelope, received_at=self._clock.now(), names=self._names)
+        again = replace(letter, queue=message.queue, reason=f"not sent again: {reason}")
+        key = message.row.key
+        self._engine.offer(Job(letter=again, settle=lambda: self._engine.note_sent(key)))
 
     def _is_wanted(self, message: Outgoing) -> bool:
         state = self._ledgers.peek(message.row.run_id)

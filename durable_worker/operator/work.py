@@ -8,6 +8,7 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from durable_worker.operator.ledgers import Ledger, Ledgers
+from durable_worker.operator.letters import letter_message, lost_letter
 from durable_worker.operator.messages import (
     Outgoing,
     message_for,
@@ -20,6 +21,7 @@ from durable_worker.operator.transitions.apply import apply, carried_by
 from durable_worker.operator.transitions.effects import (
     AwaitSignal,
     BroadcastCancel,
+    Bury,
     Deliver,
     Effect,
     Emit,
@@ -29,14 +31,16 @@ from durable_worker.operator.transitions.effects import (
 )
 from durable_worker.protocol.control import EngineEvent
 from durable_worker.protocol.names import Names
-from durable_worker.stores.base import Batch, Store
+from durable_worker.stores.base import Batch, Store, stored_namespace
 from durable_worker.stores.inputs import (
     AnyInput,
+    LetterRedriven,
     RunInput,
     SignalMatched,
     SignalSent,
     StartRun,
 )
+from durable_worker.stores.letters import Refusal, redrive_of
 from durable_worker.stores.records import (
     Checkpoint,
     DeadLetter,
@@ -77,6 +81,8 @@ class Consequences:
     unserved: list[Run] = field(default_factory=list[Run])
     stale: list[str] = field(default_factory=list[str])
     earliest_timer: int | None = None
+    letters: list[DeadLetter] = field(default_factory=list[DeadLetter])
+    redriven: list[DeadLetter] = field(default_factory=list[DeadLetter])
     has_put_off: bool = False
 
 
@@ -88,7 +94,10 @@ class UnitOfWork:
         self._now = now
         self._runs: dict[str, Run] = {}
         self._checkpoints: dict[tuple[str, int], Checkpoint] = {}
+        self._withdrawn: set[tuple[str, int]] = set()
         self._signals: dict[str, SignalRecord] = {}
+        self._letters: dict[str, DeadLetter] = {}
+        self._letters_out: dict[str, Outgoing] = {}
         self._waiters: dict[tuple[str, str], list[Waiter]] = {}
         self._rows: dict[str, OutboxRow] = {}
         self._repeated: set[str] = set()
@@ -105,7 +114,9 @@ class UnitOfWork:
 
     async def prepare(self, values: Iterable[AnyInput]) -> None:
         """Load in one go what these inputs concern."""
-        run_ids = {each.run_id for each in values if not isinstance(each, SignalSent)}
+        run_ids = {
+            each.run_id for each in values if not isinstance(each, (SignalSent, LetterRedriven))
+        }
         self._seen |= run_ids
         await self._context.ledgers.fetch(run_ids)
         self._absent = {run_id for run_id in run_ids if self._context.ledgers.peek(run_id) is None}
@@ -118,15 +129,67 @@ class UnitOfWork:
 
     async def apply(self, value: AnyInput) -> None:
         queue: deque[RunInput] = deque()
-        if isinstance(value, SignalSent):
-            await self._match(value, queue)
-        else:
-            queue.append(value)
+        await self._take(value, queue)
         while queue:
             await self._advance(queue.popleft(), queue)
 
+    async def _take(self, value: AnyInput, queue: deque[RunInput]) -> None:
+        match value:
+            case SignalSent():
+                await self._match(value, queue)
+            case LetterRedriven():
+                await self._redrive(value, queue)
+            case _:
+                queue.append(value)
+
+    async def keep(self, letter: DeadLetter) -> None:
+        """A dead letter, under the tenant whose run it names; else under the operator's own."""
+        known = await self._letter(letter.id)
+        ledger = None if letter.run_id is None else await self._ledger(letter.run_id)
+        home = stored_namespace(self._context.names.namespace)
+        kept = replace(
+            letter,
+            namespace=home if ledger is None else ledger.state.run.namespace,
+            last_seq=None if ledger is None else max(ledger.state.checkpoints, default=-1),
+            redrives=0 if known is None else known.redrives,
+        )
+        self._letters[kept.id] = kept
+        self._done.letters.append(kept)
+
+    async def _letter(self, letter_id: str) -> DeadLetter | None:
+        return self._letters.get(letter_id) or await self._context.store.dead_letter(letter_id)
+
+    async def _redrive(self, value: LetterRedriven, queue: deque[RunInput]) -> None:
+        """Nothing happens if it must not be: whoever asked looks at the letter again."""
+        letter = await self._letter(value.letter_id)
+        if letter is None or letter.redriven_at is not None or letter.namespace != value.namespace:
+            return
+        ledger = None if letter.run_id is None else await self._ledger(letter.run_id)
+        outcome = redrive_of(letter, None if ledger is None else ledger.state)
+        if isinstance(outcome, Refusal):
+            return
+        redriven = replace(letter, redriven_at=self._now, redrives=letter.redrives + 1)
+        self._letters[letter.id] = redriven
+        self._done.redriven.append(redriven)
+        if outcome.is_sent:
+            self._send_letter(letter)
+        if outcome.input is not None:
+            await self._take(outcome.input, queue)
+
+    def _send_letter(self, letter: DeadLetter) -> None:
+        message = letter_message(letter, names=self._context.names)
+        if message is not None:
+            self._letters_out[letter.id] = message
+
     async def resend(self, row: OutboxRow) -> None:
         """A message that an earlier process owed: send it, unless it has become moot."""
+        if row.is_letter:
+            letter = await self._letter(row.run_id)
+            if letter is None or letter.redriven_at is None:
+                self._done.stale.append(row.key)
+            else:
+                self._send_letter(letter)
+            return
         ledger = await self._ledger(row.run_id)
         if ledger is not None and owes(ledger.state, row):
             self._rows[row.key] = row
@@ -155,7 +218,10 @@ class UnitOfWork:
                 self._created.append(moved.run.id)
             self._note_run(moved.run, ledger)
         if ledger is not None and (moved.run is not None or moved.checkpoints):
-            ledger.absorb(moved.run, moved.checkpoints)
+            ledger.absorb(moved.run, moved.checkpoints, moved.withdrawn)
+        for seq in moved.withdrawn:
+            self._withdrawn.add((value.run_id, seq))
+            self._checkpoints.pop((value.run_id, seq), None)
         for checkpoint in moved.checkpoints:
             self._note_checkpoint(checkpoint)
         for effect in moved.effects:
@@ -188,6 +254,10 @@ class UnitOfWork:
                 self._done.cancelled.append(effect)
             case Emit(event=event):
                 self._done.events.append(event)
+            case Bury(run_id=run_id):
+                ledger = self._context.ledgers.held(run_id)
+                names = self._context.names
+                await self.keep(lost_letter(ledger, effect, now=self._now, names=names))
             case AwaitSignal():
                 await self._take_buffered(effect, queue)
             case Deliver(input=value):
@@ -269,7 +339,6 @@ class UnitOfWork:
         *,
         sent: Sequence[str],
         inbox: Sequence[int],
-        letters: Sequence[DeadLetter],
     ) -> tuple[Batch, Consequences]:
         """The rows to commit and what to do then. `sent` and `inbox` are the keys of rows that are
         settled."""
@@ -283,12 +352,13 @@ class UnitOfWork:
         batch = Batch(
             runs=tuple(self._runs.values()),
             checkpoints=tuple(self._checkpoints.values()),
+            checkpoints_removed=tuple(self._withdrawn),
             signals=tuple(self._signals.values()),
             outbox_added=owed if keeps else (),
             outbox_removed=(*sent, *done.stale) if keeps else (),
             inbox_added=tuple(self._put_off),
             inbox_removed=tuple(inbox),
-            dead_letters=tuple(letters),
+            dead_letters=tuple(self._letters.values()),
         )
         return batch, done
 
@@ -306,6 +376,9 @@ class UnitOfWork:
             if row.key in self._repeated or (message.times_resent and self._context.keeps_outbox):
                 message = repeated(message)
             self._done.outgoing.append(message)
+        for letter in self._letters_out.values():
+            owed.append(letter.row)
+            self._done.outgoing.append(letter)
         return owed
 
     def _leave_clean(self, ledger: Ledger, task_id: str) -> None:

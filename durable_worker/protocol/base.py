@@ -9,6 +9,8 @@ PROTOCOL_VERSION = 1
 
 SIGNATURE_HEADER = "durable-signature"
 TOKEN_HEADER = "durable-tenant-token"
+UNVERIFIED_HEADER = "durable-unverified"
+"""On a dead letter as a signing transport hands it on: why nobody may act on it. Never travels."""
 
 TokenSource = str | Callable[[], str]
 """A tenant token, or what gives the current one whenever a message needs it."""

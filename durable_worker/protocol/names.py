@@ -28,6 +28,15 @@ def step_id(run_id: str, seq: int) -> str:
     return f"{run_id}:{seq}"
 
 
+def attempt_in(message_id: str | None, *, step: str) -> int | None:
+    """The attempt in `<stepId>:<attempt>`; None if the message id is something else."""
+    if message_id is None:
+        return None
+    named, _, number = message_id.rpartition(":")
+    is_attempt = named == step and number.isascii() and number.isdecimal() and len(number) < 10
+    return int(number) if is_attempt else None
+
+
 def child_run_id(run_id: str, seq: int) -> str:
     return f"{run_id}.child.{seq}"
 

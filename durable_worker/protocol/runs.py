@@ -118,6 +118,22 @@ class SignalRequest(RequestBody, frozen=True, kw_only=True, tag="signal"):
     payload: Payload = UNSET
 
 
+class ListDeadLetters(RequestBody, frozen=True, kw_only=True, tag="deadLetters"):
+    """Newest first; those older than `after`, a letter's id. An extension, like the next two."""
+
+    limit: Annotated[int, Meta(ge=1, le=MAX_INTEGER)] | None = None
+    after: Name | None = None
+    run_id: Name | None = None
+
+
+class GetDeadLetter(RequestBody, frozen=True, kw_only=True, tag="deadLetter"):
+    id: Name
+
+
+class RedriveDeadLetter(RequestBody, frozen=True, kw_only=True, tag="redriveDeadLetter"):
+    id: Name
+
+
 AnyRequest = (
     GetRunDetail
     | ListRuns
@@ -130,6 +146,9 @@ AnyRequest = (
     | Redispatch
     | WaitingFor
     | SignalRequest
+    | ListDeadLetters
+    | GetDeadLetter
+    | RedriveDeadLetter
 )
 
 

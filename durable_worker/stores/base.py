@@ -67,10 +67,11 @@ class InboxRow:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """Rows that change together. Runs, checkpoints, signals and letters replace those they equal
-    by key."""
+    by key; checkpoints are removed, by run and seq, before others are written."""
 
     runs: Sequence[Run] = ()
     checkpoints: Sequence[Checkpoint] = ()
+    checkpoints_removed: Sequence[tuple[str, int]] = ()
     signals: Sequence[SignalRecord] = ()
     outbox_added: Sequence[OutboxRow] = ()
     outbox_removed: Sequence[str] = ()
@@ -83,6 +84,7 @@ class Batch:
         return not (
             self.runs
             or self.checkpoints
+            or self.checkpoints_removed
             or self.signals
             or self.outbox_added
             or self.outbox_removed
@@ -181,8 +183,22 @@ class Store(Protocol):
         ...
 
     async def facets(self, query: RunQuery) -> Facets: ...
-    async def dead_letters(self, *, limit: int) -> list[DeadLetter]:
-        """Newest first."""
+    async def dead_letters(
+        self,
+        *,
+        limit: int,
+        namespace: str | None = None,
+        run_id: str | None = None,
+        after: str | None = None,
+    ) -> list[DeadLetter]:
+        """Newest first, without bodies; those older than the letter with the id `after`, if it is
+        given (none, if there is no such letter)."""
+        ...
+
+    async def dead_letter(self, letter_id: str) -> DeadLetter | None: ...
+
+    async def forget_dead_letters(self, token: int, *, received_before: int, kept: int) -> int:
+        """Drop the older ones, and all but the newest `kept`; returns how many."""
         ...
 
 

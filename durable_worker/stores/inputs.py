@@ -81,6 +81,7 @@ class StepPoisoned(Input, frozen=True, kw_only=True, tag="step-poisoned"):
 
     `is_suspicion`: the broker gave up on the message, which may only have lain beside the one that
     killed its workers. `recoveries`: how often that message had been sent again before.
+    `deliveries`: how often the broker had delivered it. `letter`: the id of the dead letter.
     """
 
     seq: int
@@ -89,18 +90,22 @@ class StepPoisoned(Input, frozen=True, kw_only=True, tag="step-poisoned"):
     attempt: int | None = None
     is_suspicion: bool = False
     recoveries: int = 0
+    deliveries: int | None = None
+    letter: str | None = None
 
 
 class TurnPoisoned(Input, frozen=True, kw_only=True, tag="turn-poisoned"):
     """A turn cannot be carried out: its messages are not deliverable or not readable.
 
-    `is_suspicion` as for `StepPoisoned`.
+    `is_suspicion`, `deliveries` and `letter` as for `StepPoisoned`.
     """
 
     task_id: str
     reason: str
     code: str = POISON
     is_suspicion: bool = False
+    deliveries: int | None = None
+    letter: str | None = None
 
 
 class TurnLost(Input, frozen=True, kw_only=True, tag="turn-lost"):
@@ -121,6 +126,39 @@ class StepLost(Input, frozen=True, kw_only=True, tag="step-lost"):
 
 class Redispatched(Input, frozen=True, kw_only=True, tag="redispatch"):
     """Somebody asked to send everything that is out once more."""
+
+
+class StepRedriven(Input, frozen=True, kw_only=True, tag="step-redriven"):
+    """A call that a dead letter had failed is to be tried again, as if it had not failed.
+
+    `keeps_attempt`: what failed was its answer, which comes again. `last_seq`: the highest seq
+    that the run had asked for when the letter came.
+    """
+
+    seq: int
+    attempt: int
+    keeps_attempt: bool = False
+    last_seq: int | None = None
+
+
+class TurnRedriven(Input, frozen=True, kw_only=True, tag="turn-redriven"):
+    """A run that ended because of a dead letter, of its last turn, goes on.
+
+    `keeps_turn`: what failed was the answer, which comes again. `is_cancelling`: the run was.
+    """
+
+    task_id: str
+    keeps_turn: bool = False
+    is_cancelling: bool = False
+
+
+class LetterRedriven(
+    Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="letter-redriven"
+):
+    """Somebody asked to send a dead letter of this namespace again; once, until it fails again."""
+
+    letter_id: str
+    namespace: str = "default"
 
 
 class SignalSent(
@@ -148,10 +186,12 @@ RunInput = (
     | TurnLost
     | StepLost
     | Redispatched
+    | StepRedriven
+    | TurnRedriven
 )
 """An input for one run."""
 
-AnyInput = RunInput | SignalSent
+AnyInput = RunInput | SignalSent | LetterRedriven
 
 _decoder: msgspec.json.Decoder[AnyInput] = msgspec.json.Decoder(AnyInput)
 _encoder = msgspec.json.Encoder()

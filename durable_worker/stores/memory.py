@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
+from msgspec import structs
+
 from durable_worker.errors import LeaseLostError
 from durable_worker.protocol.runs import RunQuery, RunStatus
 from durable_worker.protocol.tasks import HistoryKind
@@ -86,6 +88,8 @@ class MemoryStore:
     async def commit(self, batch: Batch, token: int) -> None:
         self._check(token)
         self._runs.update((each.id, each) for each in batch.runs)
+        for run_id, seq in batch.checkpoints_removed:
+            self._checkpoints.get(run_id, {}).pop(seq, None)
         for checkpoint in batch.checkpoints:
             self._checkpoints.setdefault(checkpoint.run_id, {})[checkpoint.seq] = checkpoint
         self._signals.update((each.id, each) for each in batch.signals)
@@ -229,9 +233,45 @@ class MemoryStore:
     def _selected(self, query: RunQuery) -> list[Run]:
         return [run for run in self._runs.values() if _matches(run, query)]
 
-    async def dead_letters(self, *, limit: int) -> list[DeadLetter]:
-        found = sorted(self._dead.values(), key=lambda each: (each.received_at, each.id))
-        return found[::-1][:limit]
+    async def dead_letters(
+        self,
+        *,
+        limit: int,
+        namespace: str | None = None,
+        run_id: str | None = None,
+        after: str | None = None,
+    ) -> list[DeadLetter]:
+        last = None if after is None else self._dead.get(after)
+        if after is not None and last is None:
+            return []
+        found = [
+            structs.replace(each, body=b"")
+            for each in self._dead_by_age()
+            if (namespace is None or each.namespace == namespace)
+            and (run_id is None or each.run_id == run_id)
+            and (last is None or _age_of(each) < _age_of(last))
+        ]
+        return found[:limit]
+
+    def _dead_by_age(self) -> list[DeadLetter]:
+        return sorted(self._dead.values(), key=_age_of, reverse=True)
+
+    async def dead_letter(self, letter_id: str) -> DeadLetter | None:
+        return self._dead.get(letter_id)
+
+    async def forget_dead_letters(self, token: int, *, received_before: int, kept: int) -> int:
+        self._check(token)
+        before = len(self._dead)
+        self._dead = {
+            each.id: each
+            for each in self._dead_by_age()[:kept]
+            if each.received_at >= received_before
+        }
+        return before - len(self._dead)
+
+
+def _age_of(letter: DeadLetter) -> tuple[int, str]:
+    return letter.received_at, letter.id
 
 
 def _matches(run: Run, query: RunQuery) -> bool:

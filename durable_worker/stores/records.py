@@ -10,9 +10,10 @@ from enum import StrEnum
 
 from msgspec import UNSET, Struct
 
-from durable_worker.protocol.base import Payload
+from durable_worker.protocol.base import PROTOCOL_VERSION, Payload
 from durable_worker.protocol.commands import RetryOptions
 from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.names import DEFAULT_NAMESPACE
 from durable_worker.protocol.results import StepEvent
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryKind
@@ -22,6 +23,13 @@ LAST_INSTANT = 253_402_300_799_999
 
 LAST_SEQ = 2**53 - 1
 """Larger numbers are not the same in every peer's language."""
+
+INBOX = "inbox"
+"""In place of a queue: where a `DeadLetter` was found that is an input and no message."""
+
+
+def turn_id(run_id: str, turn_no: int) -> str:
+    return f"{run_id}#{turn_no}"
 
 
 class Parent(Struct, frozen=True):
@@ -124,9 +132,14 @@ class RunState:
     def pending(self) -> Mapping[int, Checkpoint]:
         return self._pending
 
-    def absorb(self, run: Run | None, checkpoints: Iterable[Checkpoint]) -> None:
+    def absorb(
+        self, run: Run | None, checkpoints: Iterable[Checkpoint], withdrawn: Iterable[int] = ()
+    ) -> None:
         if run is not None:
             self.run = run
+        for seq in withdrawn:
+            self._checkpoints.pop(seq, None)
+            self._pending.pop(seq, None)
         for each in checkpoints:
             self._checkpoints[each.seq] = each
             if each.is_pending:
@@ -170,16 +183,28 @@ class DueTimer(Struct, frozen=True):
 
 
 class OutboxRow(Struct, frozen=True):
-    """A message that is owed: a turn (`seq` is None, `key` its task id) or an attempt at a step."""
+    """A message that is owed: a turn (`seq` is None, `key` its task id), an attempt at a step, or a
+    dead letter that is sent again (`attempt` is 0, `run_id` the id of the letter)."""
 
     key: str
     run_id: str
     seq: int | None = None
     attempt: int = 1
 
+    @property
+    def is_letter(self) -> bool:
+        return self.attempt == 0
+
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
-    """A message that nobody could use, as it came. `id` is derived from its content."""
+    """A message that nobody could use, as it came. `id` is derived from its content.
+
+    `queue` is the work queue that it was taken from (None: not known), or `INBOX`. `run_id` with
+    `seq` or `task_id` is what the body names, `namespace` that of the run, of the operator if it
+    has no such run. `size` is the length of the body, which listings leave out. `last_seq` is the
+    highest seq that the run had asked for when the letter came. `redriven_at` is None until
+    somebody has it sent again; if that fails as before, it is None once more.
+    """
 
     id: str
     received_at: int
@@ -188,6 +213,16 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     reason: str
     body: bytes
     headers: dict[str, str] = {}
+    queue: str | None = None
+    protocol: int | None = PROTOCOL_VERSION
+    namespace: str = DEFAULT_NAMESPACE
+    run_id: str | None = None
+    seq: int | None = None
+    task_id: str | None = None
+    size: int = 0
+    last_seq: int | None = None
+    redriven_at: int | None = None
+    redrives: int = 0
 
 
 class OutTurn(Struct, frozen=True):

@@ -21,6 +21,12 @@ ERROR_HEADER = "durable-error"
 DEATH_HEADER = "x-first-death-reason"
 """Why the broker itself moved a message to the dead queue."""
 
+ERROR_QUEUE_HEADER = "durable-error-queue"
+"""The queue from which a peer moved a message to the dead queue."""
+
+DEATH_QUEUE_HEADER = "x-first-death-queue"
+"""The queue from which the broker itself moved it."""
+
 DELIVERY_LIMIT_REASON = "delivery_limit"
 
 HELD_HEADER = "durable-held"
@@ -28,9 +34,6 @@ HELD_HEADER = "durable-held"
 
 RESENT_HEADER = "durable-resent"
 """On a task that an operator may have sent before: how often it was given up and sent again."""
-
-UNVERIFIED_HEADER = "durable-unverified"
-"""On a dead letter as a signing transport hands it on: why nobody may act on it. Never travels."""
 
 
 class Envelope(Struct, frozen=True):

@@ -12,8 +12,10 @@ from durable_worker.errors import ConnectionLostError, UnroutableError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import (
     DEATH_HEADER,
+    DEATH_QUEUE_HEADER,
     DEFAULT_MAX_MESSAGE_BYTES,
     DELIVERY_LIMIT,
+    DELIVERY_LIMIT_REASON,
     ERROR_HEADER,
     Delivery,
     Envelope,
@@ -102,7 +104,11 @@ def _dead_letter(message: "_Message") -> Envelope:
     reason = (
         f"queue {message.queue!r} delivered it {message.delivery_count + 1} times without success"
     )
-    died = {ERROR_HEADER: reason, DEATH_HEADER: "delivery_limit"}
+    died = {
+        ERROR_HEADER: reason,
+        DEATH_HEADER: DELIVERY_LIMIT_REASON,
+        DEATH_QUEUE_HEADER: message.queue,
+    }
     return replace(message.envelope, headers={**message.envelope.headers, **died})
 
 

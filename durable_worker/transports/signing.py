@@ -13,14 +13,13 @@ import structlog
 from msgspec.structs import replace
 
 from durable_worker.errors import PayloadTooLargeError, TransportError
-from durable_worker.protocol.base import SIGNATURE_HEADER
+from durable_worker.protocol.base import SIGNATURE_HEADER, UNVERIFIED_HEADER
 from durable_worker.protocol.keys import Keyring
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.signatures import Flaw, Place, Signatures, read_signature
 from durable_worker.transports.base import (
     DEATH_HEADER,
     DELIVERY_LIMIT_REASON,
-    UNVERIFIED_HEADER,
     Delivery,
     Envelope,
     Subscription,

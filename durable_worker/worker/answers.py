@@ -18,7 +18,7 @@ from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.results import ResultStatus, StepResult, WorkflowStepEvent
 from durable_worker.replay.failures import failure_of
-from durable_worker.transports.base import Envelope, Transport
+from durable_worker.transports.base import ERROR_QUEUE_HEADER, Envelope, Transport
 from durable_worker.transports.limits import SHORT_STRING_BYTES
 
 log = structlog.get_logger("durable_worker.worker")
@@ -94,10 +94,12 @@ class Answers:
             # Live information only: the recorded step rides on the decision.
             log.debug("step_event_lost", run_id=event.run_id, seq=event.seq, reason=str(error))
 
-    async def dead(self, envelope: Envelope, reason: str) -> None:
+    async def dead(self, envelope: Envelope, reason: str, *, queue: str) -> None:
+        """`queue`: where the message lay."""
         from durable_worker.transports.dead_letters import dead_letter
 
-        await self._send(self._names.dead, dead_letter(envelope, reason))
+        letter = dead_letter(envelope, reason, **{ERROR_QUEUE_HEADER: queue})
+        await self._send(self._names.dead, letter)
 
     async def _send(self, queue: str, envelope: Envelope) -> None:
         await self._is_open.wait()

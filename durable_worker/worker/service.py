@@ -367,7 +367,7 @@ class WorkerService:
         addressee = codec.addressee_of(delivery.envelope.body)
         if addressee is not None:
             await self._fail(addressee, error)
-        await self._answers.dead(delivery.envelope, str(error))
+        await self._answers.dead(delivery.envelope, str(error), queue=delivery.queue)
         await delivery.ack()
 
     def _refused(self) -> "Floods":

@@ -13,6 +13,7 @@ from durable_worker.operator.transitions.recovery import (
     on_step_lost,
     on_turn_lost,
 )
+from durable_worker.operator.transitions.redriving import on_step_redriven, on_turn_redriven
 from durable_worker.operator.transitions.resolutions import (
     on_child_ended,
     on_result,
@@ -36,9 +37,11 @@ from durable_worker.stores.inputs import (
     StartRun,
     StepLost,
     StepPoisoned,
+    StepRedriven,
     TimerDue,
     TurnLost,
     TurnPoisoned,
+    TurnRedriven,
     WorkflowAvailable,
 )
 from durable_worker.stores.records import Run, RunState
@@ -61,7 +64,9 @@ def apply(
     return draft.finish()
 
 
-_Trouble = StepPoisoned | TurnPoisoned | TurnLost | StepLost | Redispatched
+_Trouble = (
+    StepPoisoned | TurnPoisoned | TurnLost | StepLost | Redispatched | StepRedriven | TurnRedriven
+)
 
 _Progress = (
     WorkflowAvailable
@@ -106,6 +111,10 @@ def _mend(draft: Draft, happened: _Trouble) -> None:
             on_step_lost(draft, happened)
         case Redispatched():
             on_redispatch(draft)
+        case StepRedriven():
+            on_step_redriven(draft, happened)
+        case TurnRedriven():
+            on_turn_redriven(draft, happened)
         case _:
             assert_never(happened)
 

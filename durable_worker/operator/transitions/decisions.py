@@ -24,7 +24,7 @@ from durable_worker.protocol.names import CANCELLED_MARKER, child_run_id, is_def
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.inputs import StartRun
-from durable_worker.stores.records import Checkpoint, CheckpointStatus, Parent
+from durable_worker.stores.records import Checkpoint, CheckpointStatus, Parent, Run
 
 _STUCK = Failure(
     message="the turn ended without a result, and the run waits for nothing that could happen",
@@ -187,25 +187,27 @@ def _wait(draft: Draft, command: WaitSignal) -> None:
 
 
 def _start_child(draft: Draft, command: StartChild) -> None:
-    run = draft.run
-    draft.put(
-        Checkpoint(
-            run_id=run.id,
-            seq=command.seq,
-            kind=HistoryKind.CHILD,
-            name=command.workflow,
-            status=CheckpointStatus.PENDING,
-            input=command.input,
-            enqueued_at=draft.now,
-            parallel_group=command.parallel_group,
-        )
-    )
-    child = StartRun(
-        run_id=child_run_id(run.id, command.seq),
-        workflow=command.workflow,
+    operation = Checkpoint(
+        run_id=draft.run.id,
+        seq=command.seq,
+        kind=HistoryKind.CHILD,
+        name=command.workflow,
+        status=CheckpointStatus.PENDING,
         input=command.input,
+        enqueued_at=draft.now,
+        parallel_group=command.parallel_group,
+    )
+    draft.put(operation)
+    draft.add(Deliver(child_start(draft.run, operation)))
+
+
+def child_start(run: Run, operation: Checkpoint) -> StartRun:
+    """What a child operation asks for; a child that exists answers it with how it stands."""
+    return StartRun(
+        run_id=child_run_id(run.id, operation.seq),
+        workflow=operation.name,
+        input=operation.input,
         namespace=run.namespace,
         partition=run.partition,
-        parent=Parent(run.id, command.seq),
+        parent=Parent(run.id, operation.seq),
     )
-    draft.add(Deliver(child))

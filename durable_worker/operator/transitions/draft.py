@@ -11,12 +11,14 @@ from durable_worker.protocol.control import EngineEvent, EngineEventType
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryKind
-from durable_worker.stores.records import LAST_INSTANT, Checkpoint, CheckpointStatus, RunState
+from durable_worker.stores.records import (
+    LAST_INSTANT,
+    Checkpoint,
+    CheckpointStatus,
+    RunState,
+    turn_id,
+)
 from durable_worker.stores.views import iso_time
-
-
-def turn_id(run_id: str, turn_no: int) -> str:
-    return f"{run_id}#{turn_no}"
 
 
 def instant(at: int) -> int:
@@ -30,6 +32,7 @@ class Draft:
     def __init__(self, state: RunState, *, now: int, limits: Limits) -> None:
         self._state = state
         self._changed: dict[int, Checkpoint] = {}
+        self._withdrawn: set[int] = set()
         self._effects: list[Effect] = []
         self.run = state.run
         self.now = now
@@ -38,7 +41,14 @@ class Draft:
     def update(self, **changes: Any) -> None:
         self.run = replace(self.run, updated_at=self.now, **changes)
 
+    @property
+    def state(self) -> RunState:
+        """As it was before."""
+        return self._state
+
     def checkpoint(self, seq: int) -> Checkpoint | None:
+        if seq in self._withdrawn:
+            return None
         return self._changed.get(seq) or self._state.checkpoints.get(seq)
 
     def recorded_at(self, name: str) -> int | None:
@@ -46,12 +56,23 @@ class Draft:
         found = (
             seq
             for seq, each in self._state.checkpoints.items()
-            if each.kind is HistoryKind.STEP and each.name == name
+            if each.kind is HistoryKind.STEP and each.name == name and seq not in self._withdrawn
         )
         return next(found, None)
 
     def put(self, checkpoint: Checkpoint) -> None:
         self._changed[checkpoint.seq] = checkpoint
+
+    def withdraw(self, seq: int) -> None:
+        """The body has never asked for this; nothing that is pending."""
+        self._withdrawn.add(seq)
+
+    def cancelled(self) -> list[Checkpoint]:
+        """In order of seq."""
+        found = (self.checkpoint(seq) for seq in sorted(self._state.checkpoints))
+        return [
+            each for each in found if each is not None and each.status is CheckpointStatus.CANCELLED
+        ]
 
     def pending(self) -> list[Checkpoint]:
         """In order of seq."""
@@ -69,7 +90,8 @@ class Draft:
 
     def finish(self) -> Transition:
         run = None if self.run is self._state.run else self.run
-        return Transition(run, tuple(self._changed.values()), tuple(self._effects))
+        changed = tuple(self._changed.values())
+        return Transition(run, changed, tuple(self._effects), tuple(sorted(self._withdrawn)))
 
     def grow(self) -> None:
         """History has grown: the run needs a turn, or another one after the one that is out."""

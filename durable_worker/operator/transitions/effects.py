@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from durable_worker.protocol.control import EngineEvent
+from durable_worker.protocol.runs import RunStatus
 from durable_worker.stores.inputs import RunInput
 from durable_worker.stores.records import Checkpoint, Run
 
@@ -51,7 +52,22 @@ class Emit:
     event: EngineEvent
 
 
-Effect = SendTurn | SendStep | BroadcastCancel | AwaitSignal | Deliver | Emit
+@dataclass(frozen=True, slots=True)
+class Bury:
+    """Keep the message of a turn (`seq` is None) or an attempt as a dead letter: no broker has it.
+
+    `status` is that of the run when it was sent.
+    """
+
+    run_id: str
+    task_id: str | None
+    seq: int | None
+    attempt: int
+    status: RunStatus
+    reason: str
+
+
+Effect = SendTurn | SendStep | BroadcastCancel | AwaitSignal | Deliver | Emit | Bury
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +81,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """What changes: the run (None: unchanged), checkpoints, and the effects in order."""
+    """What changes: the run (None: unchanged), checkpoints, and the effects in order. `withdrawn`:
+    the seqs of checkpoints that are no more."""
 
     run: Run | None = None
     checkpoints: Sequence[Checkpoint] = ()
     effects: Sequence[Effect] = ()
+    withdrawn: Sequence[int] = ()
 
 
 NOTHING = Transition()

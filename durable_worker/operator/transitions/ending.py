@@ -5,6 +5,7 @@ from msgspec.structs import replace
 
 from durable_worker.operator.transitions.draft import Draft
 from durable_worker.operator.transitions.effects import BroadcastCancel, Deliver
+from durable_worker.operator.transitions.poison import poison_told
 from durable_worker.protocol.base import Payload
 from durable_worker.protocol.control import EngineEventType
 from durable_worker.protocol.failure import Failure
@@ -77,5 +78,6 @@ def on_turn_poisoned(draft: Draft, poisoned: TurnPoisoned) -> None:
     if poisoned.is_suspicion and draft.run.recoveries < draft.limits.second_chances:
         draft.start_turn(recoveries=draft.run.recoveries + 1)
         return
-    error = Failure(message=poisoned.reason, code=poisoned.code, retryable=False)
+    told = poison_told(poisoned, what="a turn of this run", recoveries=draft.run.recoveries)
+    error = Failure(message=told, code=poisoned.code, retryable=False)
     end_run(draft, RunStatus.DEAD, error=error)

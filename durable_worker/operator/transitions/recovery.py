@@ -3,13 +3,19 @@
 from msgspec.structs import replace
 
 from durable_worker.operator.transitions.draft import Draft
-from durable_worker.operator.transitions.effects import SendStep
+from durable_worker.operator.transitions.effects import Bury, SendStep
 from durable_worker.operator.transitions.ending import end_run
 from durable_worker.operator.transitions.resolutions import on_step_poisoned
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.inputs import StepLost, StepPoisoned, TurnLost
+from durable_worker.stores.letters import LOST
+
+_WHERE = (
+    "`durable-worker dead list` has its message; once the cause is mended, `dead redrive` has it "
+    "sent again"
+)
 
 
 def on_turn_lost(draft: Draft, lost: TurnLost) -> None:
@@ -23,9 +29,9 @@ def on_turn_lost(draft: Draft, lost: TurnLost) -> None:
         f"a turn of this run was lost {recoveries} times in a row: its worker or operator dies "
         f"whenever it is worked on"
     )
-    end_run(
-        draft, RunStatus.DEAD, error=Failure(message=reason, code="dead-letter", retryable=False)
-    )
+    draft.add(Bury(draft.run.id, lost.task_id, None, 1, draft.run.status, reason))
+    reason = f"{reason}. {_WHERE}"
+    end_run(draft, RunStatus.DEAD, error=Failure(message=reason, code=LOST, retryable=False))
 
 
 def on_step_lost(draft: Draft, lost: StepLost) -> None:
@@ -40,7 +46,9 @@ def on_step_lost(draft: Draft, lost: StepLost) -> None:
     recoveries = call.recoveries + (1 if lost.is_counted else 0)
     if recoveries > draft.limits.recoveries:
         reason = f"the process died {recoveries} times in a row while this step was running"
-        on_step_poisoned(draft, StepPoisoned(run_id=call.run_id, seq=call.seq, reason=reason))
+        told = f"{reason}. {_WHERE}"
+        on_step_poisoned(draft, StepPoisoned(run_id=call.run_id, seq=call.seq, reason=told))
+        draft.add(Bury(call.run_id, None, call.seq, call.attempt, draft.run.status, reason))
         return
     draft.put(replace(call, recoveries=recoveries))
     draft.add(SendStep(call.run_id, call.seq, call.attempt))

@@ -4,6 +4,7 @@ from msgspec.structs import replace
 
 from durable_worker.operator.transitions.draft import Draft, instant
 from durable_worker.operator.transitions.effects import SendStep
+from durable_worker.operator.transitions.poison import poison_told
 from durable_worker.protocol.control import EngineEventType
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.names import CANCELLED_MARKER, step_id
@@ -125,4 +126,6 @@ def on_step_poisoned(draft: Draft, poisoned: StepPoisoned) -> None:
             draft.put(replace(call, recoveries=call.recoveries + 1))
             draft.add(SendStep(call.run_id, call.seq, call.attempt))
         return
-    _fail(draft, call, Failure(message=poisoned.reason, code=poisoned.code, retryable=False))
+    what = f"step {call.name!r} (seq {call.seq}, attempt {call.attempt})"
+    told = poison_told(poisoned, what=what, recoveries=call.recoveries)
+    _fail(draft, call, Failure(message=told, code=poisoned.code, retryable=False))

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from durable_worker.errors import StoreError, StoreFullError
+from durable_worker.stores.base import Owner
+from durable_worker.stores.processes import is_gone
 from durable_worker.stores.queries import load_script, load_statements
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_SECONDS = 5.0
 
 _setup = load_statements("sqlite", "lease")
@@ -98,8 +101,11 @@ def _prepare_schema(database: sqlite3.Connection, path: Path) -> None:
             # Another process may have been first.
             if not database.execute(_setup["has_schema"]).fetchone()[0]:
                 _create_schema(database, path)
-    version = database.execute(_setup["schema_version"]).fetchone()[0]
-    if version != SCHEMA_VERSION:
+    version = _version_of(database)
+    if version < SCHEMA_VERSION:
+        with transaction(database):
+            _upgrade(database, path)
+    elif version > SCHEMA_VERSION:
         raise StoreError(
             f"the database {str(path)!r} has schema version {version}, this release of "
             f"durable-worker knows version {SCHEMA_VERSION}: upgrade durable-worker, or use "
@@ -107,14 +113,41 @@ def _prepare_schema(database: sqlite3.Connection, path: Path) -> None:
         )
 
 
+def _version_of(database: sqlite3.Connection) -> int:
+    return int(database.execute(_setup["schema_version"]).fetchone()[0])
+
+
+def _upgrade(database: sqlite3.Connection, path: Path) -> None:
+    version = _version_of(database)  # another process may have been first
+    if version < SCHEMA_VERSION and _is_operated(database):
+        raise StoreError(
+            f"the database {str(path)!r} has schema version {version}, and an operator of an older "
+            f"release works on it: stop that one first, then it is upgraded to version "
+            f"{SCHEMA_VERSION} when it is opened"
+        )
+    for number in range(version + 1, SCHEMA_VERSION + 1):
+        _execute_script(database, f"upgrade_{number}")
+
+
+def _is_operated(database: sqlite3.Connection) -> bool:
+    row = database.execute(_setup["get_lease"]).fetchone()
+    if row is None or row[7]:
+        return False
+    return bool(row[6] > time.time() * 1000) and not is_gone(Owner(*row[1:6]))
+
+
+def _execute_script(database: sqlite3.Connection, name: str) -> None:
+    for statement in load_script("sqlite", name).split(";"):
+        if statement.strip():
+            database.execute(statement)
+
+
 def _create_schema(database: sqlite3.Connection, path: Path) -> None:
     if not database.execute(_setup["is_empty"]).fetchone()[0]:
         raise StoreError(
             f"the database {str(path)!r} holds tables of something else; use a file of its own"
         )
-    for statement in load_script("sqlite", "schema").split(";"):
-        if statement.strip():
-            database.execute(statement)
+    _execute_script(database, "schema")
 
 
 @contextmanager

@@ -162,6 +162,16 @@ def row_of_letter(letter: DeadLetter) -> Row:
         letter.reason,
         letter.body,
         _encode(letter.headers),
+        letter.queue,
+        letter.protocol,
+        letter.namespace,
+        letter.run_id,
+        letter.seq,
+        letter.task_id,
+        letter.size,
+        letter.last_seq,
+        letter.redriven_at,
+        letter.redrives,
     )
 
 
@@ -174,4 +184,14 @@ def letter_of_row(row: Row) -> DeadLetter:
         reason=row[4],
         body=row[5],
         headers=_headers.decode(row[6]),
+        queue=row[7],
+        protocol=row[8],
+        namespace=row[9],
+        run_id=row[10],
+        seq=row[11],
+        task_id=row[12],
+        size=row[13],
+        last_seq=row[14],
+        redriven_at=row[15],
+        redrives=row[16],
     )

@@ -190,13 +190,16 @@ class SqliteStore:
         return signal_of_row(rows[0]) if rows else None
 
     async def forget_signals(self, token: int, *, consumed_before: int) -> None:
-        def forget(database: sqlite3.Connection) -> None:
+        await self._forget(token, "forget_signals", (consumed_before,))
+
+    async def _forget(self, token: int, statement: str, values: Row) -> int:
+        def forget(database: sqlite3.Connection) -> int:
             with transaction(database):
                 if database.execute(_sql["is_lease_held"], (token,)).fetchone() is None:
                     raise self._lease_lost()
-                database.execute(_sql["forget_signals"], (consumed_before,))
+                return database.execute(_sql[statement], values).rowcount
 
-        await self._writer.run(forget)
+        return await self._writer.run(forget)
 
     async def outbox(self) -> list[OutboxRow]:
         return [OutboxRow(*row) for row in await self._rows("get_outbox")]
@@ -253,13 +256,29 @@ class SqliteStore:
             workflows[workflow] += count
         return Facets(dict(statuses), dict(workflows))
 
-    async def dead_letters(self, *, limit: int) -> list[DeadLetter]:
-        return [letter_of_row(row) for row in await self._rows("get_dead_letters", (limit,))]
+    async def dead_letters(
+        self,
+        *,
+        limit: int,
+        namespace: str | None = None,
+        run_id: str | None = None,
+        after: str | None = None,
+    ) -> list[DeadLetter]:
+        asked = {"namespace": namespace, "run_id": run_id, "after": after, "limit": limit}
+        return [letter_of_row(row) for row in await self._rows("list_dead_letters", asked)]
+
+    async def dead_letter(self, letter_id: str) -> DeadLetter | None:
+        rows = await self._rows("get_dead_letter", (letter_id,))
+        return letter_of_row(rows[0]) if rows else None
+
+    async def forget_dead_letters(self, token: int, *, received_before: int, kept: int) -> int:
+        return await self._forget(token, "forget_dead_letters", (received_before, kept))
 
 
 def _changes(batch: Batch) -> list[tuple[str, list[Row]]]:
     return [
         ("put_run", [row_of_run(each) for each in batch.runs]),
+        ("remove_checkpoint", list(batch.checkpoints_removed)),
         ("put_checkpoint", [row_of_checkpoint(each) for each in batch.checkpoints]),
         ("put_signal", [row_of_signal(each) for each in batch.signals]),
         ("put_outbox", [(row.key, row.run_id, row.seq, row.attempt) for row in batch.outbox_added]),

@@ -7,7 +7,7 @@ from aiormq import spec
 from aiormq.abc import DeliveredMessage
 
 from durable_worker.protocol.base import SIGNATURE_HEADER
-from durable_worker.transports.base import DEATH_HEADER, ERROR_HEADER, Envelope
+from durable_worker.transports.base import DEATH_HEADER, DEATH_QUEUE_HEADER, ERROR_HEADER, Envelope
 from durable_worker.transports.rabbitmq.copies import deaths_elsewhere, deliveries_before
 
 PROTOCOL_HEADER: Final = "durable-protocol"
@@ -69,7 +69,7 @@ def _tell_death(headers: dict[str, str], raw: dict[str, object]) -> None:
                 del headers[name]
             return
         headers[DEATH_HEADER], queue = str(deaths[0].get("reason")), str(deaths[0].get("queue"))
-        headers["x-first-death-queue"] = queue
+        headers[DEATH_QUEUE_HEADER] = queue
     reason = headers[DEATH_HEADER].replace("_", " ")
     headers.setdefault(ERROR_HEADER, f"the broker took it from queue {queue!r}: {reason}")
 

@@ -14,6 +14,7 @@ from durable_worker.protocol import codec
 from durable_worker.protocol.commands import WorkflowDecision
 from durable_worker.protocol.control import AnyControl, Heartbeat
 from durable_worker.protocol.descriptor import Who, WorkerAnnouncement, WorkerBeat
+from durable_worker.protocol.letters import DeadLetterRecord
 from durable_worker.protocol.results import StepResult, WorkflowStepEvent
 from durable_worker.protocol.runs import RunDetail, RunReply, RunRequest, StartRun, TenantEvent
 from durable_worker.protocol.tasks import StepTask, WorkflowTask
@@ -172,3 +173,20 @@ def test_the_detail_of_a_run_that_the_struct_writes_is_accepted_by_its_schema(
 def test_the_detail_of_a_run_that_the_schema_generates_is_read_by_the_struct(value: Any) -> None:
     detail = msgspec.json.decode(to_bytes(value), type=RunDetail)
     validator_of("run-detail").validate(encoded(detail))
+
+
+@LAW
+@given(structs_of(DeadLetterRecord))
+def test_a_dead_letter_that_the_struct_writes_is_accepted_by_its_schema(
+    letter: DeadLetterRecord,
+) -> None:
+    body = codec.encode(letter)
+    validator_of("dead-letter").validate(json.loads(body))
+    assert msgspec.json.decode(body, type=DeadLetterRecord) == letter
+
+
+@LAW
+@given(messages_of_schema("dead-letter"))
+def test_a_dead_letter_that_the_schema_generates_is_read_by_the_struct(value: Any) -> None:
+    letter = msgspec.json.decode(to_bytes(value), type=DeadLetterRecord)
+    validator_of("dead-letter").validate(encoded(letter))

@@ -16,7 +16,7 @@ from tests.conformance.protocol.corpus import (
     schemas,
 )
 
-SHARED = {"command", "common", "descriptor", "payload-envelope", "run-detail"}
+SHARED = {"command", "common", "descriptor", "payload-envelope", "run-detail", "dead-letter"}
 
 
 def test_every_message_type_has_a_schema() -> None:

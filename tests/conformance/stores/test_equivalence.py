@@ -22,6 +22,7 @@ from durable_worker.stores.memory import MemoryStore
 from durable_worker.stores.records import (
     Checkpoint,
     CheckpointStatus,
+    DeadLetter,
     OutboxRow,
     Run,
     SignalRecord,
@@ -77,8 +78,21 @@ signals = st.builds(
 )
 rows = st.builds(OutboxRow, ids, ids, st.none() | st.integers(0, 3))
 inputs = st.builds(CancelRequested, run_id=ids) | st.builds(SignalSent, signal_id=ids, name=names)
+letters = st.builds(
+    DeadLetter,
+    id=ids,
+    received_at=times,
+    reason=names,
+    body=st.binary(max_size=3),
+    namespace=namespaces,
+    run_id=st.none() | ids,
+    seq=st.none() | st.integers(-2, 2),
+    redriven_at=st.none() | times,
+)
 batches = st.builds(
     Batch,
+    checkpoints_removed=st.lists(st.tuples(ids, st.integers(0, 3)), max_size=2),
+    dead_letters=st.lists(letters, max_size=2, unique_by=lambda each: each.id),
     runs=st.lists(runs, max_size=3, unique_by=lambda each: each.id),
     checkpoints=st.lists(checkpoints, max_size=4),
     signals=st.lists(signals, max_size=2),
@@ -137,6 +151,19 @@ class Stores(RuleBasedStateMachine):
         for store in self._both():
             self._do(store.release_lease(self._token))
 
+    @rule(before=times, kept=st.integers(0, 3))
+    def forget(self, before: int, kept: int) -> None:
+        outcomes: list[int | None] = []
+        for store in self._both():
+            try:
+                forgetting = store.forget_dead_letters(
+                    self._token, received_before=before, kept=kept
+                )
+                outcomes.append(self._do(forgetting))
+            except LeaseLostError:
+                outcomes.append(None)
+        assert outcomes[0] == outcomes[1]
+
     @rule(value=inputs)
     def submit(self, value: CancelRequested | SignalSent) -> None:
         given = [self._do(store.submit(value)) for store in self._both()]
@@ -169,6 +196,10 @@ async def _everything(store: Store) -> list[Any]:
         await store.pending_work(),
         await store.unserved_workflows(),
         await store.inbox(after=0, limit=9),
+        await store.dead_letters(limit=9),
+        await store.dead_letters(limit=2, namespace="acme", run_id="a"),
+        await store.dead_letters(limit=2, after="b"),
+        await store.dead_letter("ü#1"),
     ]
     for name in ("go", "stop"):
         found.append(await store.unserved_runs(name, limit=2))

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from durable_worker.errors import StoreError, StoreFullError
 from durable_worker.stores.base import Batch, Lease, LeaseHolder
 from durable_worker.stores.inputs import CancelRequested
 from durable_worker.stores.processes import is_gone, this_process
+from durable_worker.stores.records import RunState
 from durable_worker.stores.sqlite import SqliteStore
 from durable_worker.stores.sqlite.connection import translated_errors
 from tests.conformance.stores.samples import NOW, TTL, a_checkpoint, a_run, lease_of
@@ -149,8 +151,105 @@ async def test_a_newer_database_is_refused_with_both_versions(tmp_path: Path) ->
     database.close()
     message = await refusal(path)
     assert "schema version 99" in message
-    assert "knows version 1" in message
+    assert "knows version 2" in message
     assert "upgrade" in message
+
+
+FIRST_LETTERS = """
+DROP TABLE dead_letters;
+CREATE TABLE dead_letters (
+    id TEXT PRIMARY KEY,
+    received_at INTEGER NOT NULL,
+    type TEXT,
+    message_id TEXT,
+    reason TEXT NOT NULL,
+    body BLOB NOT NULL,
+    headers BLOB NOT NULL
+);
+CREATE INDEX dead_letters_by_age ON dead_letters (received_at, id);
+DELETE FROM schema_version;
+INSERT INTO schema_version VALUES (1);
+"""
+
+
+async def a_database_of_the_first_release(path: Path, *letters: tuple[str, bytes]) -> None:
+    async with SqliteStore(path) as store:
+        token = await lease_of(store)
+        await store.commit(Batch(runs=[a_run("r", namespace="acme")]), token)
+        await store.release_lease(token)
+    with sqlite3.connect(path) as database:
+        database.executescript(FIRST_LETTERS)
+        for letter_id, body in letters:
+            database.execute(
+                "INSERT INTO dead_letters VALUES (?, ?, 'step-task', 'm', 'bad', ?, ?)",
+                (letter_id, NOW, body, b"{}"),
+            )
+    database.close()
+
+
+async def test_a_database_of_the_first_release_is_upgraded_with_its_dead_letters(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "db"
+    letters = [
+        ("a", b'{"runId":"r","seq":4}'),
+        ("b", b'{"runId":"unknown","seq":4}'),
+        ("c", b"\xff\xfe"),
+        ("d", b'{"runId":"r","seq":"4","taskId":"r#1"}'),
+    ]
+    await a_database_of_the_first_release(path, *letters)
+    for _ in range(2):
+        async with SqliteStore(path) as store:
+            found = {each.id: each for each in await store.dead_letters(limit=9)}
+            assert await store.load("r") == RunState(a_run("r", namespace="acme"))
+    told = {
+        letter_id: (each.namespace, each.run_id, each.seq, each.task_id, each.size)
+        for letter_id, each in found.items()
+    }
+    assert told == {
+        "a": ("acme", "r", 4, None, 21),
+        "b": ("default", None, None, None, 27),
+        "c": ("default", None, None, None, 2),
+        "d": ("acme", "r", None, "r#1", 38),
+    }
+
+
+async def test_a_database_that_an_older_release_works_on_is_not_upgraded_under_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "db"
+    await a_database_of_the_first_release(path)
+    until = time.time_ns() // 1_000_000 + 60_000
+    with sqlite3.connect(path) as database:
+        row = (9, "old", "elsewhere", "machine-2", 1, until)
+        database.execute("DELETE FROM lease")
+        database.execute("INSERT INTO lease VALUES (1, ?, ?, ?, ?, ?, NULL, ?, 0)", row)
+    database.close()
+    assert "an operator of an older release works on it: stop that one" in await refusal(path)
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT max(version) FROM schema_version").fetchone() == (1,)
+        database.execute("UPDATE lease SET expires_at = 0")
+    database.close()
+    async with SqliteStore(path) as store:
+        assert await store.dead_letters(limit=9) == []
+
+
+async def test_both_ways_to_the_newest_schema_lead_to_the_same_tables(tmp_path: Path) -> None:
+    await a_database_of_the_first_release(tmp_path / "old")
+    described = []
+    for name in ("old", "new"):
+        async with SqliteStore(tmp_path / name):
+            pass
+        with sqlite3.connect(tmp_path / name) as database:
+            tables = database.execute("SELECT name FROM sqlite_schema WHERE sql IS NOT NULL")
+            described.append(
+                {
+                    table: database.execute(f"PRAGMA table_xinfo({table})").fetchall()
+                    for (table,) in tables.fetchall()
+                }
+            )
+        database.close()
+    assert described[0] == described[1]
 
 
 async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 from dataclasses import replace as changed
+from typing import Any
 
 import pytest
 from msgspec import Raw
@@ -265,10 +266,88 @@ async def test_facets_count_by_status_and_workflow(store: Store) -> None:
 
 async def test_dead_letters_are_kept_as_they_came_newest_first(store: Store) -> None:
     token = await lease_of(store)
-    old = DeadLetter(id="1", received_at=NOW, reason="bad", body=b"\xff\x00", headers={"a": "b"})
+    old = DeadLetter(
+        id="1", received_at=NOW, reason="bad", body=b"\xff\x00", headers={"a": "b"}, protocol=None
+    )
     new = DeadLetter(
-        id="2", received_at=NOW + 1, type="step-task", message_id="m", reason="worse", body=b""
+        id="2",
+        received_at=NOW + 1,
+        type="step-task",
+        message_id="m",
+        reason="worse",
+        body=b"12",
+        queue="q",
+        protocol=2,
+        namespace="acme",
+        run_id="r",
+        seq=-3,
+        task_id="r#1",
+        size=2,
+        last_seq=7,
+        redriven_at=NOW + 2,
+        redrives=3,
     )
     await store.commit(Batch(dead_letters=[old, new]), token)
-    assert await store.dead_letters(limit=9) == [new, old]
-    assert await store.dead_letters(limit=1) == [new]
+    assert await store.dead_letters(limit=9) == [replace(new, body=b""), replace(old, body=b"")]
+    assert await store.dead_letters(limit=1) == [replace(new, body=b"")]
+    assert [await store.dead_letter(each.id) for each in (old, new)] == [old, new]
+    assert await store.dead_letter("3") is None
+
+
+def a_letter(letter_id: str, **changes: Any) -> DeadLetter:
+    fields = {"received_at": NOW, "reason": "bad", "body": b"", **changes}
+    return DeadLetter(id=letter_id, **fields)
+
+
+async def ids_of(store: Store, *, limit: int = 9, **filters: str) -> list[str]:
+    return [each.id for each in await store.dead_letters(limit=limit, **filters)]
+
+
+async def test_dead_letters_are_listed_by_tenant_by_run_and_page_by_page(store: Store) -> None:
+    token = await lease_of(store)
+    letters = [
+        a_letter("a", run_id="r"),
+        a_letter("b", namespace="acme", run_id="r"),
+        a_letter("c"),
+        a_letter("d", received_at=NOW - 1, run_id="s"),
+    ]
+    await store.commit(Batch(dead_letters=letters), token)
+    assert await ids_of(store) == ["c", "b", "a", "d"]
+    assert await ids_of(store, namespace="acme") == ["b"]
+    assert await ids_of(store, run_id="r", namespace="default") == ["a"]
+    assert await ids_of(store, limit=2, after="c") == ["b", "a"]
+    assert await ids_of(store, after="d") == []
+    assert await ids_of(store, after="unheard-of") == []
+
+
+async def test_a_dead_letter_that_comes_again_replaces_the_one_before(store: Store) -> None:
+    token = await lease_of(store)
+    await store.commit(Batch(dead_letters=[a_letter("a", redriven_at=NOW)]), token)
+    again = a_letter("a", received_at=NOW + 1, redrives=1)
+    await store.commit(Batch(dead_letters=[again]), token)
+    assert await store.dead_letters(limit=9) == [again]
+
+
+async def test_dead_letters_are_forgotten_by_age_and_by_count_under_the_lease_only(
+    store: Store,
+) -> None:
+    token = await lease_of(store)
+    letters = [a_letter(str(age), received_at=NOW - age) for age in range(6)]
+    await store.commit(Batch(dead_letters=letters), token)
+    assert await store.forget_dead_letters(token, received_before=NOW - 4, kept=9) == 1
+    assert await store.forget_dead_letters(token, received_before=NOW - 4, kept=9) == 0
+    assert await store.forget_dead_letters(token, received_before=0, kept=2) == 3
+    assert await ids_of(store) == ["0", "1"]
+    await store.release_lease(token)
+    await lease_of(store)
+    with pytest.raises(LeaseLostError):
+        await store.forget_dead_letters(token, received_before=NOW + 1, kept=0)
+    assert await ids_of(store) == ["0", "1"]
+
+
+async def test_a_commit_removes_checkpoints_before_it_writes_others(store: Store) -> None:
+    token = await keep(store, a_run("a"), *(a_checkpoint("a", seq) for seq in range(3)))
+    again = a_checkpoint("a", 1, name="another")
+    batch = Batch(checkpoints=[again], checkpoints_removed=[("a", 1), ("a", 2), ("b", 0)])
+    await store.commit(batch, token)
+    assert await store.load("a") == RunState(a_run("a"), [a_checkpoint("a", 0), again])

@@ -70,4 +70,6 @@ async def test_ids_that_no_message_could_carry_are_refused_at_the_door(
         assert list(await operator.list(RunQuery())) == []
     (letter,) = await store.dead_letters(limit=10)
     assert "is longer than 160 bytes" in letter.reason
-    assert json.decode(letter.body)["workflow"] == "w"
+    whole = await store.dead_letter(letter.id)
+    assert whole is not None
+    assert json.decode(whole.body)["workflow"] == "w"

@@ -9,8 +9,9 @@ import pytest
 import structlog
 from msgspec.structs import replace
 
+from durable_worker.errors import RequestRefusedError
 from durable_worker.operator.service import OperatorService
-from durable_worker.protocol.base import SIGNATURE_HEADER
+from durable_worker.protocol.base import SIGNATURE_HEADER, UNVERIFIED_HEADER
 from durable_worker.protocol.codec import MessageType, encode
 from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
 from durable_worker.protocol.control import CancelRun
@@ -21,13 +22,13 @@ from durable_worker.protocol.results import ResultStatus, StepResult
 from durable_worker.protocol.runs import RunStatus, StartRun
 from durable_worker.protocol.signatures import Flaw, Place, Signatures
 from durable_worker.protocol.tasks import StepTask
+from durable_worker.stores.dead_letters import DeadLetters
 from durable_worker.stores.memory import MemoryStore
 from durable_worker.transports.base import (
     DEATH_HEADER,
     DELIVERY_LIMIT_REASON,
     ERROR_HEADER,
     RESENT_HEADER,
-    UNVERIFIED_HEADER,
     Envelope,
     Transport,
 )
@@ -206,6 +207,11 @@ async def test_dead_letters_that_nobody_signed_fail_no_run_however_many_they_are
     await fleet.letters(100)
     for letter in await fleet.store.dead_letters(limit=100):
         assert letter.headers[UNVERIFIED_HEADER] == "its signature is missing"
+    letters = DeadLetters(fleet.store, namespace="default")
+    for each in await letters.page(limit=100):
+        assert each.status == "kept"
+        with pytest.raises(RequestRefusedError, match="would sign it in the name of the operator"):
+            await letters.request(each.id)
     assert len(fleet.worker.tasks) == len(fleet.worker.turns) == 1
     await fleet.ends_well()
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from durable_worker.protocol.base import UNVERIFIED_HEADER
 from durable_worker.protocol.keys import Keyring
 from durable_worker.protocol.names import Names
-from durable_worker.transports.base import RESENT_HEADER, UNVERIFIED_HEADER, Delivery, Envelope
+from durable_worker.transports.base import RESENT_HEADER, Delivery, Envelope
 from durable_worker.transports.rabbitmq import RabbitTransport
 from durable_worker.transports.signing import SigningTransport
 from tests.conformance.transports.inbox import Inbox

@@ -37,10 +37,14 @@ from durable_worker.stores.inputs import (
     SignalMatched,
     StartRun,
     StepLost,
+    StepPoisoned,
+    StepRedriven,
     TimerDue,
     TurnLost,
+    TurnPoisoned,
+    TurnRedriven,
 )
-from durable_worker.stores.records import Run, RunState
+from durable_worker.stores.records import Checkpoint, CheckpointStatus, Run, RunState, turn_id
 
 RETRY = RetryOptions(attempts=3, initial_ms=10)
 
@@ -49,7 +53,7 @@ OPERATIONS: dict[str, Callable[[int], AnyCommand]] = {
     "timer": lambda seq: StartTimer(seq=seq, ms=25),
     "signal": lambda seq: WaitSignal(seq=seq, signal="go"),
     "child": lambda seq: StartChild(seq=seq, workflow="c"),
-    "record": lambda seq: RecordStep(seq=seq, name="now", output=Raw(b"1")),
+    "record": lambda seq: RecordStep(seq=seq, name=f"now#{seq}", output=Raw(b"1")),
 }
 
 
@@ -90,10 +94,14 @@ def decide(program: tuple[Stage, ...], task_id: str, visible: frozenset[int]) ->
 
 @dataclass
 class World:
-    """`now` in epoch ms. What is out lies in the lists until it is chosen."""
+    """`now` in epoch ms. What is out lies in the lists until it is chosen.
+
+    `is_strict`: the body fails as soon as it sees that a call has failed.
+    """
 
     program: tuple[Stage, ...]
     now: int = 1_000
+    is_strict: bool = False
     state: RunState | None = None
     turns: list[tuple[str, frozenset[int]]] = field(default_factory=list)
     steps: list[tuple[int, int]] = field(default_factory=list)
@@ -101,6 +109,7 @@ class World:
     waits: list[int] = field(default_factory=list)
     shown: frozenset[int] = frozenset()
     owed_turns: list[str] = field(default_factory=list)
+    doomed: dict[str, int] = field(default_factory=dict)
 
     def take(self, value: RunInput) -> None:
         """Apply an input, then once more: the second time must change nothing."""
@@ -113,7 +122,9 @@ class World:
         if self.state is None:
             assert moved.run is not None
             self.state = RunState(moved.run)
-        self.state.absorb(moved.run, moved.checkpoints)
+        for seq in moved.withdrawn:
+            assert self.state.checkpoints[seq].kind is HistoryKind.STEP, "an effect was taken back"
+        self.state.absorb(moved.run, moved.checkpoints, moved.withdrawn)
         for effect in moved.effects:
             match effect:
                 case SendTurn(task_id=task_id):
@@ -136,7 +147,12 @@ class World:
                 self.state.absorb(carried_by(self.run, task_id), ())
                 self.shown = self.resolved()
                 self.turns.append((task_id, self.shown))
+                if self.is_strict and self.failed_calls():
+                    self.doomed[task_id] = self.within_reach()
         self.owed_turns.clear()
+        if self.run.status.is_terminal:
+            # What comes now is dropped: what was asked for must be asked for again.
+            self.steps, self.children, self.waits = [], [], []
 
     @property
     def run(self) -> Run:
@@ -147,9 +163,34 @@ class World:
         assert self.state is not None
         return frozenset(seq for seq, each in self.state.checkpoints.items() if each.is_history)
 
-    def check(self) -> None:
-        """A run that has not ended can always go on, and no resolution stays unseen."""
+    def failed_calls(self) -> list[Checkpoint]:
         assert self.state is not None
+        return [
+            each
+            for each in self.state.checkpoints.values()
+            if each.kind is HistoryKind.CALL and each.status is CheckpointStatus.FAILED
+        ]
+
+    def within_reach(self) -> int:
+        """The first seq that a body with this history has not come to."""
+        resolved, seq = self.resolved(), 0
+        for stage in self.program:
+            seqs = range(seq, seq + len(stage.kinds))
+            seq = seqs.stop
+            done = [
+                each in resolved or kind == "record"
+                for each, kind in zip(seqs, stage.kinds, strict=True)
+            ]
+            if not (any(done) if stage.is_race else all(done)):
+                break
+        return seq
+
+    def check(self) -> None:
+        """A run that has not ended can always go on, no resolution stays unseen, and nothing was
+        asked for that the body would not ask for again."""
+        assert self.state is not None
+        last_words = 1 if self.run.status is RunStatus.FAILED else 0
+        assert max(self.state.checkpoints, default=-1) < self.within_reach() + last_words
         if self.run.status.is_terminal:
             assert self.run.task_id is None
             assert not self.state.pending
@@ -183,6 +224,8 @@ class World:
         moves: list[RunInput] = []
         for task_id, visible in self.turns:
             decision = decide(self.program, task_id, visible)
+            if task_id in self.doomed:
+                decision = _failure_of(task_id, seq=self.doomed[task_id])
             moves.append(DecisionReceived(run_id="r", decision=decision))
         for seq, attempt in self.steps:
             moves += [_result(seq, attempt, fails=False), _result(seq, attempt, fails=True)]
@@ -197,6 +240,28 @@ class World:
         ]
         return moves
 
+    def poisons(self) -> list[RunInput]:
+        """Messages that nobody can handle: of what is out."""
+        assert self.state is not None
+        found: list[RunInput] = []
+        if self.run.task_id is not None:
+            found.append(TurnPoisoned(run_id="r", task_id=self.run.task_id, reason="no"))
+        for seq, each in self.state.pending.items():
+            if each.kind is HistoryKind.CALL and each.fires_at is None:
+                poisoned = StepPoisoned(run_id="r", seq=seq, reason="no", attempt=each.attempt)
+                found.append(poisoned)
+        return found
+
+    def redrives(self) -> list[RunInput]:
+        found: list[RunInput] = [
+            StepRedriven(run_id="r", seq=each.seq, attempt=each.attempt)
+            for each in self.failed_calls()
+        ]
+        if self.run.status is RunStatus.DEAD:
+            task_id = turn_id("r", self.run.turn_no)
+            found.append(TurnRedriven(run_id="r", task_id=task_id))
+        return found
+
     def losses(self) -> list[RunInput]:
         assert self.state is not None
         lost: list[RunInput] = []
@@ -208,6 +273,17 @@ class World:
                     StepLost(run_id="r", seq=seq, attempt=each.attempt, recoveries=each.recoveries)
                 )
         return lost
+
+
+def _failure_of(task_id: str, *, seq: int) -> WorkflowDecision:
+    last_words = RecordStep(seq=seq, name="event:state", output=Raw(b'"failed"'))
+    return WorkflowDecision(
+        task_id=task_id,
+        run_id="r",
+        status=DecisionStatus.FAILED,
+        commands=[last_words],
+        error=Failure(message="a call has failed"),
+    )
 
 
 def _result(seq: int, attempt: int, *, fails: bool) -> ResultReceived:

@@ -84,7 +84,7 @@ def moved(run: Run, *checkpoints: Checkpoint, by: RunInput, limits: Limits = USU
     """The transition without the events it tells."""
     found = apply(RunState(run, checkpoints), by, now=NOW, limits=limits)
     effects = tuple(each for each in found.effects if not isinstance(each, Emit))
-    return Transition(found.run, found.checkpoints, effects)
+    return Transition(found.run, found.checkpoints, effects, found.withdrawn)
 
 
 def decision(

@@ -4,7 +4,6 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from durable_worker.operator.intake import attempt_in
 from durable_worker.operator.ledgers import Ledger
 from durable_worker.operator.messages import CAPABILITIES, message_for, step_row, turn_row
 from durable_worker.operator.registry import GONE_AFTER, Registry, version_order
@@ -20,7 +19,7 @@ from durable_worker.protocol.descriptor import (
     WorkerDescriptor,
 )
 from durable_worker.protocol.failure import Failure
-from durable_worker.protocol.names import Names
+from durable_worker.protocol.names import Names, attempt_in
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind, StepTask, WorkflowTask
 from durable_worker.stores.records import Checkpoint, CheckpointStatus, Run, RunState

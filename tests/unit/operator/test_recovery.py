@@ -5,6 +5,7 @@ from msgspec.structs import replace
 from durable_worker.operator.transitions.apply import apply, carried_by
 from durable_worker.operator.transitions.effects import (
     NOTHING,
+    Bury,
     Limits,
     SendStep,
     SendTurn,
@@ -66,7 +67,10 @@ def test_a_lost_step_is_sent_again_until_the_limit() -> None:
     found = moved(suspended(), step, by=by, limits=Limits(recoveries=0))
     assert found.checkpoints[0].error is not None
     assert found.checkpoints[0].error.code == "poison"
-    assert found.effects == (SendTurn("r", "r#2"),)
+    assert found.effects[0] == SendTurn("r", "r#2")
+    (buried,) = (each for each in found.effects if isinstance(each, Bury))
+    assert (buried.seq, buried.attempt) == (0, 2)
+    assert "dead list" in found.checkpoints[0].error.message
 
 
 def test_poison_fails_the_step_or_ends_the_run() -> None:

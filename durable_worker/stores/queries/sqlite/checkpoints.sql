@@ -2,6 +2,9 @@
 INSERT OR REPLACE INTO checkpoints
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
+-- name: remove_checkpoint
+DELETE FROM checkpoints WHERE run_id = ? AND seq = ?;
+
 -- name: get_checkpoints
 SELECT * FROM checkpoints WHERE run_id = ? ORDER BY seq;
 

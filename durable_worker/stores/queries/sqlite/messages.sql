@@ -32,7 +32,24 @@ DELETE FROM inbox WHERE id = ?;
 SELECT id, body FROM inbox WHERE id > ? ORDER BY id LIMIT ?;
 
 -- name: put_dead_letter
-INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?);
+INSERT OR REPLACE INTO dead_letters
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
--- name: get_dead_letters
-SELECT * FROM dead_letters ORDER BY received_at DESC, id DESC LIMIT ?;
+-- name: get_dead_letter
+SELECT * FROM dead_letters WHERE id = ?;
+
+-- name: list_dead_letters
+SELECT id, received_at, type, message_id, reason, x'', headers, queue, protocol, namespace, run_id,
+    seq, task_id, size, last_seq, redriven_at, redrives
+FROM dead_letters
+WHERE (:namespace IS NULL OR namespace = :namespace)
+    AND (:run_id IS NULL OR run_id = :run_id)
+    AND (:after IS NULL
+        OR (received_at, id) < (SELECT received_at, id FROM dead_letters WHERE id = :after))
+ORDER BY received_at DESC, id DESC
+LIMIT :limit;
+
+-- name: forget_dead_letters
+DELETE FROM dead_letters
+WHERE received_at < ?
+    OR id IN (SELECT id FROM dead_letters ORDER BY received_at DESC, id DESC LIMIT -1 OFFSET ?);

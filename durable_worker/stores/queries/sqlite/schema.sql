@@ -100,9 +100,20 @@ CREATE TABLE dead_letters (
     message_id TEXT,
     reason TEXT NOT NULL,
     body BLOB NOT NULL,
-    headers BLOB NOT NULL
+    headers BLOB NOT NULL,
+    queue TEXT,
+    protocol INTEGER,
+    namespace TEXT NOT NULL DEFAULT 'default',
+    run_id TEXT,
+    seq INTEGER,
+    task_id TEXT,
+    size INTEGER NOT NULL DEFAULT 0,
+    last_seq INTEGER,
+    redriven_at INTEGER,
+    redrives INTEGER NOT NULL DEFAULT 0
 );
 
 CREATE INDEX dead_letters_by_age ON dead_letters (received_at, id);
+CREATE INDEX dead_letters_of_run ON dead_letters (run_id) WHERE run_id IS NOT NULL;
 
-INSERT INTO schema_version VALUES (1);
+INSERT INTO schema_version VALUES (2);

@@ -1,0 +1,87 @@
+"""How a run goes on that a dead letter had stopped."""
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from durable_worker.operator.transitions.decisions import child_start
+from durable_worker.operator.transitions.draft import Draft
+from durable_worker.operator.transitions.effects import AwaitSignal, Deliver, SendStep
+from durable_worker.protocol.names import CANCELLED_MARKER
+from durable_worker.protocol.runs import RunStatus
+from durable_worker.protocol.tasks import HistoryKind
+from durable_worker.stores.inputs import StepRedriven, TurnRedriven
+from durable_worker.stores.letters import asked_since, what_hinders
+from durable_worker.stores.records import Checkpoint, CheckpointStatus, turn_id
+
+
+def on_step_redriven(draft: Draft, again: StepRedriven) -> None:
+    """The call is pending as if it had not failed; what the body recorded because of that is gone.
+
+    The run gets a turn in any case: what a worker or a turn that is out knows is no longer so.
+    """
+    call = draft.checkpoint(again.seq)
+    if call is None or call.status is not CheckpointStatus.FAILED or call.attempt != again.attempt:
+        return
+    if what_hinders(draft.state, call, last_seq=again.last_seq) is not None:
+        return
+    for each in asked_since(draft.state, call, last_seq=again.last_seq):
+        draft.withdraw(each.seq)
+    attempt = call.attempt if again.keeps_attempt else call.attempt + 1
+    draft.put(
+        replace(
+            call,
+            status=CheckpointStatus.PENDING,
+            error=None,
+            attempt=attempt,
+            started_at=None,
+            finished_at=None,
+            recoveries=0,
+        )
+    )
+    if draft.run.status.is_terminal:
+        _reopen(draft)
+    if not again.keeps_attempt:
+        draft.add(SendStep(call.run_id, call.seq, attempt))
+    draft.start_turn()
+
+
+def on_turn_redriven(draft: Draft, again: TurnRedriven) -> None:
+    run = draft.run
+    if run.status not in (RunStatus.DEAD, RunStatus.FAILED) or run.parent is not None:
+        return
+    if again.task_id != turn_id(run.id, run.turn_no):
+        return
+    _reopen(draft, is_cancelling=again.is_cancelling)
+    if again.keeps_turn:
+        # Whether history had grown while the turn was out is forgotten: one turn more does no harm.
+        draft.update(
+            status=draft.live_status(RunStatus.RUNNING), task_id=again.task_id, is_dirty=True
+        )
+    else:
+        draft.start_turn()
+
+
+def _reopen(draft: Draft, *, is_cancelling: bool = False) -> None:
+    """Take back the end of the run: what was pending then is pending again."""
+    ended_at = draft.run.updated_at
+    was_cancelled = is_cancelling or draft.recorded_at(CANCELLED_MARKER) is not None
+    status = RunStatus.CANCELLING if was_cancelled else RunStatus.RUNNING
+    draft.update(status=status, output=UNSET, error=None, recoveries=0)
+    for each in draft.cancelled():
+        if each.finished_at == ended_at:
+            draft.put(replace(each, status=CheckpointStatus.PENDING, finished_at=None))
+            _ask_again(draft, each)
+
+
+def _ask_again(draft: Draft, operation: Checkpoint) -> None:
+    """Nobody may know any more that this is waited for, or its answer was dropped."""
+    match operation.kind:
+        case HistoryKind.CALL if operation.fires_at is None:
+            draft.add(SendStep(operation.run_id, operation.seq, operation.attempt))
+        case HistoryKind.SIGNAL:
+            namespace = draft.run.namespace
+            draft.add(AwaitSignal(operation.run_id, operation.seq, namespace, operation.name))
+        case HistoryKind.CHILD:
+            draft.add(Deliver(child_start(draft.run, operation)))
+        case _:
+            pass  # its deadline is in the checkpoint
