@@ -139,7 +139,7 @@ class Signatures:
 
     def _covered(self, headers: Mapping[str, str], place: Place) -> Iterator[str]:
         """Headers of ours on which a receiver acts and that the broker leaves alone."""
-        # A worker that moves a task adds the 0: it makes whoever gets it ask, and nothing else.
+        # A 0 makes whoever gets it ask first, and nothing else: whoever has a doubt may add it.
         if headers.get(_RESENT, "0") != "0":
             yield _RESENT
         if TOKEN_HEADER in headers:

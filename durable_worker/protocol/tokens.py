@@ -17,7 +17,15 @@ from durable_worker.protocol.keys import Keyring, check_signing_ring
 START = "start"
 """What a token allows besides kinds of requests."""
 
-READS = ("getRunDetail", "listRuns", "runFacets", "workerHealth", "waitingFor")
+READS = (
+    "getRunDetail",
+    "listRuns",
+    "runFacets",
+    "workerHealth",
+    "waitingFor",
+    "deadLetters",
+    "deadLetter",
+)
 
 ANY_TENANT = "*"
 """Of a worker's token, which tells how a step of a run stands and nothing else."""

@@ -93,8 +93,8 @@ def redrive_of(letter: DeadLetter, state: RunState | None) -> Redrive | Refusal:
     """What sends the letter again. It must have its body, and not be sent again already."""
     if UNVERIFIED_HEADER in letter.headers:
         return Refusal(
-            f"nobody knows who sent it: {letter.headers[UNVERIFIED_HEADER]}. Whoever did has to "
-            f"send it once more, signed with a key of this fleet"
+            f"nobody knows who sent it ({letter.headers[UNVERIFIED_HEADER]}), and sending it again "
+            f"would sign it in the name of the operator. Have its sender send it, with a key"
         )
     if letter.queue == INBOX:
         return _input_again(letter)

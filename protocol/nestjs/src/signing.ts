@@ -167,7 +167,7 @@ export class Signatures {
     const reason = DEATH_HEADER in headers ? DEATH_HEADER : ERROR_HEADER;
     return [RESENT_HEADER, TOKEN_HEADER, ...(isLetter ? [reason, ERROR_QUEUE_HEADER] : [])]
       .filter((name) => name in headers)
-      // A worker that moves a task adds the 0: it makes whoever gets it ask, and nothing else.
+      // A 0 makes whoever gets it ask first, and nothing else: whoever has a doubt may add it.
       .filter((name) => name !== RESENT_HEADER || headers[name] !== '0')
       .map((name) => [name, headers[name]]);
   }

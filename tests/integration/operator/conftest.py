@@ -1,6 +1,7 @@
 """An operator on every store that it knows, over the memory transport."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from durable_worker.protocol.names import Names
 from durable_worker.stores.base import Store
 from durable_worker.stores.memory import MemoryStore
 from durable_worker.stores.sqlite import SqliteStore
+from durable_worker.transports.base import Transport
 from durable_worker.transports.memory import MemoryTransport
+from durable_worker.transports.rabbitmq import RabbitTransport
 
 
 class DurableMemory(MemoryTransport):
@@ -18,6 +21,28 @@ class DurableMemory(MemoryTransport):
     @property
     def is_durable(self) -> bool:
         return True
+
+
+NewTransport = Callable[[], AbstractAsyncContextManager[Transport]]
+
+
+@pytest.fixture(params=["memory", pytest.param("rabbitmq", marks=pytest.mark.broker)])
+async def new_transport(
+    request: pytest.FixtureRequest, names: Names
+) -> AsyncIterator[NewTransport]:
+    """Ways into one broker, for one process each."""
+    if request.param == "rabbitmq":
+        url: str = request.getfixturevalue("broker_url")
+        yield lambda: RabbitTransport(url, names=names)
+        return
+    async with DurableMemory(names=names) as shared:
+        yield lambda: shared
+
+
+def transport_of(way: AbstractAsyncContextManager[Transport]) -> Transport:
+    """What is not entered yet."""
+    assert isinstance(way, RabbitTransport | MemoryTransport)
+    return way
 
 
 @pytest.fixture

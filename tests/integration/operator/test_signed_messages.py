@@ -1,18 +1,18 @@
 """A fleet that requires signatures, and somebody with the right to publish and without a key."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import pytest
 import structlog
 from msgspec.structs import replace
 
+from durable_worker.errors import RequestRefusedError
 from durable_worker.operator.service import OperatorService
 from durable_worker.protocol.base import SIGNATURE_HEADER, UNVERIFIED_HEADER
-from durable_worker.protocol.codec import CONTROL, MessageType, encode
+from durable_worker.protocol.codec import MessageType, encode
 from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
 from durable_worker.protocol.control import CancelRun
 from durable_worker.protocol.keys import Keyring
@@ -22,21 +22,18 @@ from durable_worker.protocol.results import ResultStatus, StepResult
 from durable_worker.protocol.runs import RunStatus, StartRun
 from durable_worker.protocol.signatures import Flaw, Place, Signatures
 from durable_worker.protocol.tasks import StepTask
+from durable_worker.stores.dead_letters import DeadLetters
 from durable_worker.stores.memory import MemoryStore
 from durable_worker.transports.base import (
     DEATH_HEADER,
     DELIVERY_LIMIT_REASON,
     ERROR_HEADER,
     RESENT_HEADER,
-    Delivery,
     Envelope,
     Transport,
 )
-from durable_worker.transports.memory import MemoryTransport
-from durable_worker.transports.rabbitmq import RabbitTransport
-from durable_worker.transports.signing import SigningMode, SigningTransport
-from tests.conformance.transports.inbox import Inbox
-from tests.integration.operator.conftest import DurableMemory
+from durable_worker.transports.signing import SigningTransport
+from tests.integration.operator.conftest import NewTransport, transport_of
 from tests.integration.operator.scripted import ScriptedWorker, answer, json, operating, sequence
 from tests.integration.operator.waiting import eventually
 
@@ -49,22 +46,6 @@ OTHERS = Keyring({"k1": bytes(32)})
 @pytest.fixture
 def names(prefix: str) -> Names:
     return Names(prefix=prefix)
-
-
-NewTransport = Callable[[], AbstractAsyncContextManager[Transport]]
-
-
-@pytest.fixture(params=["memory", pytest.param("rabbitmq", marks=pytest.mark.broker)])
-async def new_transport(
-    request: pytest.FixtureRequest, names: Names
-) -> AsyncIterator[NewTransport]:
-    """Ways into one broker, for one process each."""
-    if request.param == "rabbitmq":
-        url: str = request.getfixturevalue("broker_url")
-        yield lambda: RabbitTransport(url, names=names)
-        return
-    async with DurableMemory(names=names) as shared:
-        yield lambda: shared
 
 
 @dataclass
@@ -123,8 +104,8 @@ async def opened(
 
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        at_operator = SigningTransport(_as_transport(new_transport()), RING, names=names)
-        at_worker = SigningTransport(_as_transport(new_transport()), worker_ring, names=names)
+        at_operator = SigningTransport(transport_of(new_transport()), RING, names=names)
+        at_worker = SigningTransport(transport_of(new_transport()), worker_ring, names=names)
         intruder = await enter(new_transport())
         await enter(store)
         for each in (at_operator, at_worker):
@@ -135,11 +116,6 @@ async def opened(
         await enter(worker.serving())
         yield fleet
         fleet.may_go_on.set()
-
-
-def _as_transport(way: AbstractAsyncContextManager[Transport]) -> Transport:
-    assert isinstance(way, RabbitTransport | MemoryTransport)
-    return way
 
 
 def result_of(task: StepTask, output: object) -> StepResult:
@@ -231,6 +207,11 @@ async def test_dead_letters_that_nobody_signed_fail_no_run_however_many_they_are
     await fleet.letters(100)
     for letter in await fleet.store.dead_letters(limit=100):
         assert letter.headers[UNVERIFIED_HEADER] == "its signature is missing"
+    letters = DeadLetters(fleet.store, namespace="default")
+    for each in await letters.page(limit=100):
+        assert each.status == "kept"
+        with pytest.raises(RequestRefusedError, match="would sign it in the name of the operator"):
+            await letters.request(each.id)
     assert len(fleet.worker.tasks) == len(fleet.worker.turns) == 1
     await fleet.ends_well()
 
@@ -293,32 +274,6 @@ async def test_broadcasts_that_nobody_signed_are_dropped_counted_and_told_of_onc
     await fleet.ends_well()
 
 
-async def test_a_broadcast_that_was_caught_is_heard_under_no_other_topic_and_exchange(
-    new_transport: NewTransport, names: Names
-) -> None:
-    events, replies = names.tenant_events, names.tenant_replies
-    caught, heard, mine = Inbox[Envelope](), Inbox[Envelope](), Inbox[Envelope]()
-    receiver = SigningTransport(_as_transport(new_transport()), RING, names=names)
-    sender = SigningTransport(_as_transport(new_transport()), RING, names=names)
-    async with receiver, sender, new_transport() as intruder:
-        for each in (receiver, sender, intruder):
-            await each.wait_connected()
-        await intruder.listen(events, caught, topic="acme")
-        await receiver.listen(events, heard, topic="umbrella")
-        await receiver.listen(replies, heard, topic="acme")
-        await receiver.listen(events, mine, topic="acme")
-        sent = Envelope(MessageType.TENANT_EVENT, b"{}", "e1")
-        await sender.broadcast(events, sent, topic="acme")
-        stolen = await caught.next()
-        await intruder.broadcast(events, stolen, topic="umbrella")
-        await intruder.broadcast(replies, stolen, topic="acme")
-        await eventually(
-            lambda: receiver.refused == {(events, Flaw.ELSEWHERE): 1, (replies, Flaw.ELSEWHERE): 1}
-        )
-        assert await mine.next() == sent
-    assert len(heard) == 0
-
-
 async def test_a_worker_with_another_key_gets_and_changes_nothing(
     new_transport: NewTransport, names: Names
 ) -> None:
@@ -333,91 +288,3 @@ async def test_a_worker_with_another_key_gets_and_changes_nothing(
         await eventually(is_refused)
         detail = await fleet.operator.detail("r")
         assert (detail.run.status, fleet.worker.turns) == (RunStatus.PENDING, [])
-
-
-async def test_keys_are_rotated_and_signatures_introduced_one_process_at_a_time(
-    new_transport: NewTransport, names: Names
-) -> None:
-    """At each moment one half of the fleet is a stage ahead of the other."""
-    old, new = bytes(range(32)), bytes(range(1, 33))
-    sign, require = SigningMode.SIGN, SigningMode.REQUIRE
-    stages = [
-        None,
-        (Keyring({"old": old}), sign),
-        (Keyring({"old": old}), require),
-        (Keyring({"old": old, "new": new}, current="old"), require),
-        (Keyring({"old": old, "new": new}, current="new"), require),
-        (Keyring({"new": new}), require),
-    ]
-
-    def staged(stage: tuple[Keyring, SigningMode] | None) -> Transport:
-        inner = _as_transport(new_transport())
-        if stage is None:
-            return inner
-        return SigningTransport(inner, stage[0], names=names, mode=stage[1])
-
-    for before, after in pairwise(stages):
-        for at_operator, at_worker in ((before, after), (after, before)):
-            async with (
-                MemoryStore() as store,
-                staged(at_operator) as one,
-                staged(at_worker) as two,
-            ):
-                worker = ScriptedWorker(
-                    two, names, {"seq": sequence("pay")}, {"pay": lambda task: answer(task, 7)}
-                )
-                async with operating(store, one, names) as operator, worker.serving():
-                    await operator.start("seq", json(None), run_id="r")
-                    assert (await operator.wait("r")).status is RunStatus.COMPLETED
-
-
-async def test_where_signatures_are_not_required_yet_their_lack_is_told_of(
-    new_transport: NewTransport, names: Names
-) -> None:
-    transport = SigningTransport(
-        _as_transport(new_transport()), RING, names=names, mode=SigningMode.SIGN
-    )
-    heard = Inbox[Envelope]()
-    async with transport, new_transport() as stranger:
-        await transport.wait_connected()
-        await transport.listen(names.control, heard)
-        with structlog.testing.capture_logs() as lines:
-            cancel = Envelope(MessageType.CONTROL, encode(CancelRun(run_id="r")))
-            await stranger.wait_connected()
-            await stranger.broadcast(names.control, cancel)
-            assert CONTROL.decode((await heard.next()).body) == CancelRun(run_id="r")
-    assert [each["event"] for each in lines if "signature" in each["event"]] == [
-        "signature_not_required_yet"
-    ]
-
-
-async def test_a_step_that_is_never_answered_fails_as_poison_though_the_broker_moved_it(
-    new_transport: NewTransport, names: Names
-) -> None:
-    """Moved by the broker, it still has the signature of its queue."""
-    async with (
-        MemoryStore() as store,
-        SigningTransport(_as_transport(new_transport()), RING, names=names) as one,
-        SigningTransport(_as_transport(new_transport()), RING, names=names) as two,
-    ):
-        worker = ScriptedWorker(two, names, {"seq": sequence("killer")})
-        async with operating(store, one, names) as operator, worker.serving():
-            tasks = Inbox[Delivery]()
-            await two.consume([names.tasks("killer")], tasks, prefetch=1)
-            await operator.start("seq", json(None), run_id="r")
-
-            async def give_back() -> None:
-                while True:
-                    await (await tasks.next(within=30)).release()
-
-            giving = asyncio.ensure_future(give_back())
-
-            async def is_poison() -> bool:
-                detail = await operator.detail("r")
-                errors = [each.error for each in detail.timeline if each.error]
-                return any(each.code == "poison" for each in errors)
-
-            await eventually(is_poison, within=30)
-            giving.cancel()
-            await asyncio.wait([giving])
-        assert one.refused == {}
