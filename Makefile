@@ -2,7 +2,7 @@
 # NestJS operator also Node.js >= 20 and npm.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test interop check audit bench fuzz clean
+.PHONY: help setup demo test interop check audit bench fuzz soak clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -15,6 +15,7 @@ help:
 	@echo 'make audit   known vulnerabilities of what is installed (AUDIT_REQUIRED=1: fail if unknown)'
 	@echo 'make fuzz    look for input that breaks something (FUZZ_SECONDS=60 for each target)'
 	@echo 'make bench   measure start-up and replay on this machine'
+	@echo 'make soak    simulate seed after seed until stopped (ARGS="--seeds 1000000")'
 	@echo 'make setup   only install into .venv'
 	@echo 'make clean   delete .venv and caches'
 
@@ -59,6 +60,9 @@ fuzz: $(STAMP)
 		echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
 		$(BIN)/python -m tests.fuzz $$target $(FUZZ_SECONDS) || exit 1; \
 	done
+
+soak: $(STAMP)
+	@$(BIN)/python -m tests.simulation.soak $(ARGS)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

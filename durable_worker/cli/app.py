@@ -24,6 +24,7 @@ from durable_worker.cli.options import (
     Show,
     ShowDead,
     Signal,
+    Simulate,
     Start,
     Token,
 )
@@ -48,6 +49,7 @@ _MODULES: dict[type[AnyOptions], str] = {
     ShowDead: "dead_show",
     RedriveDead: "dead_redrive",
     Token: "token",
+    Simulate: "simulate",
 }
 """Each command is a module, imported with its adapters only when it is the one asked for."""
 

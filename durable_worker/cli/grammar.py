@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from durable_worker.cli import checks, connections, dead, issuing
+from durable_worker.cli import checks, connections, dead, issuing, simulations
 from durable_worker.cli.options import (
     DEFAULT_CONCURRENCY,
     DEFAULT_GRACE,
@@ -366,6 +366,7 @@ def _cancel(  # pyright: ignore[reportUnusedFunction]
 
 
 app.command("replay")(checks.replay)
+app.command("simulate")(simulations.simulate)
 app.command("check")(checks.check)
 app.add_typer(dead.app, name="dead")
 app.command("token")(issuing.token)

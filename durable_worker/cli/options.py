@@ -238,6 +238,25 @@ class Token(Struct, frozen=True, kw_only=True):
     debug: bool = False
 
 
+class Simulate(Struct, frozen=True, kw_only=True):
+    """`seed`: this one alone, and what happens in it. `stubs`, `signals`: `NAME=JSON` each;
+    `real`, `faults`: names, or `all`."""
+
+    target: str
+    workflow: str
+    input: str | None = None
+    seeds: int = 1_000
+    seed: int | None = None
+    stubs: tuple[str, ...] = ()
+    real: tuple[str, ...] = ()
+    signals: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+    any_end: bool = False
+    processes: int | None = None
+    is_json: bool = False
+    debug: bool = False
+
+
 AnyOptions = (
     Run
     | Dev
@@ -254,4 +273,5 @@ AnyOptions = (
     | ShowDead
     | RedriveDead
     | Token
+    | Simulate
 )

@@ -88,9 +88,12 @@ class Consumers:
         """Ack until cancelled."""
         async with asyncio.TaskGroup() as errands:
             self._errands = errands
-            while True:
-                delivery = await self._finished.get()
-                await delivery.ack()
+            try:
+                while True:
+                    delivery = await self._finished.get()
+                    await delivery.ack()
+            finally:
+                self._errands = None  # a group that is ending takes nothing more
 
     async def subscribe(self, *, prefetch: int) -> list[Subscription]:
         names, transport, intake = self._names, self._transport, self._intake

@@ -16,7 +16,7 @@ from durable_worker.errors import (
 from durable_worker.operator.log import log
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.work import Consequences, UnitOfWork, WorkContext
-from durable_worker.stores.base import Batch
+from durable_worker.stores.base import Batch, Store
 from durable_worker.stores.inputs import AnyInput
 from durable_worker.stores.records import DeadLetter, OutboxRow
 
@@ -72,6 +72,7 @@ class Engine:
         self._is_closing = False
         self._is_untidy = False
         self._has_ended = False
+        self._doubtful: tuple[Batch, Consequences] | None = None
 
     def offer(self, job: Job) -> None:
         self._jobs.append(job)
@@ -183,6 +184,8 @@ class Engine:
         attempt = 0
         while True:
             try:
+                if (done := await self._committed_after_all()) is not None:
+                    return done
                 return await self._commit(jobs, sent)
             except LeaseLostError:
                 raise
@@ -200,14 +203,32 @@ class Engine:
             await self._clock.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
             attempt += 1
 
+    async def _committed_after_all(self) -> Consequences | None:
+        """What the last transaction asked for, if the store has it although it said otherwise.
+
+        Applied once more, its inputs would change nothing, and nothing would be sent.
+        """
+        if self._doubtful is None:
+            return None
+        batch, done = self._doubtful
+        if not await _holds(self._context.store, batch):
+            return None
+        self._doubtful = None
+        return done
+
     async def _commit(self, jobs: Sequence[Job], sent: Sequence[str]) -> Consequences:
         """One transaction. After a failure nothing of it remains in memory either."""
+        self._doubtful = None
         ledgers = self._context.ledgers
         work = UnitOfWork(self._context, now=self._clock.now())
         try:
             batch, done = await _applied(work, jobs, sent)
-            if not batch.is_empty:
+            if jobs or not batch.is_empty:
+                # Inputs that change nothing are committed as well: what is in memory here says so,
+                # and that is true only as long as the lease is ours.
+                self._doubtful = batch, done
                 await self._context.store.commit(batch, self._token)
+                self._doubtful = None
         except BaseException:
             ledgers.forget(work.seen)
             raise
@@ -233,4 +254,18 @@ async def _applied(
     return work.finish(
         sent=sent,
         inbox=[job.inbox_id for job in jobs if job.inbox_id is not None],
+    )
+
+
+async def _holds(store: Store, batch: Batch) -> bool:
+    """Whether the rows of a transaction are in the store. One without runs, checkpoints and signals
+    can be repeated as it is."""
+    run_ids = [*(run.id for run in batch.runs), *(each.run_id for each in batch.checkpoints)]
+    if not run_ids:
+        signals = [await store.signal(each.id) == each for each in batch.signals]
+        return bool(signals) and all(signals)
+    states = await store.load_many(list(dict.fromkeys(run_ids)))
+    return all(run.id in states and states[run.id].run == run for run in batch.runs) and all(
+        each.run_id in states and states[each.run_id].checkpoints.get(each.seq) == each
+        for each in batch.checkpoints
     )

@@ -1,7 +1,7 @@
 """One transaction in the making: inputs applied in memory, rows and messages gathered."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -103,19 +103,21 @@ class UnitOfWork:
         self._repeated: set[str] = set()
         self._put_off: list[AnyInput] = []
         self._created: list[str] = []
-        self._seen: set[str] = set()
+        self._seen: dict[str, None] = {}
         self._absent: set[str] = set()
         self._done = Consequences()
 
     @property
-    def seen(self) -> set[str]:
-        """Runs whose ledgers this transaction has used."""
+    def seen(self) -> Collection[str]:
+        """Runs whose ledgers this transaction has used, in order of first use."""
         return self._seen
 
     async def prepare(self, values: Iterable[AnyInput]) -> None:
         """Load in one go what these inputs concern."""
         run_ids = {
-            each.run_id for each in values if not isinstance(each, (SignalSent, LetterRedriven))
+            each.run_id: None
+            for each in values
+            if not isinstance(each, (SignalSent, LetterRedriven))
         }
         self._seen |= run_ids
         await self._context.ledgers.fetch(run_ids)
@@ -124,7 +126,7 @@ class UnitOfWork:
     async def _ledger(self, run_id: str) -> Ledger | None:
         if run_id in self._absent:
             return None
-        self._seen.add(run_id)
+        self._seen[run_id] = None
         return await self._context.ledgers.get(run_id)
 
     async def apply(self, value: AnyInput) -> None:

@@ -78,6 +78,8 @@ class Waiting:
         if self._point is None or not self._point.delivered:
             return True
         point = self._point
+        if self._journal.next_seq in added:
+            return False  # another worker went on from here, and recorded what it had delivered
         if added and any(seq not in point.waiting for seq in point.delivered):
             return False  # a signal wait was taken up again in between
         latest = max(point.delivered)

@@ -12,7 +12,14 @@ import msgspec
 import structlog
 
 from durable_worker.clock import Chance
-from durable_worker.errors import ProtocolError, TenantTokenError, TransportError
+from durable_worker.errors import (
+    LeaseLostError,
+    ProtocolError,
+    StoreError,
+    StoreFullError,
+    TenantTokenError,
+    TransportError,
+)
 from durable_worker.protocol import codec
 from durable_worker.protocol.base import TokenSource, token_headers
 from durable_worker.protocol.codec import MessageType, encode
@@ -25,8 +32,12 @@ log = structlog.get_logger("durable_worker.worker")
 
 ANSWER_WITHIN = timedelta(seconds=15)
 """How long an operator may be away before the step is run all the same."""
+REPLY_LOST_AFTER = timedelta(seconds=4)
+"""A reply is a broadcast: it can be lost, and whoever should send it can die."""
+ASK_AGAIN_AFTER = timedelta(milliseconds=500)
 SECOND_LOOK_AFTER = timedelta(milliseconds=500)
 """A result that was confirmed may still be on its way into the operator's database."""
+_PASSING = frozenset({StoreError.code, StoreFullError.code, LeaseLostError.code})
 OPEN = ("pending", "running")
 
 
@@ -92,7 +103,18 @@ class RecordedSteps:
         return [partition, own] if partition and partition != own else [own]
 
     async def _ask(self, tenant: str, run_id: str) -> RunReply | None:
-        await self._listen()
+        """The reply of an operator that could look; None if there is none in time."""
+        with anyio.move_on_after(ANSWER_WITHIN.total_seconds()):
+            await self._listen()
+            while True:
+                reply = await self._ask_once(tenant, run_id)
+                if reply is not None and not _is_passing(reply):
+                    return reply
+                await anyio.sleep(ASK_AGAIN_AFTER.total_seconds())
+        log.warning("operator_not_asked", run_id=run_id, reason="no operator has answered")
+        return None
+
+    async def _ask_once(self, tenant: str, run_id: str) -> RunReply | None:
         request_id = self._chance.new_id().hex
         arrived, replies = self._replies.setdefault(request_id, (anyio.Event(), []))
         request = RunRequest(
@@ -101,20 +123,20 @@ class RecordedSteps:
             body=GetRunDetail(run_id=run_id),
         )
         try:
-            with anyio.move_on_after(ANSWER_WITHIN.total_seconds()):
-                await self._transport.declare([self._names.run_request])
-                await self._transport.send(
-                    self._names.run_request,
-                    Envelope(
-                        MessageType.RUN_REQUEST,
-                        encode(request),
-                        request_id,
-                        headers=token_headers(self._token),
-                    ),
-                )
+            await self._transport.declare([self._names.run_request])
+            await self._transport.send(
+                self._names.run_request,
+                Envelope(
+                    MessageType.RUN_REQUEST,
+                    encode(request),
+                    request_id,
+                    headers=token_headers(self._token),
+                ),
+            )
+            with anyio.move_on_after(REPLY_LOST_AFTER.total_seconds()):
                 await arrived.wait()
         except TransportError as error:
-            log.warning("operator_not_asked", run_id=run_id, reason=str(error))
+            log.debug("operator_not_asked", run_id=run_id, reason=str(error))
         finally:
             del self._replies[request_id]
         return replies[0] if replies else None
@@ -167,6 +189,12 @@ def read_detail(reply: RunReply, run_id: str) -> _Detail | None:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         log.warning("operator_answer_ignored", run_id=run_id, reason=str(error))
         return None
+
+
+def _is_passing(reply: RunReply) -> bool:
+    """Whether the operator could not look just now."""
+    error = reply.result.error
+    return error is not None and error.code in _PASSING
 
 
 def _is_settled(detail: _Detail, task: StepTask) -> bool:

@@ -1,6 +1,7 @@
 """What a worker serves: the steps and workflows that were registered on it."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from durable_worker.edge.plain import Codec
@@ -110,6 +111,15 @@ class Worker:
             return function
 
         return register
+
+    def with_steps(self, replaced: Callable[[StepDefinition], StepDefinition]) -> "Worker":
+        """A worker like this one, with another definition in the place of each step."""
+        made = copy(self)
+        made.steps = {name: replaced(each) for name, each in self.steps.items()}
+        made._steps_by_function = {
+            function: made.steps[each.name] for function, each in self._steps_by_function.items()
+        }
+        return made
 
     def new_context(
         self, replay: Replay, task: WorkflowTask, *, partition: str | None = None

@@ -85,7 +85,7 @@ class StepRunner:
         self._slots = anyio.CapacityLimiter(concurrency)
         self._threads = anyio.CapacityLimiter(concurrency)
         self._executions: dict[Key, _Execution] = {}
-        self._contexts: dict[str, set[StepContext]] = {}
+        self._contexts: dict[str, dict[StepContext, None]] = {}
         self._finished: OrderedDict[Key, StepResult] = OrderedDict()
         self._finished_bytes = 0
         self._cancelled: OrderedDict[tuple[str, int | None], None] = OrderedDict()
@@ -297,8 +297,8 @@ class StepRunner:
         context: StepContext,
         is_given_up: Callable[[], bool],
     ) -> Payload | Failure:
-        contexts = self._contexts.setdefault(task.run_id, set())
-        contexts.add(context)
+        contexts = self._contexts.setdefault(task.run_id, {})
+        contexts[context] = None
         self._live.started(context, _heartbeat(task))
         try:
             return await invoke(
@@ -311,7 +311,7 @@ class StepRunner:
             )
         finally:
             self._live.ended(context)
-            contexts.discard(context)
+            contexts.pop(context, None)
             if not contexts:
                 self._contexts.pop(task.run_id, None)
 

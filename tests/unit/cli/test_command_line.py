@@ -26,6 +26,7 @@ from durable_worker.cli.options import (
     Show,
     Signal,
     Signing,
+    Simulate,
     Start,
     Token,
 )
@@ -133,6 +134,21 @@ COMMANDS = {
     "cancel r1": Cancel(place=Place(), run_id="r1"),
     "replay app:worker a.json recorded - --ignore-output --json": Replay(
         target="app:worker", files=("a.json", "recorded", "-"), compares_end=False, is_json=True
+    ),
+    "simulate app:worker --workflow w --input 1 --seeds 9 --seed 3 --stub a=1 --stub b=2 --real c "
+    "--signal s=1 --faults cut --any-end --processes 2 --json": Simulate(
+        target="app:worker",
+        workflow="w",
+        input="1",
+        seeds=9,
+        seed=3,
+        stubs=("a=1", "b=2"),
+        real=("c",),
+        signals=("s=1",),
+        faults=("cut",),
+        any_end=True,
+        processes=2,
+        is_json=True,
     ),
     "check app:worker": Check(place=Place(), target="app:worker"),
     "check app:worker --operator amqps://b/ --namespace n --tenant t --workflow w --json": Check(
