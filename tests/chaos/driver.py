@@ -1,0 +1,44 @@
+"""Plays a plan on a stage."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+from tests.chaos.audit.evidence import Evidence
+from tests.chaos.faults import FAULTS, Pace
+from tests.chaos.stage import Stage
+
+FAULT_SECONDS = 150.0
+"""So long a fault and the recovery from it may take: no pace, only an end to hanging."""
+
+BRIEF = Pace(brief=1.0, lasting=2.0)
+LASTING = Pace(brief=6.0, lasting=40.0)
+
+RUNS_BETWEEN = 3
+"""So many runs end before the next fault: recovery is seen, not waited for."""
+
+
+async def play(folder: Path, plan: Sequence[str], *, seed: int, pace: Pace = BRIEF) -> Evidence:
+    """Let runs come while one fault follows the other; what is to be audited afterwards."""
+    random = Random(seed)
+    async with Stage(folder, random) as stage:
+        async with stage.load.running():
+            await _recovered(stage, "start")
+            for name in plan:
+                async with asyncio.timeout(FAULT_SECONDS):
+                    await FAULTS[name](stage, pace)
+                await _recovered(stage, name)
+            async with asyncio.timeout(FAULT_SECONDS):
+                await stage.load.settled()
+        return await stage.finish()
+
+
+async def _recovered(stage: Stage, after: str) -> None:
+    try:
+        async with asyncio.timeout(FAULT_SECONDS):
+            await stage.load.more_ended(RUNS_BETWEEN)
+    except TimeoutError:
+        raise AssertionError(
+            f"no run ended any more after {after}; open are: {stage.load.open_runs()}"
+        ) from None

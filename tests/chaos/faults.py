@@ -1,0 +1,234 @@
+"""What can go wrong: each function brings one trouble over the stage and takes it away again."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from tests.chaos.network import Direction
+from tests.chaos.shuffle import shuffle
+from tests.chaos.stage import Stage
+
+HOUR = 3600.0
+DEATH_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long troubles last, in seconds: `brief` ones that nobody gives up on, `lasting` ones
+    that make others give up (a silent connection after 33 s, a lease after 15 s)."""
+
+    brief: float
+    lasting: float
+
+
+async def kill_worker(stage: Stage, pace: Pace) -> None:
+    member = stage.any_of("worker")
+    async with stage.fault("kill", member):
+        member.signal(signal.SIGKILL)
+
+
+async def kill_operator(stage: Stage, pace: Pace) -> None:
+    member = stage.any_of("operator")
+    async with stage.fault("kill", member):
+        member.signal(signal.SIGKILL)
+
+
+async def kill_everybody(stage: Stage, pace: Pace) -> None:
+    members = [each for each in stage.fleet.members if each.is_wanted]
+    async with stage.fault("kill", *members):
+        for member in members:
+            member.signal(signal.SIGKILL)
+
+
+async def stop_worker(stage: Stage, pace: Pace) -> None:
+    await _pause(stage, "worker", pace.brief)
+
+
+async def stop_operator(stage: Stage, pace: Pace) -> None:
+    """Long enough, at a lasting pace, for another to take the lease: then two believe to hold it."""
+    await _pause(stage, "operator", pace.lasting)
+
+
+async def _pause(stage: Stage, role: str, seconds: float) -> None:
+    member = stage.any_of(role)
+    async with stage.fault("stop", member):
+        pid = member.signal(signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        if pid == member.pid:
+            member.signal(signal.SIGCONT)
+
+
+async def cut_connection(stage: Stage, pace: Pace) -> None:
+    member = stage.anybody()
+    assert member.network is not None
+    async with stage.fault("cut", member):
+        member.network.cut()
+
+
+async def cut_inside_a_frame(stage: Stage, pace: Pace) -> None:
+    member = stage.anybody()
+    assert member.network is not None
+    network = member.network
+    direction = stage.random.choice((network.to_broker, network.from_broker))
+    async with stage.fault("cut inside a frame", member):
+        direction.is_cut_inside_next_frame = True
+        while direction.is_cut_inside_next_frame:  # noqa: ASYNC110 - bytes tell nobody
+            await asyncio.sleep(0.05)
+
+
+async def silence(stage: Stage, pace: Pace) -> None:
+    """One way only: nothing arrives any more, nobody is told."""
+    member = stage.anybody()
+    assert member.network is not None
+    network = member.network
+    direction: Direction = stage.random.choice((network.to_broker, network.from_broker))
+    async with stage.fault("silence", member):
+        direction.fall_silent()
+        await asyncio.sleep(pace.lasting)
+        direction.speak()
+
+
+async def latency(stage: Stage, pace: Pace) -> None:
+    member = stage.anybody()
+    assert member.network is not None
+    async with stage.fault("latency", member):
+        for each in (member.network.to_broker, member.network.from_broker):
+            each.latency = stage.random.uniform(0.1, 0.5)
+        await asyncio.sleep(pace.brief)
+        for each in (member.network.to_broker, member.network.from_broker):
+            each.latency = 0.0
+
+
+async def restart_broker(stage: Stage, pace: Pace) -> None:
+    async with stage.broker_lock, stage.fault("broker stopped", broker=True):
+        await asyncio.to_thread(stage.node.stop)
+        await asyncio.to_thread(stage.node.start)
+
+
+async def kill_broker(stage: Stage, pace: Pace) -> None:
+    async with stage.broker_lock, stage.fault("broker killed", broker=True):
+        await asyncio.to_thread(stage.node.kill)
+        await asyncio.to_thread(stage.node.start)
+
+
+async def block_publishers(stage: Stage, pace: Pace) -> None:
+    """The memory alarm: the broker stops reading from whoever publishes."""
+    async with stage.broker_lock, stage.fault("blocked", broker=True):
+        await stage.ctl("set_vm_memory_high_watermark", "0.00001")
+        await asyncio.sleep(pace.brief)
+        await stage.ctl("set_vm_memory_high_watermark", "0.4")
+
+
+async def delete_queue(stage: Stage, pace: Pace) -> None:
+    """A task queue, with nothing in it: what lies in a queue that is deleted is lost, to anybody."""
+    async with stage.broker_lock:
+        await _delete(stage, stage.names.tasks("chaos.work"), is_redeclared=False)
+
+
+async def cancel_consumers(stage: Stage, pace: Pace) -> None:
+    """The broker cancels every consumer of a queue that is there again at once: those who do not
+    notice are alive and get nothing."""
+    async with stage.broker_lock:
+        await _delete(stage, stage.names.tasks("chaos.thread"), is_redeclared=True)
+
+
+async def _delete(stage: Stage, queue: str, *, is_redeclared: bool) -> None:
+    operators = stage.fleet.of("operator")
+    async with stage.fault("queue deleted", *operators, broker=True):
+        for each in operators:
+            each.signal(signal.SIGSTOP)  # they are who publishes to it
+        try:
+            await stage.emptied(queue)
+            await stage.delete_queue(queue, is_redeclared=is_redeclared)
+        finally:
+            for each in operators:
+                each.signal(signal.SIGCONT)
+
+
+async def fill_disk(stage: Stage, pace: Pace) -> None:
+    operators = stage.fleet.of("operator")
+    pids = [pid for each in operators if (pid := each.pid) is not None]
+    async with stage.fault("disk full", *operators):
+        stage.disk.fill(pids)
+        await asyncio.sleep(pace.brief)
+        stage.disk.free(pids)
+
+
+async def clock_ahead(stage: Stage, pace: Pace) -> None:
+    """The operators' machine is set an hour forward, for good: timers are early, leases run out."""
+    operators = stage.fleet.of("operator")
+    async with stage.fault("clock", *operators):
+        stage.operators_ahead += HOUR
+        for each in operators:
+            each.set_clock(ahead_seconds=stage.operators_ahead)
+        await asyncio.sleep(pace.brief)
+
+
+async def clock_back(stage: Stage, pace: Pace) -> None:
+    """An hour back, and then right again: until then no timer is due."""
+    member = stage.anybody()
+    ahead = stage.operators_ahead if member.role == "operator" else 0.0
+    async with stage.fault("clock", member):
+        member.set_clock(ahead_seconds=ahead - HOUR)
+        await asyncio.sleep(pace.brief)
+        member.set_clock(ahead_seconds=ahead)
+
+
+async def clock_of_a_worker(stage: Stage, pace: Pace) -> None:
+    member = stage.any_of("worker")
+    async with stage.fault("clock", member):
+        member.set_clock(ahead_seconds=stage.random.choice((HOUR, -HOUR)))
+
+
+async def two_lease_holders(stage: Stage, pace: Pace) -> None:
+    """The holder stands still while its lease runs out by the clock of the other, then goes on."""
+    operators = stage.fleet.of("operator")
+    async with stage.fault("clock", *operators):
+        for each in operators:
+            each.signal(signal.SIGSTOP)
+        stage.operators_ahead += HOUR
+        for each in operators:
+            each.set_clock(ahead_seconds=stage.operators_ahead)
+        first, second = stage.random.sample(operators, 2)
+        first.signal(signal.SIGCONT)
+        await asyncio.sleep(pace.brief)
+        second.signal(signal.SIGCONT)
+
+
+async def repeat_and_reorder(stage: Stage, pace: Pace) -> None:
+    names = stage.names
+    queue = stage.random.choice(
+        (names.results, names.decisions, names.tasks("chaos.work"), names.tasks("chaos.sequence"))
+    )
+    async with stage.broker_lock, stage.fault("repeated", broker=True) as fault:
+        fault.messages, fault.runs = await shuffle(
+            stage.node.url(), queue, stage.random, count=6, patience=pace.lasting
+        )
+
+
+FAULTS: dict[str, Callable[[Stage, Pace], Awaitable[None]]] = {
+    each.__name__: each
+    for each in (
+        kill_worker,
+        kill_operator,
+        kill_everybody,
+        stop_worker,
+        stop_operator,
+        cut_connection,
+        cut_inside_a_frame,
+        silence,
+        latency,
+        restart_broker,
+        kill_broker,
+        block_publishers,
+        delete_queue,
+        cancel_consumers,
+        fill_disk,
+        clock_ahead,
+        clock_back,
+        clock_of_a_worker,
+        two_lease_holders,
+        repeat_and_reorder,
+    )
+}

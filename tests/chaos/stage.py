@@ -1,0 +1,210 @@
+"""A broker of the suite's own, two operators on one database, workers, clients, and a network."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aio_pika
+from aio_pika.abc import AbstractChannel
+
+from durable_worker.client.broker import BrokerPort
+from durable_worker.client.client import Client
+from durable_worker.protocol.names import Names
+from durable_worker.transports.rabbitmq import RabbitTransport
+from durable_worker.transports.rabbitmq.topology import queue_arguments
+from tests.broker.faults import BrokerUnavailableError
+from tests.broker.node import BrokerNode
+from tests.chaos.audit.evidence import Evidence
+from tests.chaos.disk import SmallDisk
+from tests.chaos.fleet import Fleet, Member
+from tests.chaos.load import Load
+from tests.chaos.logbook import Logbook
+from tests.chaos.network import Proxy
+
+PREFIX = "chaos"
+QUIET_SECONDS = 120.0
+"""So long everything that was put off may take, once the last fault is healed."""
+
+
+@dataclass
+class Fault:
+    """One line of the fault log. `pids` are the processes that were hit; `kind` says by what."""
+
+    kind: str
+    targets: list[str]
+    pids: list[int]
+    began: float = field(default_factory=time.monotonic)
+    ended: float | None = None
+    messages: list[str] = field(default_factory=list[str])
+    runs: list[str] = field(default_factory=list[str])
+
+
+class Stage:
+    def __init__(self, folder: Path, random: Random, *, workers: int = 2) -> None:
+        self.folder = folder
+        self.random = random
+        self.names = Names(prefix=PREFIX)
+        self.disk = SmallDisk(folder / "disk")
+        self.database = self.disk.path / "operator.db"
+        self.broker_lock = asyncio.Lock()
+        """Held by whoever needs the broker as it is."""
+        self.operators_ahead = 0.0
+        """Seconds that the operators' machine is ahead of ours: timers that were set under such a
+        clock are late by as much if it is set back."""
+        self._workers = workers
+        self._faults = Logbook(folder / "faults")
+        self._stack = AsyncExitStack()
+        self.node: BrokerNode
+        self.fleet: Fleet
+        self.load: Load
+
+    async def __aenter__(self) -> "Stage":
+        try:
+            self._stack.enter_context(self.disk)
+            self.node = BrokerNode()
+            self._stack.push_async_callback(lambda: asyncio.to_thread(self.node.close))
+            await asyncio.to_thread(self.node.start)
+            self.fleet = await self._stack.enter_async_context(Fleet(self.folder))
+            for number in (1, 2):
+                await self._add(f"operator-{number}", "operator", "--database", str(self.database))
+            for number in range(1, self._workers + 1):
+                await self._add(
+                    f"worker-{number}",
+                    "run",
+                    *("tests.chaos.app:worker", "--concurrency", "8", "--grace", "30"),
+                )
+            for member in self.fleet.members:
+                self.fleet.start(member)
+            self.client_network = await self._proxy()
+            transport = RabbitTransport(self._url(self.client_network), names=self.names)
+            port = BrokerPort(transport, names=self.names)
+            client = await self._stack.enter_async_context(Client(port))
+            self.load = Load(
+                client, folder=self.folder, database=self.database, random=self.random
+            )
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def _proxy(self) -> Proxy:
+        return await self._stack.enter_async_context(Proxy(self.node.port))
+
+    def _url(self, network: Proxy) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{network.port}/"
+
+    async def _add(self, name: str, command: str, *words: str) -> Member:
+        network = await self._proxy()
+        role = "operator" if command == "operator" else "worker"
+        at = ("--broker", self._url(network), "--prefix", PREFIX, "--log-format", "json")
+        return self.fleet.add(name, role, (command, *words, *at), network=network)
+
+    # For faults
+
+    @asynccontextmanager
+    async def fault(self, kind: str, *members: Member, broker: bool = False) -> AsyncIterator[Fault]:
+        """Note a fault: it lasts as long as the block."""
+        pids = [pid for each in members if (pid := each.pid) is not None]
+        targets = [each.name for each in members] + ["broker"] * broker
+        fault = Fault(kind, targets, pids)
+        try:
+            yield fault
+        finally:
+            fault.ended = time.monotonic()
+            self._faults.write(**fault.__dict__)
+
+    def any_of(self, role: str) -> Member:
+        return self.random.choice(self.fleet.of(role))
+
+    def anybody(self) -> Member:
+        return self.random.choice([each for each in self.fleet.members if each.is_wanted])
+
+    async def ctl(self, *arguments: str) -> str:
+        return await asyncio.to_thread(self.node.ctl, *arguments)
+
+    async def queues(self) -> dict[str, tuple[int, int]]:
+        """Of each queue how many messages are ready, and how many are taken but not acked."""
+        columns = ("name", "messages_ready", "messages_unacknowledged")
+        listing = await self.ctl("list_queues", *columns, "--formatter", "json")
+        return {
+            each["name"]: (each["messages_ready"], each["messages_unacknowledged"])
+            for each in json.loads(listing)
+        }
+
+    async def emptied(self, queue: str) -> None:
+        """Wait until a queue holds nothing, and nobody holds anything of it, twice in a row."""
+        async with asyncio.timeout(QUIET_SECONDS):
+            times = 0
+            while times < 2:
+                times = 0 if sum((await self.queues())[queue]) else times + 1
+
+    async def delete_queue(self, queue: str, *, is_redeclared: bool) -> None:
+        async with self._admin() as channel:
+            await channel.queue_delete(queue)
+            if is_redeclared:
+                arguments = queue_arguments(queue, self.names)
+                await channel.declare_queue(queue, durable=True, arguments=arguments)
+
+    @asynccontextmanager
+    async def _admin(self) -> AsyncIterator[AbstractChannel]:
+        async with await aio_pika.connect(self.node.url()) as connection:
+            yield await connection.channel()
+
+    # The end
+
+    async def finish(self) -> Evidence:
+        """Wait until the queues are empty, stop everybody, and gather what the auditor reads."""
+        await self._until(self._is_quiet, "the queues did not become empty")
+        listing = await self.queues()
+        await self._stop(self.fleet.of("worker"))
+        await self._stop(self.fleet.of("operator"))
+        connections = await self._connections_left()
+        return Evidence.gather(
+            self.folder, database=self.database, queues=listing, connections=connections
+        )
+
+    async def _stop(self, members: list[Member]) -> None:
+        await asyncio.gather(*(self.fleet.stop(each) for each in members))
+
+    async def _is_quiet(self) -> bool:
+        queues = await self.queues()
+        return bool(queues) and not any(sum(each) for each in queues.values())
+
+    async def _connections_left(self) -> list[str]:
+        """Those beside the client's own two, once the broker has had time to notice."""
+        mine = 2
+        found: list[str] = []
+
+        async def none_left() -> bool:
+            listing = await self.ctl("list_connections", "pid", "name", "--formatter", "json")
+            found[:] = [each["name"] for each in json.loads(listing)]
+            return len(found) <= mine
+
+        try:
+            await self._until(none_left, "connections are left", seconds=30)
+        except AssertionError:
+            return found
+        return []
+
+    async def _until(
+        self, is_so: Callable[[], Any], complaint: str, *, seconds: float = QUIET_SECONDS
+    ) -> None:
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                if await is_so():
+                    return
+            except BrokerUnavailableError:
+                pass  # it may still be starting
+            if time.monotonic() > until:
+                raise AssertionError(complaint)
+            await asyncio.sleep(0.2)
