@@ -148,9 +148,9 @@ async def sequence(ctx: WorkflowContext, order: Order) -> Receipt:
 @worker.workflow("chaos.fan")
 async def fan(ctx: WorkflowContext, order: Order) -> Receipt:
     jobs = [Job(order.first + n, order.seconds * (1 + n % 3)) for n in range(4)]
-    *marks, _ = await asyncio.gather(
-        *(ctx.step(work, job) for job in jobs), ctx.sleep(timedelta(milliseconds=80))
-    )
+    pause = asyncio.ensure_future(ctx.sleep(timedelta(milliseconds=80)))
+    marks = await asyncio.gather(*(ctx.step(work, job) for job in jobs))
+    await pause
     last = await ctx.step(thread, Job(order.first + 4))
     return receipt(*marks, last)
 

@@ -21,7 +21,9 @@ class SmallDisk:
         self.path.mkdir()
         if os.geteuid() == 0:
             mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_KIB}k", "tmpfs", str(self.path)]
-            self.is_mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+            self.is_mounted = (
+                subprocess.run(mount, capture_output=True, check=False).returncode == 0
+            )
         return self
 
     def __exit__(self, *_: object) -> None:

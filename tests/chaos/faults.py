@@ -10,7 +10,6 @@ from tests.chaos.shuffle import shuffle
 from tests.chaos.stage import Stage
 
 HOUR = 3600.0
-DEATH_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ async def stop_worker(stage: Stage, pace: Pace) -> None:
 
 
 async def stop_operator(stage: Stage, pace: Pace) -> None:
-    """Long enough, at a lasting pace, for another to take the lease: then two believe to hold it."""
+    """At a lasting pace another takes the lease meanwhile: then two believe to hold it."""
     await _pause(stage, "operator", pace.lasting)
 
 
@@ -73,7 +72,7 @@ async def cut_inside_a_frame(stage: Stage, pace: Pace) -> None:
     direction = stage.random.choice((network.to_broker, network.from_broker))
     async with stage.fault("cut inside a frame", member):
         direction.is_cut_inside_next_frame = True
-        while direction.is_cut_inside_next_frame:  # noqa: ASYNC110 - bytes tell nobody
+        while direction.is_cut_inside_next_frame:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
@@ -113,37 +112,65 @@ async def kill_broker(stage: Stage, pace: Pace) -> None:
 
 
 async def block_publishers(stage: Stage, pace: Pace) -> None:
-    """The memory alarm: the broker stops reading from whoever publishes."""
+    """The memory alarm: the broker stops reading from whoever publishes.
+
+    As `rabbitmqctl set_vm_memory_high_watermark`, twice, but without two starts of Erlang.
+    """
+    milliseconds = int(pace.brief * 1000)
     async with stage.broker_lock, stage.fault("blocked", broker=True):
-        await stage.ctl("set_vm_memory_high_watermark", "0.00001")
-        await asyncio.sleep(pace.brief)
-        await stage.ctl("set_vm_memory_high_watermark", "0.4")
+        await stage.ctl(
+            "eval",
+            "vm_memory_monitor:set_vm_memory_high_watermark(0.00001), "
+            f"timer:sleep({milliseconds}), "
+            "vm_memory_monitor:set_vm_memory_high_watermark(0.4).",
+        )
 
 
 async def delete_queue(stage: Stage, pace: Pace) -> None:
-    """A task queue, with nothing in it: what lies in a queue that is deleted is lost, to anybody."""
-    async with stage.broker_lock:
-        await _delete(stage, stage.names.tasks("chaos.work"), is_redeclared=False)
+    """With nothing in it: what lies in a queue that is deleted is lost, to anybody.
 
-
-async def cancel_consumers(stage: Stage, pace: Pace) -> None:
-    """The broker cancels every consumer of a queue that is there again at once: those who do not
-    notice are alive and get nothing."""
-    async with stage.broker_lock:
-        await _delete(stage, stage.names.tasks("chaos.thread"), is_redeclared=True)
-
-
-async def _delete(stage: Stage, queue: str, *, is_redeclared: bool) -> None:
+    The operators wait until the workers are back. RabbitMQ 3.10 can lose track of a consumer whose
+    queue is declared anew in the moment of its deletion: it counts, and gets nothing.
+    """
+    queue = stage.names.tasks("chaos.work")
+    networks = [each.network for each in stage.fleet.of("worker") if each.network is not None]
     operators = stage.fleet.of("operator")
-    async with stage.fault("queue deleted", *operators, broker=True):
+    async with stage.broker_lock, stage.fault("queue deleted", *operators, broker=True):
         for each in operators:
             each.signal(signal.SIGSTOP)  # they are who publishes to it
         try:
             await stage.emptied(queue)
-            await stage.delete_queue(queue, is_redeclared=is_redeclared)
+            for network in networks:
+                network.forget_consumers_of(queue)
+            await stage.delete_queue(queue)
+            while not all(each.consumers_of(queue) for each in networks):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
         finally:
             for each in operators:
                 each.signal(signal.SIGCONT)
+
+
+async def cancel_consumers(stage: Stage, pace: Pace) -> None:
+    """The broker sends `basic.cancel` for a queue that stays."""
+    await _end_consumers(stage, is_told=True)
+
+
+async def forget_consumers(stage: Stage, pace: Pace) -> None:
+    """The same, and nobody is told."""
+    await _end_consumers(stage, is_told=False)
+
+
+async def _end_consumers(stage: Stage, *, is_told: bool) -> None:
+    names = stage.names
+    role = stage.random.choice(("worker", "operator"))
+    queue = names.tasks("chaos.thread") if role == "worker" else names.results
+    members = stage.fleet.of(role)
+    async with stage.fault("consumers ended", *members, broker=True):
+        ended = 0
+        while not ended:  # they may be about to come back from something else
+            networks = [each.network for each in members if each.network is not None]
+            ended = sum(each.end_consumers(queue, is_told=is_told) for each in networks)
+            await asyncio.sleep(0.1)
 
 
 async def fill_disk(stage: Stage, pace: Pace) -> None:
@@ -224,6 +251,7 @@ FAULTS: dict[str, Callable[[Stage, Pace], Awaitable[None]]] = {
         block_publishers,
         delete_queue,
         cancel_consumers,
+        forget_consumers,
         fill_disk,
         clock_ahead,
         clock_back,

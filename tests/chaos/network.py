@@ -2,7 +2,7 @@
 
 Bytes are forwarded frame by frame, so that a cut can fall inside of one. A direction that is silent
 keeps what it gets, as lost packets are sent again later: nothing arrives, and nobody hears of the
-other side's end.
+other side's end. It knows the consumers that pass by, and can end them behind the back of either.
 """
 
 import asyncio
@@ -12,8 +12,13 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
+from aiormq import spec
+from pamqp import frame as frames
+
 _GREETING_BYTES = 8
 _HEAD = struct.Struct(">BHI")
+_METHOD = 1
+_CONSUME = b"\x00\x3c\x00\x14"
 
 
 class Direction:
@@ -73,6 +78,31 @@ class Proxy:
         for connection in [*self._open]:
             connection.reset()
 
+    def consumers_of(self, queue: str) -> int:
+        return sum(len(each.consumers.get(queue, ())) for each in self._open)
+
+    def forget_consumers_of(self, queue: str) -> None:
+        """The broker has ended them: those that are seen from now on are others."""
+        for connection in self._open:
+            connection.consumers.pop(queue, None)
+
+    def end_consumers(self, queue: str, *, is_told: bool) -> int:
+        """Cancel all consumers of a queue in the name of their client; how many there were.
+
+        `is_told`: the client hears of it as from a broker that cancels. Else it is left to find
+        out that it is alive and gets nothing.
+        """
+        ended = 0
+        for connection in self._open:
+            for channel, tag in connection.consumers.pop(queue, ()):
+                cancel = spec.Basic.Cancel(consumer_tag=tag, nowait=True)
+                data = frames.marshal(cancel, channel)
+                connection.to_broker.write(data)
+                if is_told:
+                    connection.to_client.write(data)
+                ended += 1
+        return ended
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -107,11 +137,23 @@ class Proxy:
 
 
 class _Connection:
-    def __init__(self, *writers: asyncio.StreamWriter) -> None:
-        self._writers = writers
+    """`consumers` holds channel and tag of each, by queue."""
+
+    def __init__(self, to_client: asyncio.StreamWriter, to_broker: asyncio.StreamWriter) -> None:
+        self.to_client = to_client
+        self.to_broker = to_broker
+        self.consumers: dict[str, list[tuple[int, str]]] = {}
+
+    def note(self, frame: bytes) -> None:
+        """A frame of the client passes."""
+        if frame[0] == _METHOD and frame[_HEAD.size : _HEAD.size + len(_CONSUME)] == _CONSUME:
+            _, channel, consume = frames.unmarshal(frame)
+            assert isinstance(consume, spec.Basic.Consume)
+            where = (channel, consume.consumer_tag)
+            self.consumers.setdefault(consume.queue, []).append(where)
 
     def reset(self) -> None:
-        for each in self._writers:
+        for each in (self.to_client, self.to_broker):
             each.transport.abort()
 
 
@@ -143,6 +185,8 @@ class _Way:
             while True:
                 head = await self._source.readexactly(_HEAD.size)
                 rest = await self._source.readexactly(_HEAD.unpack(head)[2] + 1)
+                if self._greeting:
+                    self._connection.note(head + rest)
                 self._put(clock() + self._direction.latency, head + rest)
         self._put(clock() + self._direction.latency, b"")
 

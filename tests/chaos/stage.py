@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +11,11 @@ from random import Random
 from typing import Any
 
 import aio_pika
-from aio_pika.abc import AbstractChannel
 
 from durable_worker.client.broker import BrokerPort
 from durable_worker.client.client import Client
 from durable_worker.protocol.names import Names
 from durable_worker.transports.rabbitmq import RabbitTransport
-from durable_worker.transports.rabbitmq.topology import queue_arguments
 from tests.broker.faults import BrokerUnavailableError
 from tests.broker.node import BrokerNode
 from tests.chaos.audit.evidence import Evidence
@@ -85,9 +83,7 @@ class Stage:
             transport = RabbitTransport(self._url(self.client_network), names=self.names)
             port = BrokerPort(transport, names=self.names)
             client = await self._stack.enter_async_context(Client(port))
-            self.load = Load(
-                client, folder=self.folder, database=self.database, random=self.random
-            )
+            self.load = Load(client, folder=self.folder, database=self.database, random=self.random)
         except BaseException:
             await self._stack.aclose()
             raise
@@ -111,7 +107,9 @@ class Stage:
     # For faults
 
     @asynccontextmanager
-    async def fault(self, kind: str, *members: Member, broker: bool = False) -> AsyncIterator[Fault]:
+    async def fault(
+        self, kind: str, *members: Member, broker: bool = False
+    ) -> AsyncIterator[Fault]:
         """Note a fault: it lasts as long as the block."""
         pids = [pid for each in members if (pid := each.pid) is not None]
         targets = [each.name for each in members] + ["broker"] * broker
@@ -141,29 +139,32 @@ class Stage:
         }
 
     async def emptied(self, queue: str) -> None:
-        """Wait until a queue holds nothing, and nobody holds anything of it, twice in a row."""
-        async with asyncio.timeout(QUIET_SECONDS):
-            times = 0
-            while times < 2:
-                times = 0 if sum((await self.queues())[queue]) else times + 1
+        """Wait until a queue holds nothing, and nobody holds anything of it."""
+        await self._until(lambda: self._is_empty([queue]), f"{queue} did not become empty")
 
-    async def delete_queue(self, queue: str, *, is_redeclared: bool) -> None:
-        async with self._admin() as channel:
-            await channel.queue_delete(queue)
-            if is_redeclared:
-                arguments = queue_arguments(queue, self.names)
-                await channel.declare_queue(queue, durable=True, arguments=arguments)
-
-    @asynccontextmanager
-    async def _admin(self) -> AsyncIterator[AbstractChannel]:
+    async def _is_empty(self, wanted: Collection[str] | None = None) -> bool:
+        """Of these, or of all queues. Asks over AMQP first: starting rabbitmqctl takes long."""
         async with await aio_pika.connect(self.node.url()) as connection:
-            yield await connection.channel()
+            channel = await connection.channel()
+            for queue in wanted or (self.names.results, self.names.decisions):
+                state = await channel.declare_queue(queue, passive=True)
+                if state.declaration_result.message_count:
+                    return False
+        queues = await self.queues()
+        return bool(queues) and not any(
+            sum(held) for queue, held in queues.items() if wanted is None or queue in wanted
+        )
+
+    async def delete_queue(self, queue: str) -> None:
+        async with await aio_pika.connect(self.node.url()) as connection:
+            channel = await connection.channel()
+            await channel.queue_delete(queue)
 
     # The end
 
     async def finish(self) -> Evidence:
         """Wait until the queues are empty, stop everybody, and gather what the auditor reads."""
-        await self._until(self._is_quiet, "the queues did not become empty")
+        await self._until(self._is_empty, "the queues did not become empty")
         listing = await self.queues()
         await self._stop(self.fleet.of("worker"))
         await self._stop(self.fleet.of("operator"))
@@ -174,10 +175,6 @@ class Stage:
 
     async def _stop(self, members: list[Member]) -> None:
         await asyncio.gather(*(self.fleet.stop(each) for each in members))
-
-    async def _is_quiet(self) -> bool:
-        queues = await self.queues()
-        return bool(queues) and not any(sum(each) for each in queues.values())
 
     async def _connections_left(self) -> list[str]:
         """Those beside the client's own two, once the broker has had time to notice."""

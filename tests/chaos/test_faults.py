@@ -8,11 +8,11 @@ from random import Random
 
 from tests.chaos.audit.rules import audit
 from tests.chaos.driver import play
-from tests.chaos.plan import every_fault_once, seed_or
+from tests.chaos.plan import seed_or, selected
 
 
 async def test_no_fault_loses_a_run_or_records_an_effect_twice(tmp_path: Path) -> None:
     seed = seed_or(1)
-    plan = every_fault_once(Random(seed))
+    plan = selected(Random(seed))
     print(f"CHAOS_SEED={seed}: {', '.join(plan)}")
     assert audit(await play(tmp_path, plan, seed=seed)) == []

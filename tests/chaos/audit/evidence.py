@@ -129,7 +129,7 @@ class Evidence:
                 for row in reader.execute("SELECT id, status, output, error FROM runs")
             ]
             checkpoints = [
-                CheckpointRow(*row[:5], _json(row[5]))
+                CheckpointRow(row[0], row[1], row[2], row[3], row[4], _json(row[5]))
                 for row in reader.execute(
                     "SELECT run_id, seq, kind, name, status, output FROM checkpoints"
                 )

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-from tests.chaos.audit.evidence import Entry, Evidence, Expected, FaultNote
+from tests.chaos.audit.evidence import Entry, Evidence, FaultNote
 
 TERMINAL = frozenset({"completed", "failed", "cancelled", "dead"})
 SIGKILL = -9
@@ -72,10 +72,10 @@ def every_effect_is_recorded_once(evidence: Evidence) -> Iterator[str]:
         recorded[_root(each.run)][token] += 1
         if token not in happened[each.step]:
             yield f"step {each.step} has a result that no execution of it returned"
-    for run, tokens in recorded.items():
+    for root, tokens in recorded.items():
         for token, count in tokens.items():
             if count > 1:
-                yield f"run {run} has recorded the effect {token} {count} times"
+                yield f"run {root} has recorded the effect {token} {count} times"
     for run in evidence.runs:
         for token in (run.output or {}).get("tokens", ()) if run.status == "completed" else ():
             if token not in recorded[_root(run.id)]:
@@ -253,7 +253,3 @@ def _root(run: str) -> str:
 
 def _is_mark(output: object) -> bool:
     return isinstance(output, dict) and "token" in output
-
-
-def expected_run(evidence: Evidence, run: str) -> Expected | None:
-    return next((each for each in evidence.expected if each.run == run), None)
