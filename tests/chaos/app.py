@@ -16,7 +16,7 @@ from uuid import uuid4
 from durable_worker import FatalError, Retry, StepContext, Undo, Worker, WorkflowContext
 from durable_worker import current_step as step_here
 
-JOURNAL = "CHAOS_JOURNAL"
+JOURNAL, GATE = "CHAOS_JOURNAL", "CHAOS_GATE"
 
 worker = Worker()
 
@@ -136,6 +136,17 @@ async def undo(done: Undo[Job, Mark], ctx: StepContext) -> Mark:
     return mark
 
 
+@worker.step("chaos.gate")
+async def gate(job: Job, ctx: StepContext) -> Mark:
+    """Takes until the gate is opened."""
+    tell("start", ctx)
+    while not os.path.exists(os.environ[GATE]):  # noqa: ASYNC110, ASYNC240
+        await asyncio.sleep(0.05)
+    mark = take_effect(ctx, job.value)
+    tell("end", ctx)
+    return mark
+
+
 @worker.workflow("chaos.sequence")
 async def sequence(ctx: WorkflowContext, order: Order) -> Receipt:
     first = await ctx.step(work, Job(order.first, order.seconds))
@@ -222,3 +233,8 @@ async def long(ctx: WorkflowContext, order: Order) -> Receipt:
         ctx.step(thread, Job(order.first + 1, order.seconds / 2)),
     )
     return receipt(*marks)
+
+
+@worker.workflow("chaos.gated")
+async def gated(ctx: WorkflowContext, order: Order) -> Receipt:
+    return receipt(await ctx.step(gate, Job(order.first)))

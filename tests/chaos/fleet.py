@@ -6,16 +6,17 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.app import JOURNAL
+from tests.chaos.app import GATE, JOURNAL
 from tests.chaos.logbook import Logbook
 from tests.chaos.network import Proxy
 from tests.chaos.process import CLOCK, OFFSET, REPORTS
 
 ROOT = Path(__file__).parents[2]
 RESTART_SECONDS = 0.2
+_SERVES = ('"event":"serving"', '"event":"operating"')
 STOP_SECONDS = 90.0
 """So long a process gets to end after SIGTERM: far beyond every grace period in these tests."""
 
@@ -38,7 +39,10 @@ class Member:
     keeping: asyncio.Task[None] | None = None
     born: int = 0
     """How many processes there have been."""
-    environment: dict[str, str] = field(default_factory=dict[str, str])
+
+    first_pid: int = 0
+    log_begins: int = 0
+    """Where the log of the process that runs now begins, among those of its predecessors."""
 
     @property
     def pid(self) -> int | None:
@@ -66,6 +70,7 @@ class Fleet:
         self.reports = folder / "reports"
         self.reports.mkdir()
         self.journal = folder / "journal"
+        self.gate = folder / "gate"
         self.lives = Logbook(folder / "lives")
         self.members: list[Member] = []
 
@@ -96,9 +101,13 @@ class Fleet:
         member.keeping = asyncio.create_task(self._keep(member))
 
     async def stop(self, member: Member) -> int:
-        """SIGTERM; its exit code. One that does not end in time is killed."""
-        member.is_wanted, member.is_told = False, True
+        """SIGTERM; its exit code. One that does not end in time is killed.
+
+        One that has just been started is waited for: an interpreter that still imports would die.
+        """
         member.signal(signal.SIGCONT)
+        await self.said(member, *_SERVES)
+        member.is_wanted, member.is_told = False, True
         member.signal(signal.SIGTERM)
         assert member.keeping is not None
         try:
@@ -109,6 +118,16 @@ class Fleet:
         assert member.process is not None
         assert member.process.returncode is not None
         return member.process.returncode
+
+    async def said(self, member: Member, *texts: str) -> None:
+        """Wait until the log of the process that runs now holds one of these."""
+        async with asyncio.timeout(STOP_SECONDS):
+            while not any(text in self._said_now(member) for text in texts):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    def _said_now(self, member: Member) -> str:
+        log = self.log_of(member)
+        return log.read_bytes()[member.log_begins :].decode() if member.pid and log.exists() else ""
 
     def log_of(self, member: Member) -> Path:
         return self.folder / f"{member.name}.log"
@@ -139,9 +158,10 @@ class Fleet:
             CLOCK: str(member.clock),
             REPORTS: str(self.reports),
             JOURNAL: str(self.journal),
-            **member.environment,
+            GATE: str(self.gate),
         }
         with self.log_of(member).open("ab") as log:
+            member.log_begins = log.tell()
             member.process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "tests.chaos.process", *member.words),
                 cwd=ROOT,
@@ -151,3 +171,4 @@ class Fleet:
                 stderr=log,
             )
         member.born += 1
+        member.first_pid = member.first_pid or member.process.pid

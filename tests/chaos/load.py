@@ -63,6 +63,7 @@ KINDS = {
     "long": Kind(
         "chaos.long", "completed", (0, 1), {"chaos.work": 1, "chaos.thread": 1}, seconds=3.0
     ),
+    "gated": Kind("chaos.gated", "completed", (0,), {"chaos.gate": 1}),
 }
 ORDER = ("sequence", "fan", "signal", "saga", "timers", "cancelled", "family", "patience")
 """The kinds in turn; a long one comes once in a while."""
@@ -110,14 +111,23 @@ class Load:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Runs are started until the block ends or `settled` is called."""
-        async with asyncio.TaskGroup() as group:
-            looking = group.create_task(self._look())
+        async with self.looking(), asyncio.TaskGroup() as group:
             self._lanes = [group.create_task(self._lane()) for _ in range(self._width)]
             try:
                 yield
             finally:
-                for each in (looking, *self._lanes):
+                for each in self._lanes:
                     each.cancel()
+
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator[None]:
+        """See what becomes of runs."""
+        async with asyncio.TaskGroup() as group:
+            looking = group.create_task(self._look())
+            try:
+                yield
+            finally:
+                looking.cancel()
 
     async def settled(self) -> None:
         """Start no more runs; return when all have ended."""
@@ -149,12 +159,13 @@ class Load:
 
     async def _lane(self) -> None:
         while not self._is_stopping:
-            self._started += 1
-            number = self._started
-            name = "long" if number % LONG_EVERY == 0 else ORDER[number % len(ORDER)]
-            await self._one(f"{name}-{number}", name, KINDS[name], first=number * 100)
+            number = self._started + 1
+            await self.one("long" if number % LONG_EVERY == 0 else ORDER[number % len(ORDER)])
 
-    async def _one(self, run: str, name: str, kind: Kind, *, first: int) -> None:
+    async def one(self, name: str) -> None:
+        """Start a run of this kind, do what its user does, and return when it has ended."""
+        self._started += 1
+        run, kind, first = f"{name}-{self._started}", KINDS[name], self._started * 100
         self._expected.write(
             run=run,
             workflow=kind.workflow,
