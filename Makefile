@@ -2,7 +2,7 @@
 # NestJS operator also Node.js >= 20 and npm.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test interop check bench clean
+.PHONY: help setup demo test interop chaos check bench clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -11,6 +11,7 @@ help:
 	@echo 'make demo    run the checkout example on the embedded operator'
 	@echo 'make test    run all tests (ARGS="-k name" narrows them)'
 	@echo 'make interop only those against a real NestJS operator (Node.js >= 20)'
+	@echo 'make chaos   faults on real processes, for CHAOS_MINUTES (10)'
 	@echo 'make check   lint, types, import floors, protocol'
 	@echo 'make bench   measure start-up and replay on this machine'
 	@echo 'make setup   only install into .venv'
@@ -31,6 +32,9 @@ test: $(STAMP)
 
 interop: $(STAMP)
 	@$(BIN)/python -m pytest tests/interop $(ARGS)
+
+chaos: $(STAMP)
+	@$(BIN)/python -m pytest tests/chaos -m chaos -s -p no:logging $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

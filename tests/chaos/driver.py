@@ -19,19 +19,27 @@ RUNS_BETWEEN = 3
 """So many runs end before the next fault: recovery is seen, not waited for."""
 
 
-async def play(folder: Path, plan: Sequence[str], *, seed: int, pace: Pace = BRIEF) -> Evidence:
-    """Let runs come while one fault follows the other; what is to be audited afterwards."""
-    random = Random(seed)
-    async with Stage(folder, random) as stage:
+async def play(
+    folder: Path, *plans: Sequence[str], seed: int, pace: Pace = BRIEF, workers: int = 2
+) -> Evidence:
+    """Let runs come while one fault of each plan follows the other, several plans side by side.
+
+    What is to be audited afterwards.
+    """
+    async with Stage(folder, Random(seed), workers=workers) as stage:
         async with stage.load.running():
             await _recovered(stage, "start")
-            for name in plan:
-                async with asyncio.timeout(FAULT_SECONDS):
-                    await FAULTS[name](stage, pace)
-                await _recovered(stage, name)
+            await asyncio.gather(*(_perform(stage, plan, pace) for plan in plans))
             async with asyncio.timeout(FAULT_SECONDS):
                 await stage.load.settled()
         return await stage.finish()
+
+
+async def _perform(stage: Stage, plan: Sequence[str], pace: Pace) -> None:
+    for name in plan:
+        async with asyncio.timeout(FAULT_SECONDS):
+            await FAULTS[name](stage, pace)
+        await _recovered(stage, name)
 
 
 async def _recovered(stage: Stage, after: str) -> None:

@@ -55,6 +55,8 @@ class Stage:
         self.operators_ahead = 0.0
         """Seconds that the operators' machine is ahead of ours: timers that were set under such a
         clock are late by as much if it is set back."""
+        self.deleted_at = 0.0
+        """When a queue was deleted last."""
         self._workers = workers
         self._faults = Logbook(folder / "faults")
         self._stack = AsyncExitStack()
@@ -126,6 +128,9 @@ class Stage:
     def anybody(self) -> Member:
         return self.random.choice([each for each in self.fleet.members if each.is_wanted])
 
+    def ahead_of_us(self, member: Member) -> float:
+        return self.operators_ahead if member.role == "operator" else 0.0
+
     async def ctl(self, *arguments: str) -> str:
         return await asyncio.to_thread(self.node.ctl, *arguments)
 
@@ -159,6 +164,7 @@ class Stage:
         async with await aio_pika.connect(self.node.url()) as connection:
             channel = await connection.channel()
             await channel.queue_delete(queue)
+        self.deleted_at = time.monotonic()
 
     # The end
 
