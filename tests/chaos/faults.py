@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from tests.chaos.fleet import Member
 from tests.chaos.network import Direction
 from tests.chaos.shuffle import shuffle
 from tests.chaos.stage import Stage
@@ -30,7 +31,7 @@ async def kill_worker(stage: Stage, pace: Pace) -> None:
 
 
 async def kill_operator(stage: Stage, pace: Pace) -> None:
-    member = stage.any_of("operator")
+    member = await stage.lease_holder()
     async with stage.fault("kill", member):
         member.signal(signal.SIGKILL)
 
@@ -43,16 +44,15 @@ async def kill_everybody(stage: Stage, pace: Pace) -> None:
 
 
 async def stop_worker(stage: Stage, pace: Pace) -> None:
-    await _pause(stage, "worker", pace.brief)
+    await _pause(stage, stage.any_of("worker"), pace.brief)
 
 
 async def stop_operator(stage: Stage, pace: Pace) -> None:
     """At a lasting pace another takes the lease meanwhile: then two believe to hold it."""
-    await _pause(stage, "operator", pace.lasting)
+    await _pause(stage, await stage.lease_holder(), pace.lasting)
 
 
-async def _pause(stage: Stage, role: str, seconds: float) -> None:
-    member = stage.any_of(role)
+async def _pause(stage: Stage, member: Member, seconds: float) -> None:
     async with stage.fault("stop", member):
         pid = member.signal(signal.SIGSTOP)
         await asyncio.sleep(seconds)
@@ -179,12 +179,16 @@ async def _end_consumers(stage: Stage, *, is_told: bool) -> None:
 
 
 async def fill_disk(stage: Stage, pace: Pace) -> None:
+    """Until an operator has felt it, and a little longer."""
     operators = stage.fleet.of("operator")
     pids = [pid for each in operators if (pid := each.pid) is not None]
     async with stage.fault("disk full", *operators):
         stage.disk.fill(pids)
-        await asyncio.sleep(pace.brief)
-        stage.disk.free(pids)
+        try:
+            await stage.fleet.one_says(operators, "store_write_failed", "lease_not_renewed")
+            await asyncio.sleep(pace.brief)
+        finally:
+            stage.disk.free(pids)
 
 
 async def clock_ahead(stage: Stage, pace: Pace) -> None:
@@ -214,17 +218,17 @@ async def clock_of_a_worker(stage: Stage, pace: Pace) -> None:
 
 async def two_lease_holders(stage: Stage, pace: Pace) -> None:
     """The holder stands still while its lease runs out by the clock of the other, then goes on."""
+    holder = await stage.lease_holder()
     operators = stage.fleet.of("operator")
     async with stage.fault("clock", *operators):
-        for each in operators:
-            each.signal(signal.SIGSTOP)
+        pid = holder.signal(signal.SIGSTOP)
         stage.operators_ahead += HOUR
         for each in operators:
             each.set_clock(ahead_seconds=stage.operators_ahead)
-        first, second = stage.random.sample(operators, 2)
-        first.signal(signal.SIGCONT)
-        await asyncio.sleep(pace.brief)
-        second.signal(signal.SIGCONT)
+        while (await stage.lease_holder()).pid == pid:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(pace.brief)  # the other one operates
+        holder.signal(signal.SIGCONT)
 
 
 async def repeat_and_reorder(stage: Stage, pace: Pace) -> None:

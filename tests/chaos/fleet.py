@@ -122,12 +122,25 @@ class Fleet:
     async def said(self, member: Member, *texts: str) -> None:
         """Wait until the log of the process that runs now holds one of these."""
         async with asyncio.timeout(STOP_SECONDS):
-            while not any(text in self._said_now(member) for text in texts):  # noqa: ASYNC110
+            while not any(text in self._said_by(member) for text in texts):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
-    def _said_now(self, member: Member) -> str:
-        log = self.log_of(member)
-        return log.read_bytes()[member.log_begins :].decode() if member.pid and log.exists() else ""
+    async def one_says(self, members: Sequence[Member], *texts: str) -> None:
+        """Wait until one of them says one of these, from now on."""
+        sizes = {member.name: self.log_of(member).stat().st_size for member in members}
+        async with asyncio.timeout(STOP_SECONDS):
+            while not any(  # noqa: ASYNC110
+                text in self._log(member, after=sizes[member.name])
+                for member in members
+                for text in texts
+            ):
+                await asyncio.sleep(0.02)
+
+    def _said_by(self, member: Member) -> str:
+        return self._log(member, after=member.log_begins) if member.pid else ""
+
+    def _log(self, member: Member, *, after: int) -> str:
+        return self.log_of(member).read_bytes()[after:].decode()
 
     def log_of(self, member: Member) -> Path:
         return self.folder / f"{member.name}.log"

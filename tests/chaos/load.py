@@ -78,14 +78,21 @@ class Runs:
 
     def statuses(self) -> dict[str, str]:
         """Of all runs; empty while the file cannot be read."""
+        return dict(self._read("SELECT id, status FROM runs"))
+
+    def lease_holder(self) -> int | None:
+        """Its pid."""
+        return next((row[0] for row in self._read("SELECT pid FROM lease")), None)
+
+    def _read(self, query: str) -> list[Any]:
         if not self._database.exists():
-            return {}
+            return []
         try:
             source = f"file:{self._database}?mode=ro"
             with closing(sqlite3.connect(source, uri=True, timeout=1)) as reader:
-                return dict(reader.execute("SELECT id, status FROM runs").fetchall())
+                return reader.execute(query).fetchall()
         except sqlite3.OperationalError:
-            return {}
+            return []
 
 
 class Load:
@@ -97,7 +104,7 @@ class Load:
         self._client = client
         self._expected = Logbook(folder / "expected")
         self._journal = folder / "journal"
-        self._runs = Runs(database)
+        self.runs = Runs(database)
         self._random = random
         self._width = width
         self._started = 0
@@ -148,7 +155,7 @@ class Load:
 
     async def _look(self) -> None:
         while True:
-            self._statuses = await asyncio.to_thread(self._runs.statuses) or self._statuses
+            self._statuses = await asyncio.to_thread(self.runs.statuses) or self._statuses
             looked, self._looked = self._looked, asyncio.Event()
             looked.set()
             await asyncio.sleep(LOOK_SECONDS)

@@ -125,6 +125,15 @@ class Stage:
     def any_of(self, role: str) -> Member:
         return self.random.choice(self.fleet.of(role))
 
+    async def lease_holder(self) -> Member:
+        """The operator that operates; the other one waits for it to end."""
+        while True:
+            pid = await asyncio.to_thread(self.load.runs.lease_holder)
+            for each in self.fleet.of("operator"):
+                if pid is not None and each.pid == pid:
+                    return each
+            await asyncio.sleep(0.05)
+
     def anybody(self) -> Member:
         return self.random.choice([each for each in self.fleet.members if each.is_wanted])
 
