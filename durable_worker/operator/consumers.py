@@ -59,9 +59,13 @@ class Consumers:
         """Ack until cancelled."""
         async with asyncio.TaskGroup() as errands:
             self._errands = errands
-            while True:
-                delivery = await self._finished.get()
-                await delivery.ack()
+            try:
+                while True:
+                    delivery = await self._finished.get()
+                    await delivery.ack()
+            finally:
+                # Consumers are still being stopped, and a group that ends takes no task.
+                self._errands = None
 
     async def subscribe(self, *, prefetch: int) -> list[Subscription]:
         names, transport, intake = self._names, self._transport, self._intake
