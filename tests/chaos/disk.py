@@ -9,29 +9,42 @@ from pathlib import Path
 
 SIZE_KIB = 64_000
 
+GUARD = 'trap "" HUP INT TERM; read order; exec umount --lazy "$0"'
+"""Takes the disk away when its standard input ends, whatever becomes of the test."""
+
 
 class SmallDisk:
     """Use as a context manager; `path` is a directory on it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.is_mounted = False
+        self._guard: subprocess.Popen[bytes] | None = None
+
+    @property
+    def is_mounted(self) -> bool:
+        return self._guard is not None
 
     def __enter__(self) -> "SmallDisk":
         self.path.mkdir()
         if os.geteuid() == 0:
             mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_KIB}k", "tmpfs", str(self.path)]
-            self.is_mounted = (
-                subprocess.run(mount, capture_output=True, check=False).returncode == 0
-            )
+            if subprocess.run(mount, capture_output=True, check=False).returncode == 0:
+                self._guard = subprocess.Popen(
+                    ["sh", "-c", GUARD, str(self.path)],
+                    stdin=subprocess.PIPE,
+                    start_new_session=True,
+                )
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.is_mounted:
-            # For whoever looks for the cause of a failure.
-            self.free([])
-            shutil.copytree(self.path, self.path.with_name("disk-at-the-end"))
-            subprocess.run(["umount", "--lazy", str(self.path)], check=True)
+        if self._guard is None:
+            return
+        # For whoever looks for the cause of a failure.
+        self.free([])
+        shutil.copytree(self.path, self.path.with_name("disk-at-the-end"))
+        assert self._guard.stdin is not None
+        self._guard.stdin.close()
+        assert self._guard.wait() == 0
 
     def fill(self, pids: list[int]) -> None:
         """From now on these processes can write nothing more here."""

@@ -166,10 +166,13 @@ async def forget_consumers(stage: Stage, pace: Pace) -> None:
 
 
 async def _end_consumers(stage: Stage, *, is_told: bool) -> None:
+    """Of one member or of all with this role."""
     names = stage.names
     role = stage.random.choice(("worker", "operator"))
     queue = names.tasks("chaos.thread") if role == "worker" else names.results
     members = stage.fleet.of(role)
+    if role == "worker" and stage.random.random() < 0.5:
+        members = members[:1]
     async with stage.fault("consumers ended", *members, broker=True):
         ended = 0
         while not ended:  # they may be about to come back from something else
