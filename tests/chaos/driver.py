@@ -1,7 +1,7 @@
 """Plays a plan on a stage."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -20,18 +20,22 @@ RUNS_BETWEEN = 3
 
 
 async def play(
-    folder: Path, *plans: Sequence[str], seed: int, pace: Pace = BRIEF, workers: int = 2
+    folder: Path,
+    *plans: Sequence[str],
+    seed: int,
+    pace: Pace = BRIEF,
+    workers: int = 2,
+    may_mount: bool = True,
 ) -> Evidence:
     """Let runs come while one fault of each plan follows the other, several plans side by side.
 
     What is to be audited afterwards.
     """
-    async with Stage(folder, Random(seed), workers=workers) as stage:
+    async with Stage(folder, Random(seed), workers=workers, may_mount=may_mount) as stage:
         async with stage.load.running():
             await _recovered(stage, "start")
             await asyncio.gather(*(_perform(stage, plan, pace) for plan in plans))
-            async with asyncio.timeout(FAULT_SECONDS):
-                await stage.load.settled()
+            await _within(stage, stage.load.settled(), "the last runs did not end")
         return await stage.finish()
 
 
@@ -43,10 +47,13 @@ async def _perform(stage: Stage, plan: Sequence[str], pace: Pace) -> None:
 
 
 async def _recovered(stage: Stage, after: str) -> None:
+    ending = stage.load.more_ended(RUNS_BETWEEN)
+    await _within(stage, ending, f"no run ended any more after {after}")
+
+
+async def _within(stage: Stage, work: Awaitable[None], complaint: str) -> None:
     try:
         async with asyncio.timeout(FAULT_SECONDS):
-            await stage.load.more_ended(RUNS_BETWEEN)
+            await work
     except TimeoutError:
-        raise AssertionError(
-            f"no run ended any more after {after}; open are: {stage.load.open_runs()}"
-        ) from None
+        raise AssertionError(f"{complaint}; open are: {stage.load.open_runs()}") from None

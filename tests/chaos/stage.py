@@ -44,11 +44,13 @@ class Fault:
 
 
 class Stage:
-    def __init__(self, folder: Path, random: Random, *, workers: int = 2) -> None:
+    def __init__(
+        self, folder: Path, random: Random, *, workers: int = 2, may_mount: bool = True
+    ) -> None:
         self.folder = folder
         self.random = random
         self.names = Names(prefix=PREFIX)
-        self.disk = SmallDisk(folder / "disk")
+        self.disk = SmallDisk(folder / "disk", may_mount=may_mount)
         self.database = self.disk.path / "operator.db"
         self.broker_lock = asyncio.Lock()
         """Held by whoever needs the broker as it is."""

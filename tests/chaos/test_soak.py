@@ -39,11 +39,14 @@ async def _seed(folder: Path, seed: int) -> list[str]:
     plans = [every_fault_once(random) for _ in range(random.choice((1, 2)))]
     pace = random.choice((BRIEF, BRIEF, LASTING))
     workers = random.choice((2, 3))
+    may_mount = random.random() < 0.7
     began = time.monotonic()
     print(f"\nCHAOS_SEED={seed} {'lasting' if pace is LASTING else 'brief'}, {workers} workers")
     for plan in plans:
         print(f"  {', '.join(plan)}", flush=True)
-    evidence = await play(folder, *plans, seed=seed, pace=pace, workers=workers)
+    evidence = await play(
+        folder, *plans, seed=seed, pace=pace, workers=workers, may_mount=may_mount
+    )
     violations = audit(evidence)
     print(f"  {_summary(evidence)} in {time.monotonic() - began:.0f} s", flush=True)
     return violations
