@@ -2,7 +2,7 @@
 # NestJS operator also Node.js >= 20 and npm.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test interop check audit bench fuzz soak clean
+.PHONY: help setup demo test interop chaos check audit bench fuzz soak clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -11,6 +11,7 @@ help:
 	@echo 'make demo    run the checkout example on the embedded operator'
 	@echo 'make test    run all tests (ARGS="-k name" narrows them)'
 	@echo 'make interop only those against a real NestJS operator (Node.js >= 20)'
+	@echo 'make chaos   faults on real processes, for CHAOS_MINUTES (10)'
 	@echo 'make check   lint, types, import floors, protocol, audit'
 	@echo 'make audit   known vulnerabilities of what is installed (AUDIT_REQUIRED=1: fail if unknown)'
 	@echo 'make fuzz    look for input that breaks something (FUZZ_SECONDS=60 for each target)'
@@ -34,6 +35,9 @@ test: $(STAMP)
 
 interop: $(STAMP)
 	@$(BIN)/python -m pytest tests/interop $(ARGS)
+
+chaos: $(STAMP)
+	@$(BIN)/python -m pytest tests/chaos -m chaos -s -p no:logging $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

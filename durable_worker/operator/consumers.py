@@ -93,7 +93,8 @@ class Consumers:
                     delivery = await self._finished.get()
                     await delivery.ack()
             finally:
-                self._errands = None  # a group that is ending takes nothing more
+                # Consumers are still being stopped, and a group that ends takes no task.
+                self._errands = None
 
     async def subscribe(self, *, prefetch: int) -> list[Subscription]:
         names, transport, intake = self._names, self._transport, self._intake

@@ -69,15 +69,15 @@ class Journal:
             self.bytes += _size(event)
             self.last_seq = max(self.last_seq, event.seq)
 
-    def is_extended_by(self, events: Iterable[HistoryEvent]) -> list[int] | None:
-        """The seqs that `events` add to what is known here; None if they do not hold all of it."""
+    def is_extended_by(self, events: Iterable[HistoryEvent]) -> list[HistoryEvent] | None:
+        """What `events` add to what is known here; None if they do not hold all of it."""
         known = self.events
-        added: list[int] = []
+        added: list[HistoryEvent] = []
         held = 0
         for event in events:
             mine = known.get(event.seq)
             if mine is None:
-                added.append(event.seq)
+                added.append(event)
             elif _is_same(mine, event):
                 held += 1
             else:
@@ -121,7 +121,7 @@ class Journal:
                     seq, recorded="nothing", asked=describe(kind, name), location=location
                 )
             return None
-        if event.kind is not kind or (kind in _NAMED and event.name not in (None, name)):
+        if not is_of(event, kind, name):
             self.mismatch(
                 seq,
                 recorded=describe(event.kind, event.name),
@@ -220,6 +220,11 @@ class Journal:
         for coroutine, *_ in self._unstarted.values():
             coroutine.close()
         self._unstarted.clear()
+
+
+def is_of(event: HistoryEvent, kind: HistoryKind, name: str | None) -> bool:
+    """Whether an operation of this kind and name is what the event resolves."""
+    return event.kind is kind and (kind not in _NAMED or event.name in (None, name))
 
 
 def _is_same(mine: HistoryEvent, told: HistoryEvent) -> bool:

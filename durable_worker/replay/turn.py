@@ -100,7 +100,9 @@ class Replay:
         if self._is_disposed or self.journal.is_sealed or not same_run(self._task, task):
             return False
         added = self.journal.is_extended_by(task.history)
-        return added is not None and self.waiting.delivers_in_order(added)
+        if added is None or not self.waiting.asked_for(added):
+            return False
+        return self.waiting.delivers_in_order([event.seq for event in added])
 
     def dispose(self) -> None:
         """Unwind the body without effects. Idempotent."""

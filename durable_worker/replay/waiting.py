@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 
 from durable_worker.protocol.commands import AnyCommand
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
-from durable_worker.replay.journal import Journal, TurnAbortedError, caller_location
+from durable_worker.replay.journal import Journal, TurnAbortedError, caller_location, is_of
 from durable_worker.replay.loop import DeterministicLoop, DurableTimer
 from durable_worker.replay.operations import (
     CANCELLED,
@@ -69,6 +69,18 @@ class Waiting:
         self.loop.run_until_idle()
         if self._journal.failure is not None:
             raise TurnAbortedError
+
+    def asked_for(self, added: Iterable[HistoryEvent]) -> bool:
+        """Whether what history adds can be the outcome of what is outstanding here.
+
+        It is not where the operator has applied the answer to another copy of a turn, which knew
+        less than the one that was answered here: that body asked for something else at these seqs.
+        """
+        for event in added:
+            operation = self.outstanding.get(event.seq)
+            if operation is not None and not is_of(event, operation.kind, operation.name):
+                return False
+        return True
 
     def delivers_in_order(self, added: list[int]) -> bool:
         """Whether a replay that also has `added` would have delivered so far what was delivered.

@@ -48,6 +48,17 @@ def drive(
         operator.is_cancelled = turn >= cancel_after
         task = operator.task()
         full = full_turn(worker, task, now_ms=operator.now_ms)
+        is_twice = full.status is DecisionStatus.CONTINUE and chance.random() < 0.1
+        if is_twice and kept is not None and operator.pending:
+            # Another copy of the turn, sent later, knows more. Both are answered, the first counts.
+            resolve(operator, chance.choice(sorted(operator.pending)), chance)
+            longer = operator.task()
+            if kept.can_continue(longer):
+                ahead = take_turn(kept, longer, now_ms=operator.now_ms)
+                if ahead.status is not DecisionStatus.CONTINUE:
+                    kept.dispose()
+            operator.apply(full)
+            continue
         if kept is not None and kept.can_continue(task):
             sticky = take_turn(kept, task, now_ms=operator.now_ms)
         else:

@@ -1,25 +1,28 @@
 """A store that refuses, another operator, a process that dies."""
 
 import asyncio
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import structlog
 
-from durable_worker.errors import LeaseLostError, StoreFullError
+from durable_worker.errors import LeaseLostError, NoOperatorError, StoreFullError
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.service import OperatorService
+from durable_worker.protocol.codec import MessageType, encode
 from durable_worker.protocol.commands import WorkflowDecision
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.payload import plain_json
 from durable_worker.protocol.results import StepResult
-from durable_worker.protocol.runs import RunStatus
+from durable_worker.protocol.runs import GetRunDetail, RunRequest, RunStatus
 from durable_worker.protocol.tasks import StepTask, WorkflowTask
 from durable_worker.stores.base import Batch, Lease, Owner
 from durable_worker.stores.memory import MemoryStore
 from durable_worker.stores.sqlite import SqliteStore
+from durable_worker.transports.base import Delivery, Envelope, Subscription
 from durable_worker.transports.memory import MemoryTransport
 from tests.integration.operator.scripted import (
     ScriptedWorker,
@@ -111,6 +114,47 @@ async def test_an_operator_that_was_taken_over_stops_with_an_error(
             await serving
         with pytest.raises(Exception, match="has stopped"):
             await starting
+
+
+class SlowToStop(MemoryTransport):
+    """Still delivers while a consumer is being stopped, as a broker does until it has heard."""
+
+    async def consume(
+        self, queues: Sequence[str], handler: Callable[[Delivery], None], *, prefetch: int
+    ) -> Subscription:
+        return Stopping(self, queues, await super().consume(queues, handler, prefetch=prefetch))
+
+
+@dataclass
+class Stopping:
+    transport: SlowToStop
+    queues: Sequence[str]
+    inner: Subscription
+
+    async def stop(self) -> None:
+        request = RunRequest(request_id="q", tenant="default", body=GetRunDetail(run_id="r"))
+        late = Envelope(MessageType.RUN_REQUEST, encode(request), request.request_id)
+        for queue in self.queues:
+            if queue.endswith("run-request"):
+                await self.transport.send(queue, late)
+                await asyncio.sleep(0.01)
+        await self.inner.stop()
+
+
+async def test_a_request_that_reaches_an_operator_as_it_loses_its_lease_stays_with_the_broker(
+    names: Names, tmp_path: Path
+) -> None:
+    async with SqliteStore(tmp_path / "db") as store, SlowToStop(names=names) as transport:
+        service = OperatorService(store, transport, names=names)
+        serving = asyncio.ensure_future(service.serve())
+        await service.start("w", json(None), run_id="r")
+        thief = Owner("thief", "elsewhere", "machine-2", 1)
+        assert isinstance(await store.acquire_lease(thief, now=32_503_680_000_000, ttl=1), Lease)
+        with pytest.raises(NoOperatorError):
+            await service.start("w", json(None))
+        with pytest.raises(LeaseLostError):
+            await serving
+        assert transport.depth(names.run_request) == 1
 
 
 async def test_a_second_operator_waits_until_the_first_has_ended(
