@@ -71,14 +71,14 @@ class Waiting:
             raise TurnAbortedError
 
     def asked_for(self, added: Iterable[HistoryEvent]) -> bool:
-        """Whether what history adds can be the outcome of what is outstanding here.
+        """Whether what history adds can be the outcome of what was asked for here.
 
         It is not where the operator has applied the answer to another copy of a turn, which knew
         less than the one that was answered here: that body asked for something else at these seqs.
         """
         for event in added:
-            operation = self.outstanding.get(event.seq)
-            if operation is not None and not is_of(event, operation.kind, operation.name):
+            operation = self.outstanding.get(event.seq) or self._abandoned.get(event.seq)
+            if operation is None or not is_of(event, operation.kind, operation.name):
                 return False
         return True
 
@@ -90,8 +90,6 @@ class Waiting:
         if self._point is None or not self._point.delivered:
             return True
         point = self._point
-        if self._journal.next_seq in added:
-            return False  # another worker went on from here, and recorded what it had delivered
         if added and any(seq not in point.waiting for seq in point.delivered):
             return False  # a signal wait was taken up again in between
         latest = max(point.delivered)
