@@ -7,6 +7,9 @@ from durable_worker.operator.options import OperatorOptions
 from durable_worker.stores.base import Lease, LeaseHolder, Owner, Store
 
 ACQUIRE_SECONDS = 0.5
+UNRENEWED_SECONDS = 60.0
+"""A lease that nobody has renewed for so long is that of a holder that is gone, whenever it claims
+to end: the clock of that holder may have been hours ahead."""
 
 
 class LeaseKeeper:
@@ -21,13 +24,18 @@ class LeaseKeeper:
     async def acquire(self) -> Lease:
         """Wait for the lease; says once who holds it."""
         told: LeaseHolder | None = None
+        seen: LeaseHolder | None = None
+        seen_since = 0.0
         while True:
-            outcome = await self._store.acquire_lease(
-                self._owner, now=self._clock.now(), ttl=self._ttl
-            )
+            now = self._clock.now()
+            if seen is not None and self._clock.monotonic() - seen_since > UNRENEWED_SECONDS:
+                now = max(now, seen.expires_at)
+            outcome = await self._store.acquire_lease(self._owner, now=now, ttl=self._ttl)
             if isinstance(outcome, Lease):
                 log.info("lease_acquired", token=outcome.token, is_takeover=outcome.is_takeover)
                 return outcome
+            if outcome != seen:
+                seen, seen_since = outcome, self._clock.monotonic()
             if told is None or told.owner != outcome.owner:
                 told = outcome
                 log.warning(

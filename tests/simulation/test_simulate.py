@@ -242,7 +242,9 @@ def test_the_command_names_what_is_missing_and_what_it_cannot_read(tmp_path: Pat
 
 
 def test_the_command_tells_what_happens_in_one_world(tmp_path: Path) -> None:
-    done = run(tmp_path, "--workflow", "lottery", "--stub", "draw=4", "--seed", "3")
+    done = run(
+        tmp_path, "--workflow", "lottery", "--input", '"Ada"', "--stub", "draw=4", "--seed", "3"
+    )
     assert done.returncode == 0
     assert "1 worlds" in done.stdout
     assert "ran draw run:0:1" in done.stdout

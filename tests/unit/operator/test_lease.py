@@ -1,0 +1,60 @@
+"""Who may write, when clocks are wrong."""
+
+import asyncio
+from datetime import timedelta
+
+from durable_worker.operator.lease import UNRENEWED_SECONDS, LeaseKeeper
+from durable_worker.operator.options import OperatorOptions
+from durable_worker.stores.base import Lease
+from durable_worker.stores.memory import MemoryStore
+from durable_worker.stores.processes import this_process
+
+HOUR_MS = 3_600_000
+
+
+class SteppedClock:
+    """Time passes when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now(self) -> int:
+        return int(self.seconds * 1000)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    async def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+        await asyncio.sleep(0)
+
+
+def keeper(store: MemoryStore, name: str, clock: SteppedClock) -> LeaseKeeper:
+    options = OperatorOptions(lease_ttl=timedelta(seconds=15))
+    return LeaseKeeper(store, this_process(name), options=options, clock=clock)
+
+
+async def test_a_lease_of_a_clock_that_was_an_hour_ahead_is_not_waited_for() -> None:
+    store, clock = MemoryStore(), SteppedClock()
+    gone = await store.acquire_lease(this_process("gone"), now=HOUR_MS, ttl=15_000)
+    assert isinstance(gone, Lease)
+    lease = await keeper(store, "next", clock).acquire()
+    assert (lease.token, lease.is_takeover) == (gone.token + 1, True)
+    assert UNRENEWED_SECONDS < clock.seconds < UNRENEWED_SECONDS + 2
+    # From now on it ends when the clock of its new holder says so.
+    await store.renew_lease(lease.token, now=clock.now(), ttl=15_000)
+    other = await store.acquire_lease(this_process("other"), now=clock.now() + 15_001, ttl=1)
+    assert isinstance(other, Lease)
+
+
+async def test_a_lease_that_is_renewed_is_waited_for_however_far_ahead_its_clock_is() -> None:
+    store, clock = MemoryStore(), SteppedClock()
+    held = await store.acquire_lease(this_process("alive"), now=HOUR_MS, ttl=15_000)
+    assert isinstance(held, Lease)
+    waiting = asyncio.ensure_future(keeper(store, "next", clock).acquire())
+    while clock.seconds < 4 * UNRENEWED_SECONDS:
+        await store.renew_lease(held.token, now=HOUR_MS + clock.now(), ttl=15_000)
+        assert not waiting.done()
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
