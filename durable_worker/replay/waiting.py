@@ -71,16 +71,13 @@ class Waiting:
             raise TurnAbortedError
 
     def asked_for(self, added: Iterable[HistoryEvent]) -> bool:
-        """Whether what history adds can be the outcome of what is outstanding here.
-
-        It is not where the operator has applied the answer to another copy of a turn, which knew
-        less than the one that was answered here: that body asked for something else at these seqs.
-        """
-        for event in added:
-            operation = self.outstanding.get(event.seq)
-            if operation is not None and not is_of(event, operation.kind, operation.name):
-                return False
-        return True
+        """Whether what history adds fits what is outstanding here. It need not, if the operator
+        has applied the answer to another copy of a turn, which knew less or more than this one."""
+        return all(
+            operation is None or is_of(event, operation.kind, operation.name)
+            for event in added
+            for operation in (self.outstanding.get(event.seq),)
+        )
 
     def delivers_in_order(self, added: list[int]) -> bool:
         """Whether a replay that also has `added` would have delivered so far what was delivered.
@@ -94,6 +91,8 @@ class Waiting:
             return False  # another worker went on from here, and recorded what it had delivered
         if added and any(seq not in point.waiting for seq in point.delivered):
             return False  # a signal wait was taken up again in between
+        if any(seq >= self._journal.next_seq for seq in added):
+            return False  # another body went on from here, with what was delivered to that
         latest = max(point.delivered)
         return not any(seq < latest and seq in point.waiting for seq in added)
 
