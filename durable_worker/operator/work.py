@@ -375,7 +375,7 @@ class UnitOfWork:
                 self._leave_clean(ledger, row.key)
             owed.append(row)
             message = message_for(ledger, row, names=self._context.names)
-            if row.key in self._repeated or (message.times_resent and self._context.keeps_outbox):
+            if row.key in self._repeated or message.times_resent:
                 message = repeated(message)
             self._done.outgoing.append(message)
         for letter in self._letters_out.values():

@@ -28,11 +28,14 @@ PROBATION = timedelta(seconds=10)
 """How long nothing new starts beside a suspect; one that lives longer does not stop its worker."""
 
 
+_MOST_DIGITS = 9
+
+
 def is_suspect(delivery: Delivery) -> bool:
-    """Whether its process has died over it more than once, or the broker has given up on it."""
-    return delivery.delivery_count >= SUSPICIOUS_DELIVERIES or delivery.envelope.headers.get(
-        RESENT_HEADER, "0"
-    ) not in ("", "0")
+    """Whether its process has died over it more than once, or it was given up more than once."""
+    resent = delivery.envelope.headers.get(RESENT_HEADER, "")
+    times = int(resent) if resent.isdecimal() and len(resent) < _MOST_DIGITS else 0
+    return max(delivery.delivery_count, times) >= SUSPICIOUS_DELIVERIES
 
 
 class Quarantine:

@@ -85,10 +85,12 @@ async def settled() -> None:
         (Told(delivery_count=1), False),
         (Told(delivery_count=2), True),
         (Told(headers={RESENT_HEADER: "0"}), False),
-        (Told(headers={RESENT_HEADER: "1"}), True),
+        (Told(headers={RESENT_HEADER: "1"}), False),
+        (Told(headers={RESENT_HEADER: "2"}), True),
+        (Told(headers={RESENT_HEADER: "9" * 5_000}), False),
     ],
 )
-async def test_a_message_is_suspect_from_its_second_return_or_once_it_was_given_up(
+async def test_a_message_is_suspect_once_it_has_returned_or_was_given_up_twice(
     delivery: Told, expected: bool
 ) -> None:
     assert is_suspect(delivery) is expected
