@@ -1,15 +1,25 @@
 """What the broker gave up on because operators died beside it is as good as any other message."""
 
+import asyncio
+
 import pytest
 from msgspec import UNSET, json
 
 from durable_worker.protocol.codec import MessageType, encode
+from durable_worker.protocol.commands import WorkflowDecision
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.runs import RunQuery, RunStatus, StartRun
+from durable_worker.protocol.tasks import WorkflowTask
 from durable_worker.stores.base import Store
-from durable_worker.transports.base import DEATH_HEADER, DELIVERY_LIMIT_REASON, Envelope
+from durable_worker.transports.base import (
+    DEATH_HEADER,
+    DELIVERY_LIMIT,
+    DELIVERY_LIMIT_REASON,
+    Delivery,
+    Envelope,
+)
 from durable_worker.transports.memory import MemoryTransport
-from tests.integration.operator.scripted import ScriptedWorker, complete, operating
+from tests.integration.operator.scripted import ScriptedWorker, call, complete, operating, proceed
 from tests.integration.operator.waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -73,3 +83,28 @@ async def test_ids_that_no_message_could_carry_are_refused_at_the_door(
     whole = await store.dead_letter(letter.id)
     assert whole is not None
     assert json.decode(whole.body)["workflow"] == "w"
+
+
+async def test_a_step_that_is_given_back_for_ever_fails_on_every_transport(
+    names: Names, store: Store, transport: MemoryTransport
+) -> None:
+    given_back = 0
+
+    def give_back(delivery: Delivery) -> None:
+        nonlocal given_back
+        given_back += 1
+        asyncio.ensure_future(delivery.release())
+
+    def turn(task: WorkflowTask) -> WorkflowDecision:
+        return (
+            complete(task, task.history[0].error) if task.history else proceed(task, call(0, "s"))
+        )
+
+    worker = ScriptedWorker(transport, names, workflows={"w": turn}, steps={})
+    async with operating(store, transport, names) as operator, worker.serving():
+        taking = await transport.consume([names.tasks("s")], give_back, prefetch=10)
+        await operator.start("w", UNSET, run_id="r")
+        run = await operator.wait("r")
+        await taking.stop()
+    assert json.decode(bytes(run.output))["code"] == "poison"
+    assert len(given_back) == 3 * (DELIVERY_LIMIT + 1)
