@@ -358,3 +358,27 @@ def test_a_kept_body_that_went_another_way_than_history_is_not_used() -> None:
     assert replay.can_continue(ModelOperator(history={0: failed}).task())
     assert not replay.can_continue(ModelOperator(history={0: call(0, "charge")}).task())
     replay.dispose()
+
+
+def test_a_kept_body_that_knew_more_than_the_answer_that_counted_is_not_used() -> None:
+    async def body(ctx: WorkflowContext) -> str:
+        try:
+            await ctx.wait_signal("go", timeout=timedelta(seconds=1))
+        except TimeoutError:
+            return str(await ctx.step("late"))
+        return str(await ctx.step("ship"))
+
+    worker = serving(body)
+    operator = ModelOperator(capabilities=["durable-timers"])
+    first = operator.task()
+    replay = new_replay(worker, first)
+    operator.apply(take_turn(replay, first, now_ms=0))
+    operator.resolve(0, "now")
+    knows_less = full_turn(worker, operator.task())  # records what was delivered, then ships
+    operator.resolve(1)
+    take_turn(replay, operator.task(), now_ms=0)  # ships at the seq of that record
+    operator.apply(knows_less)
+    operator.resolve(3, "parcel")
+    assert not replay.can_continue(operator.task())
+    replay.dispose()
+    assert full_turn(worker, operator.task()).status is DecisionStatus.COMPLETED
