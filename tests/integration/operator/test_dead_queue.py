@@ -88,17 +88,15 @@ async def test_ids_that_no_message_could_carry_are_refused_at_the_door(
 async def test_a_step_that_is_given_back_for_ever_fails_on_every_transport(
     names: Names, store: Store, transport: MemoryTransport
 ) -> None:
-    given_back = 0
+    given_back: list[asyncio.Task[None]] = []
 
     def give_back(delivery: Delivery) -> None:
-        nonlocal given_back
-        given_back += 1
-        asyncio.ensure_future(delivery.release())
+        given_back.append(asyncio.create_task(delivery.release()))
 
     def turn(task: WorkflowTask) -> WorkflowDecision:
-        return (
-            complete(task, task.history[0].error) if task.history else proceed(task, call(0, "s"))
-        )
+        if task.history:
+            return complete(task, task.history[0].error)
+        return proceed(task, call(0, "s"))
 
     worker = ScriptedWorker(transport, names, workflows={"w": turn}, steps={})
     async with operating(store, transport, names) as operator, worker.serving():
