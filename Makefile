@@ -6,6 +6,8 @@
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+# Sessions of tests side by side; most tests wait for something most of the time.
+WORKERS ?= 3
 
 help:
 	@echo 'make demo    run the checkout example on the embedded operator'
@@ -31,7 +33,7 @@ demo: $(STAMP)
 	@$(BIN)/python examples/checkout/demo.py
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 interop: $(STAMP)
 	@$(BIN)/python -m pytest tests/interop $(ARGS)

@@ -1,5 +1,6 @@
 """Fixtures that every test can use: the asyncio backend, a broker, a prefix of one's own."""
 
+import os
 import signal
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
@@ -7,8 +8,11 @@ from contextlib import ExitStack
 import pytest
 
 from tests.broker import Broker, BrokerNode, BrokerUnavailableError, new_prefix, open_broker
+from tests.broker.choice import PORT_VARIABLE
 
 TEARDOWN_SECONDS = 20
+NO_PORT = "1"
+"""Nothing listens there, so a private node is started."""
 
 BROKER = pytest.StashKey[Broker]()
 PREFIXES = pytest.StashKey[int]()
@@ -48,13 +52,21 @@ def broker(pytestconfig: pytest.Config) -> Iterator[Broker]:
     with ExitStack() as stack:
         obstacle = ""
         try:
-            found = stack.enter_context(open_broker())
+            found = stack.enter_context(open_broker(_environment()))
         except BrokerUnavailableError as error:
             obstacle = str(error)
         if obstacle:
             pytest.fail(obstacle, pytrace=False)
         pytestconfig.stash[BROKER] = found
         yield found
+
+
+def _environment() -> dict[str, str]:
+    """Of several sessions side by side only the first may use the broker that is there: a node
+    carries some 180 queues where the system lets it open 1,024 files."""
+    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
+        return dict(os.environ)
+    return {**os.environ, PORT_VARIABLE: NO_PORT}
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ way at all, it kills what it started and removes the node's directory.
 Arguments: directory of the node, path of rabbitmq-server, path of epmd, epmd's port.
 """
 
+import resource
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 STARTED = b"completed with"
 BOOT_SECONDS = 120.0
 STOP_SECONDS = 30.0
+FILES = 20_000
 
 
 class Guard:
@@ -92,6 +94,9 @@ def main() -> None:
     home, server, epmd, epmd_port = sys.argv[1:]
     # A handler, unlike SIG_IGN, is not inherited by the node.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = min(most_files, FILES) if most_files != resource.RLIM_INFINITY else FILES
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, most_files))
     guard = Guard(Path(home), server, epmd, epmd_port)
     try:
         for line in sys.stdin:
