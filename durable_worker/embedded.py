@@ -24,8 +24,9 @@ from durable_worker.transports.base import DEFAULT_MAX_MESSAGE_BYTES
 from durable_worker.transports.limits import check_payload
 from durable_worker.transports.memory import MemoryTransport
 from durable_worker.worker.determinism.policy import determinism_here
+from durable_worker.worker.options import WorkerOptions
 from durable_worker.worker.registry import Worker
-from durable_worker.worker.service import WorkerOptions, WorkerService
+from durable_worker.worker.service import WorkerService
 
 DEFAULT_GRACE = timedelta(seconds=5)
 

@@ -13,8 +13,8 @@ from durable_worker.cli.targets import load_worker
 from durable_worker.embedded import DEFAULT_GRACE, Embedded
 from durable_worker.transports.base import DEFAULT_MAX_MESSAGE_BYTES
 from durable_worker.worker.determinism.policy import Determinism, stated_or
+from durable_worker.worker.options import WorkerOptions
 from durable_worker.worker.registry import Worker
-from durable_worker.worker.service import WorkerOptions
 
 
 def prepare(options: Dev) -> Server:

@@ -11,8 +11,9 @@ from durable_worker.cli.serving import Server, StopSignals, run_server
 from durable_worker.cli.states import ConnectionReporter, warn_of_risks
 from durable_worker.cli.targets import load_worker
 from durable_worker.transports.rabbitmq.address import BrokerAddress
+from durable_worker.worker.options import WorkerOptions
 from durable_worker.worker.registry import Worker
-from durable_worker.worker.service import WorkerOptions, WorkerService
+from durable_worker.worker.service import WorkerService
 
 
 def perform(options: Run) -> int:

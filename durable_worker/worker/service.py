@@ -2,30 +2,24 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
-from msgspec import Struct
 
 from durable_worker.clock import Chance, Clock, SystemChance, SystemClock
 from durable_worker.edge.errors import BlobStoreError, SealError
 from durable_worker.errors import BrokerRefusedError, ProtocolError
 from durable_worker.protocol import codec
-from durable_worker.protocol.base import PROTOCOL_VERSION, TokenSource
-from durable_worker.protocol.codec import Addressee
+from durable_worker.protocol.base import PROTOCOL_VERSION
 from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
 from durable_worker.protocol.control import CancelRun, Heartbeat
 from durable_worker.protocol.descriptor import Lifecycle, WorkerDescriptor
 from durable_worker.protocol.names import Names
-from durable_worker.protocol.results import ResultStatus, StepResult
 from durable_worker.protocol.tasks import StepTask, WorkflowTask
 from durable_worker.replay.diff import Mismatch, mismatch_in
-from durable_worker.replay.failures import failure_of
 from durable_worker.transports.base import Delivery, Envelope, Subscription, Transport
 from durable_worker.worker.answers import Answers
 from durable_worker.worker.determinism.checks import checks_for
@@ -34,6 +28,7 @@ from durable_worker.worker.edge import WorkerEdge, seal_failed
 from durable_worker.worker.live import LiveReports
 from durable_worker.worker.loop_watch import LoopWatch
 from durable_worker.worker.operators import OperatorWatch
+from durable_worker.worker.options import WorkerOptions
 from durable_worker.worker.presence import BEAT_EVERY, Presence
 from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.recorded import RecordedSteps
@@ -44,37 +39,12 @@ from durable_worker.worker.steps import StepRunner
 from durable_worker.worker.turns import TurnRunner
 
 if TYPE_CHECKING:
-    from durable_worker.transports.floods import Floods
+    from durable_worker.worker.refusals import Refusals
 
 log = structlog.get_logger("durable_worker.worker")
 
-DEFAULT_RENEW_AFTER = timedelta(seconds=5)
-
 LAST_WORDS = timedelta(seconds=5)
 """How long answers that are ready may take to reach the broker once the worker has to end."""
-
-
-class WorkerOptions(Struct, frozen=True):
-    """`concurrency` bounds the steps that run at one time, `grace` how long a drain may take,
-    `kept_runs` how many suspended bodies stay in memory between turns. `place` is what messages to
-    people call the broker: no credentials, but the virtual host. `determinism` says what happens
-    about bodies that a replay could not repeat; None: what `DURABLE_DETERMINISM` says, else
-    `WARN`. `shadow` is the command line of a process that replays turns for `RAISE`. `renew_after`
-    is how old a message may get before the broker is told that it is still being worked on: less
-    than half of what the broker allows (RabbitMQ: `consumer_timeout`). Code that keeps the event
-    loop from turning for `blocked_after` is named in a warning (None: never). `token` goes with
-    questions to an operator that keeps tenants apart by tokens."""
-
-    concurrency: int = 100
-    partition: str | None = None
-    grace: timedelta = timedelta(seconds=30)
-    kept_runs: int = 1_000
-    place: str = "in this process"
-    determinism: Determinism | None = None
-    shadow: Sequence[str] | None = None
-    renew_after: timedelta = DEFAULT_RENEW_AFTER
-    blocked_after: timedelta | None = timedelta(seconds=1)
-    token: TokenSource | None = None
 
 
 class WorkerService:
@@ -123,7 +93,7 @@ class WorkerService:
         self._hurry = anyio.Event()
         self._idle = anyio.Event()
         self._open = 0
-        self._refusals: Floods | None = None
+        self._refusals: Refusals | None = None
 
     @property
     def tokens(self) -> list[str]:
@@ -363,43 +333,12 @@ class WorkerService:
             return failed, failed
 
     async def _refuse(self, delivery: Delivery, error: ProtocolError) -> None:
-        self._refused().note(delivery.queue, reason=str(error))
-        addressee = codec.addressee_of(delivery.envelope.body)
-        if addressee is not None:
-            await self._fail(addressee, error)
-        await self._answers.dead(delivery.envelope, str(error), queue=delivery.queue)
-        await delivery.ack()
-
-    def _refused(self) -> "Floods":
         if self._refusals is None:
-            from durable_worker.transports.floods import Floods
+            # Seldom needed: it need not delay the first message.
+            from durable_worker.worker.refusals import Refusals
 
-            self._refusals = Floods(
-                partial(log.error, "message_refused"),
-                lambda queue, count: log.error("messages_refused", queue=queue, count=count),
-            )
-        return self._refusals
-
-    async def _fail(self, addressee: Addressee, error: ProtocolError) -> None:
-        failure = failure_of(error, retryable=False)
-        if addressee.task_id is not None:
-            decision = WorkflowDecision(
-                task_id=addressee.task_id,
-                run_id=addressee.run_id,
-                status=DecisionStatus.FAILED,
-                commands=[],
-                error=failure,
-            )
-            await self._answers.decision(decision)
-        elif addressee.seq is not None and addressee.step_id is not None:
-            result = StepResult(
-                run_id=addressee.run_id,
-                seq=addressee.seq,
-                step_id=addressee.step_id,
-                status=ResultStatus.FAILED,
-                error=failure,
-            )
-            await self._answers.result(result, attempt=1)
+            self._refusals = Refusals(self._answers)
+        await self._refusals.refuse(delivery, error)
 
     # Broadcasts
 

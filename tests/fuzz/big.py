@@ -26,7 +26,8 @@ from durable_worker.stores.sqlite import SqliteStore
 from durable_worker.transports.base import Envelope
 from durable_worker.transports.memory import MemoryTransport
 from durable_worker.worker.determinism.policy import Determinism
-from durable_worker.worker.service import WorkerOptions, WorkerService
+from durable_worker.worker.options import WorkerOptions
+from durable_worker.worker.service import WorkerService
 
 MIB = 1024 * 1024
 NAMES = Names()

@@ -19,7 +19,8 @@ from durable_worker.protocol.tasks import StepTask
 from durable_worker.transports.base import ERROR_HEADER, Delivery, Envelope
 from durable_worker.transports.memory import MemoryTransport
 from durable_worker.worker.determinism.policy import Determinism
-from durable_worker.worker.service import WorkerOptions, WorkerService
+from durable_worker.worker.options import WorkerOptions
+from durable_worker.worker.service import WorkerService
 from tests.conformance.protocol.corpus import MESSAGES
 from tests.fuzz.houses import House
 from tests.fuzz.seeds import CALL, RUN, WORKFLOW

@@ -16,7 +16,8 @@ from durable_worker.protocol.codec import MessageType
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import Envelope
 from durable_worker.transports.rabbitmq import RabbitTransport
-from durable_worker.worker.service import WorkerOptions, WorkerService
+from durable_worker.worker.options import WorkerOptions
+from durable_worker.worker.service import WorkerService
 from tests.interop.journal import journal
 
 

@@ -28,8 +28,9 @@ from durable_worker.testing.simulation.quiet import Defects, taken_over
 from durable_worker.testing.simulation.trace import Line, Trace
 from durable_worker.transports.base import DEATH_HEADER, DELIVERY_LIMIT_REASON, Envelope
 from durable_worker.worker.determinism.policy import Determinism
+from durable_worker.worker.options import WorkerOptions
 from durable_worker.worker.registry import Worker
-from durable_worker.worker.service import WorkerOptions, WorkerService
+from durable_worker.worker.service import WorkerService
 
 FAULTS_UNTIL_SECONDS = 20.0
 SETTLED_WITHIN_SECONDS = 3 * 3600.0

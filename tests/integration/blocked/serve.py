@@ -14,7 +14,8 @@ from durable_worker.protocol.names import Names
 from durable_worker.transports.rabbitmq import RabbitTransport
 from durable_worker.transports.rabbitmq.pulse import Pulse
 from durable_worker.transports.rabbitmq.wire import Wire
-from durable_worker.worker.service import WorkerOptions, WorkerService
+from durable_worker.worker.options import WorkerOptions
+from durable_worker.worker.service import WorkerService
 from tests.integration.blocked.app import worker
 
 HEARTBEAT = 2

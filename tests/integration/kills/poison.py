@@ -14,7 +14,8 @@ import anyio
 from durable_worker import StepContext, Worker, WorkflowContext
 from durable_worker.protocol.names import Names
 from durable_worker.transports.rabbitmq import RabbitTransport
-from durable_worker.worker.service import WorkerOptions, WorkerService
+from durable_worker.worker.options import WorkerOptions
+from durable_worker.worker.service import WorkerService
 
 SECONDS_TO_KILL = 0.2
 SECONDS_OF_WORK = 1.0

@@ -17,7 +17,8 @@ from durable_worker.protocol.names import Names
 from durable_worker.stores.sqlite.store import SqliteStore
 from durable_worker.transports.base import Delivery, Envelope, Subscription
 from durable_worker.transports.rabbitmq import RabbitTransport
-from durable_worker.worker.service import WorkerOptions, WorkerService
+from durable_worker.worker.options import WorkerOptions
+from durable_worker.worker.service import WorkerService
 from tests.integration.kills import app
 
 

@@ -19,7 +19,8 @@ from durable_worker.protocol.tokens import ANY_TENANT, TenantTokens
 from durable_worker.stores.memory import MemoryStore
 from durable_worker.transports.base import RESENT_HEADER, Envelope
 from durable_worker.transports.memory import MemoryTransport
-from durable_worker.worker.service import WorkerOptions, WorkerService
+from durable_worker.worker.options import WorkerOptions
+from durable_worker.worker.service import WorkerService
 from tests.integration.operator.scripted import operating
 from tests.integration.operator.waiting import eventually
 

@@ -11,7 +11,8 @@ from durable_worker.errors import ConnectionLostError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import Delivery, Envelope
 from durable_worker.transports.rabbitmq import Connected, Disconnected, RabbitTransport
-from durable_worker.worker.service import WorkerOptions, WorkerService
+from durable_worker.worker.options import WorkerOptions
+from durable_worker.worker.service import WorkerService
 from tests.conformance.transports.inbox import Inbox
 from tests.integration.rabbitmq.conftest import States
 from tests.integration.rabbitmq.proxy import Proxy

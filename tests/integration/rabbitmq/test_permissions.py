@@ -28,7 +28,8 @@ from durable_worker.protocol.tokens import ANY_TENANT, TenantTokens
 from durable_worker.stores.memory import MemoryStore
 from durable_worker.transports.base import Envelope
 from durable_worker.transports.rabbitmq import RabbitTransport
-from durable_worker.worker.service import WorkerOptions, WorkerService
+from durable_worker.worker.options import WorkerOptions
+from durable_worker.worker.service import WorkerService
 from tests.broker import BrokerNode
 from tests.conformance.transports.inbox import Inbox
 from tests.integration.operator.waiting import eventually

@@ -19,7 +19,8 @@ from durable_worker.protocol.names import Names, routing_token
 from durable_worker.protocol.results import StepResult
 from durable_worker.protocol.tasks import HistoryEvent, StepTask, WorkflowTask
 from durable_worker.transports.base import Delivery, Envelope, Transport
-from durable_worker.worker.service import WorkerOptions, WorkerService
+from durable_worker.worker.options import WorkerOptions
+from durable_worker.worker.service import WorkerService
 
 
 class Desk:

@@ -18,7 +18,8 @@ from durable_worker.protocol.names import Names
 from durable_worker.stores.memory import MemoryStore
 from durable_worker.transports.base import Delivery, Envelope
 from durable_worker.transports.memory import MemoryTransport
-from durable_worker.worker.service import WorkerOptions, WorkerService
+from durable_worker.worker.options import WorkerOptions
+from durable_worker.worker.service import WorkerService
 from tests.integration.worker.desk import eventually
 
 pytestmark = pytest.mark.anyio

@@ -13,7 +13,8 @@ from durable_worker.protocol.runs import RunStatus
 from durable_worker.stores.memory import MemoryStore
 from durable_worker.transports.base import ERROR_HEADER, Delivery, Envelope
 from durable_worker.transports.memory import MemoryTransport
-from durable_worker.worker.service import WorkerOptions, WorkerService
+from durable_worker.worker.options import WorkerOptions
+from durable_worker.worker.service import WorkerService
 from tests.integration.operator.scripted import answer, operating
 from tests.integration.operator.waiting import eventually
 

@@ -27,7 +27,7 @@ from durable_worker.worker.determinism.policy import (
     Determinism,
     determinism_here,
 )
-from durable_worker.worker.service import WorkerOptions
+from durable_worker.worker.options import WorkerOptions
 from durable_worker.worker.turns import TurnRunner
 from tests.replay.model import Body, ModelOperator
 
