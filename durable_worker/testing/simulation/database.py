@@ -13,6 +13,7 @@ from msgspec import Raw
 
 from durable_worker.errors import LeaseLostError, StoreError
 from durable_worker.protocol.runs import RunQuery
+from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.base import Batch, InboxRow, Lease, LeaseHolder, Owner
 from durable_worker.stores.inputs import AnyInput
 from durable_worker.stores.memory import MemoryStore
@@ -43,6 +44,21 @@ class Rows(MemoryStore):
         """Whoever holds it is taken for gone."""
         if self._holder is not None:
             self._holder = LeaseHolder(self._holder.owner, 0)
+
+    def put_forward(self, ms: int) -> None:
+        """The clocks are put forward; whoever holds the lease keeps it for as long as before."""
+        if self._holder is not None:
+            self._holder = LeaseHolder(self._holder.owner, self._holder.expires_at + ms)
+
+    @property
+    def next_due(self) -> int | None:
+        """When the next timer fires, if timers and signals are all that the runs wait for."""
+        if any(run.task_id is not None for run in self._runs.values()):
+            return None
+        pending = [each for each in self._pending() if each.kind is not HistoryKind.SIGNAL]
+        if any(each.kind is HistoryKind.CALL and each.fires_at is None for each in pending):
+            return None
+        return min((each.fires_at for each in pending if each.fires_at is not None), default=None)
 
     @property
     def is_settled(self) -> bool:

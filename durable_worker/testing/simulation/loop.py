@@ -237,10 +237,12 @@ class Scheduler:
     """Runs callbacks of processes, and events of the world between them, in an order of the seed.
 
     `checkpoint` is called between two callbacks once as many have run as it asked for last.
+    `skipped` are seconds on the clocks on the wall that nobody has lived through.
     """
 
     def __init__(self, random: Random, *, start: float = 0.0) -> None:
         self.now = start
+        self.skipped = 0.0
         self.callbacks = 0
         self.pause_at = 1 << 60
         self.checkpoint: Callable[[ProcessLoop], None] = _nothing

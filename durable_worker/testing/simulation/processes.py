@@ -23,7 +23,8 @@ class ProcessClock:
         self.skew = 0.0
 
     def now(self) -> int:
-        return EPOCH_MS + int((self._scheduler.now + self.skew) * 1000)
+        scheduler = self._scheduler
+        return EPOCH_MS + int((scheduler.now + scheduler.skipped + self.skew) * 1000)
 
     def monotonic(self) -> float:
         return self._scheduler.now

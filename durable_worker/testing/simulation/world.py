@@ -36,6 +36,8 @@ FAULTS_UNTIL_SECONDS = 20.0
 SETTLED_WITHIN_SECONDS = 3 * 3600.0
 """A clock that was an hour ahead may have set deadlines that are an hour away."""
 STOPPED_WITHIN_SECONDS = 60.0
+TIMELY_SECONDS = 2.0
+"""Before a timer is due that everybody waits for, time goes on as usual for so long."""
 
 _OF_PROCESSES = (FaultKind.CRASH, FaultKind.STOP, FaultKind.PAUSE, FaultKind.CLOCK)
 
@@ -151,7 +153,7 @@ class World:
             faults=tuple(fault for fault, _ in self._strikes.hits),
             outcomes={run_id: outcome_of(state.run) for run_id, state in states.items()},
             digest=self._trace.digest() if self._keeps_trace else "",
-            seconds=self._scheduler.now,
+            seconds=self._scheduler.now + self._scheduler.skipped,
             callbacks=self._scheduler.callbacks,
             forbidden=tuple(self._journal.forbidden),
             unserved=tuple(self._unserved(states.values())),
@@ -238,7 +240,20 @@ class World:
 
     # When it is over
 
+    def _skip_the_wait(self) -> None:
+        """Put the clocks forward to the next timer, once there are no more faults and nothing else
+        is to come: hours of looking whether something has come take long, and show nothing."""
+        if not self._strikes.is_over or not self._has_asked or not self._is_quiet():
+            return
+        due = self._rows.next_due
+        if due is not None:
+            ahead = due / 1000 - self._client.clock.now() / 1000 - TIMELY_SECONDS
+            if ahead > TIMELY_SECONDS:
+                self._scheduler.skipped += ahead
+                self._rows.put_forward(int(ahead * 1000))
+
     def _has_ended(self) -> bool:
+        self._skip_the_wait()
         if self._audit.open or not self._has_asked:
             return False
         runs = self._audit.known
