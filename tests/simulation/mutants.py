@@ -103,6 +103,7 @@ def finished_steps_are_remembered_without_their_attempt(patch: Patch) -> None:
 
 @mutant
 def a_kept_body_goes_on_whatever_was_recorded(patch: Patch) -> None:
+    patch.setattr(Waiting, "asked_for", lambda self, added: True)
     patch.setattr(Waiting, "delivers_in_order", lambda self, added: True)
 
 
