@@ -106,7 +106,8 @@ ANN = Customer(id=UUID_1, born=date(1990, 2, 28), fullName="Ann", seen=NOON)
         (int | None, 1),
         (list[int], [1, 2, 3]),
         (list[list[Line]], [[Line("a")], [], [Line("b", 2), Line("c")]]),
-        (set[int], {1, 2}),
+        # Its repr would depend on the hash seed, and tests side by side must agree on their ids.
+        pytest.param(set[str], {"a", "b"}, id="set[str]"),
         (frozenset[int], frozenset({1})),
         (tuple[int, str], (1, "a")),
         (dict[str, Decimal], {"a": Decimal("1.10")}),
