@@ -161,7 +161,7 @@ async def drive(cast: Cast, url: str, names: Names) -> list[object]:
             outputs.append(json.loads(bytes(run.output)))  # type: ignore[arg-type]
 
         started = 0
-        with anyio.fail_after(300):
+        with anyio.fail_after(240):
             async with anyio.create_task_group() as runs:
                 while cast.kills < KILLS:
                     for _ in range(3):

@@ -123,13 +123,13 @@ class Desk:
 
 
 async def eventually(condition: Callable[[], object]) -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(5):
         while not condition():  # noqa: ASYNC110 - what is awaited has no event of its own
             await anyio.sleep(0.005)
 
 
 async def _next(stream: MemoryObjectReceiveStream[Delivery]) -> Delivery:
-    with anyio.fail_after(30):
+    with anyio.fail_after(10):
         delivery = await stream.receive()
         await delivery.ack()
         return delivery

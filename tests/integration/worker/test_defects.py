@@ -1,16 +1,24 @@
 """A defect in the worker itself gives the message back and leaves the worker serving."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
 from durable_worker import Worker, WorkflowContext
 from durable_worker.protocol.names import Names
 from durable_worker.transports.memory import MemoryTransport
+from durable_worker.worker import quarantine
 from durable_worker.worker.turns import TurnRunner
 from tests.integration.worker.desk import eventually, serving
 
 NAMES = Names()
+
+
+@pytest.fixture(autouse=True)
+def _suspects_in_quick_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that comes back again and again would wait for half a second each time."""
+    monkeypatch.setattr(quarantine, "SHUFFLE", timedelta(milliseconds=10))
 
 
 @pytest.mark.anyio
