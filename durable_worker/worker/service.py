@@ -17,6 +17,7 @@ from durable_worker.protocol.base import PROTOCOL_VERSION
 from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
 from durable_worker.protocol.control import CancelRun, Heartbeat
 from durable_worker.protocol.descriptor import Lifecycle, WorkerDescriptor
+from durable_worker.protocol.growing import TurnReader
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.tasks import StepTask, WorkflowTask
 from durable_worker.replay.diff import Mismatch, mismatch_in
@@ -83,6 +84,7 @@ class WorkerService:
         )
         self._answers = Answers(transport, names, chance=self._chance)
         self._edge = WorkerEdge(worker)
+        self._reader = TurnReader(limit=self._options.kept_runs)
         self._quarantine = Quarantine(self._chance)
         self._renewals = Renewals(after=self._options.renew_after)
         self._operators = OperatorWatch(
@@ -278,7 +280,7 @@ class WorkerService:
                     f"protocol {envelope.protocol} is not supported, this worker speaks "
                     f"{PROTOCOL_VERSION}",
                 )
-            task = codec.decode_task(envelope.body, message_type=envelope.type)
+            task = self._read(envelope)
         except ProtocolError as error:
             await self._refuse(delivery, error)
             return
@@ -287,6 +289,11 @@ class WorkerService:
                 await self._steps.handle(task, delivery)
             case WorkflowTask():
                 await self._turn(task, delivery)
+
+    def _read(self, envelope: Envelope) -> StepTask | WorkflowTask:
+        if envelope.type == codec.MessageType.WORKFLOW_TASK:
+            return self._reader.read(envelope.body)
+        return codec.decode_task(envelope.body, message_type=envelope.type)
 
     async def _turn(self, task: WorkflowTask, delivery: Delivery) -> None:
         enter_turn(task.workflow, task.run_id)
@@ -299,6 +306,8 @@ class WorkerService:
                 decision, sealed = await self._decided(task, delivery.envelope.body)
         finally:
             self._live.ended(task.task_id)
+        if decision.status is not DecisionStatus.CONTINUE:
+            self._reader.forget(task.run_id)
         level = log.warning if decision.status is DecisionStatus.FAILED else log.debug
         level(
             "turn_decided",
