@@ -7,10 +7,9 @@ what is left to read is the rest. Any turn that is written in another way is rea
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable
 
 import msgspec
-from msgspec import Raw, Struct, UnsetType
+from msgspec import Raw, UnsetType
 
 from durable_worker.errors import ProtocolError
 from durable_worker.protocol.base import Message, Payload
@@ -32,27 +31,74 @@ _may_repeat = re.compile(rb'\\|"history"|"input"').search
 
 
 class History(list[HistoryEvent]):
-    """A history as it was read. `mark` stands for it; it is compared by identity.
+    """A history as it was read; when the next turn is read it grows in place. Copy it to keep it.
 
-    Its first `known` events are the very ones of the history whose mark is `earlier`.
-    `may_hold_envelopes`: whether the turn that it came with can hold a payload in an envelope.
+    `may_hold_envelopes`: whether the turns that it came with can hold a payload in an envelope.
     """
 
-    __slots__ = ("earlier", "known", "mark", "may_hold_envelopes")
+    __slots__ = ("_body", "_input", "_names", "_text", "may_hold_envelopes", "size")
 
-    def __init__(
-        self,
-        events: Iterable[HistoryEvent],
-        *,
-        may_hold_envelopes: bool,
-        known: int = 0,
-        earlier: object = None,
-    ) -> None:
+    def __init__(self, events: list[HistoryEvent], input: Payload, body: bytes) -> None:
         super().__init__(events)
-        self.mark = object()
-        self.known = known
-        self.earlier = earlier
-        self.may_hold_envelopes = may_hold_envelopes
+        self.may_hold_envelopes = MARK in body
+        self._input = input
+        self.size = 0
+        # The bytes from behind `runId` to the end of the last event, in pieces; until they are
+        # wanted, the turn itself. `_names` is how they begin.
+        self._text: list[bytes] = []
+        self._names = b""
+        self._body = body
+
+    def go_on(self, body: bytes, start: int) -> WorkflowTask | None:
+        """Read a turn whose `runId` ends at `start`; None if it does not go on from this."""
+        if self._body and not self._find_text():
+            return None
+        end = start
+        for piece in self._text:
+            if not body.startswith(piece, end):
+                return None
+            end += len(piece)
+        rest = body[end:]
+        if self and rest.startswith(b",{"):
+            rest = rest[1:]
+        elif not rest.startswith((b"]",) if self else (b"]", b"{")):
+            return None
+        rest_of_it = body[:start] + self._names + _HISTORY + b"[" + rest
+        try:
+            task = WORKFLOW_TASK.decode(rest_of_it)
+            added = _parts.decode(rest_of_it).history
+        except (ProtocolError, msgspec.MsgspecError, RecursionError):
+            return None  # whoever reads it as a whole says what is wrong
+        if not _is_whole(added, rest, at=-1):
+            return None
+        if task.history:
+            self += task.history
+            _add(self._text, body[end : len(body) - len(rest) + len(added) - 2])
+        self.may_hold_envelopes = self.may_hold_envelopes or MARK in rest
+        return msgspec.structs.replace(task, input=self._input, history=self)
+
+    def _find_text(self) -> bool:
+        """Whether the turn is written as expected, so that another may go on from it."""
+        body, self._body = self._body, b""
+        address = _address(body)
+        names = None if address is None else _names(body, address.end())
+        if address is None or names is None:
+            return False
+        parts = _parts.decode(body)
+        at = names.end()
+        if body.startswith(_INPUT, at) and not isinstance(parts.input, UnsetType):
+            value, at = bytes(parts.input), at + len(_INPUT)
+            if not body.startswith(value, at):
+                return False
+            at += len(value)
+        if not body.startswith(_HISTORY, at):
+            return False
+        at += len(_HISTORY)
+        if not _is_whole(parts.history, body, at=at):
+            return False
+        self._names = names[0]
+        self._text = [body[address.end() : at + len(parts.history) - 1]]
+        return True
 
 
 class _Parts(Message, frozen=True, kw_only=True):
@@ -62,30 +108,15 @@ class _Parts(Message, frozen=True, kw_only=True):
     history: Raw
 
 
-class _Known(Struct):
-    """What was read of a run last.
-
-    `text` is the bytes from behind `runId` to the end of the last event, in pieces; until it is
-    wanted, `body` is the turn. `names` is how it begins.
-    """
-
-    history: History
-    input: Payload
-    size: int
-    body: bytes = b""
-    names: bytes = b""
-    text: list[bytes] = []
-
-
 _parts = msgspec.json.Decoder(_Parts)
 
 
 class TurnReader:
-    """Reads turns, and keeps what it has read of the latest `limit` runs."""
+    """Reads turns. What it has read of the latest `limit` runs is kept from `keep` to `read`."""
 
     def __init__(self, *, limit: int) -> None:
         self._limit = limit
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._kept: OrderedDict[str, History] = OrderedDict()
         self._bytes = 0
 
     @property
@@ -97,70 +128,32 @@ class TurnReader:
         address = _address(body) if self._limit else None
         if address is None:
             return WORKFLOW_TASK.decode(body)
-        run_id, start = address[1], address.end()
-        known = self._take(run_id)
-        task = None if known is None else _read_on(known, body, start)
-        if task is None or known is None:
+        history = self._take(address[1].decode("utf-8", "replace"))
+        task = None if history is None else history.go_on(body, address.end())
+        if task is None:
             task = WORKFLOW_TASK.decode(body)
-            history = History(task.history, may_hold_envelopes=MARK in body)
-            task = _with(task, input=task.input, history=history)
-            known = _Known(history, task.input, 0, body)
-        if task.run_id.encode() == run_id:
-            self._keep(run_id, known, 2 * len(body) + _EVENT_BYTES * len(task.history))
+            history = History(task.history, task.input, body)
+            task = msgspec.structs.replace(task, history=history)
+        assert history is not None
+        history.size = 2 * len(body) + _EVENT_BYTES * len(history)
         return task
 
-    def forget(self, run_id: str) -> None:
-        """The run has ended."""
-        self._take(run_id.encode())
+    def keep(self, task: WorkflowTask) -> None:
+        """The next turn may go on from this one, which nobody works on any more."""
+        history, run_id = task.history, task.run_id
+        if not isinstance(history, History):
+            return
+        self._take(run_id)
+        self._kept[run_id] = history
+        self._bytes += history.size
+        while len(self._kept) > self._limit or self._bytes > KEPT_BYTES:
+            self._take(next(iter(self._kept)))
 
-    def _take(self, run_id: bytes) -> _Known | None:
-        known = self._known.pop(run_id, None)
-        if known is not None:
-            self._bytes -= known.size
-        return known
-
-    def _keep(self, run_id: bytes, known: _Known, size: int) -> None:
-        known.size = size
-        self._bytes += size
-        self._known[run_id] = known
-        while len(self._known) > self._limit or self._bytes > KEPT_BYTES:
-            self._take(next(iter(self._known)))
-
-
-def _read_on(known: _Known, body: bytes, start: int) -> WorkflowTask | None:
-    """The turn, if it goes on from what is known, which is then brought up to date."""
-    if known.body and not _find_text(known):
-        return None
-    end = start
-    for piece in known.text:
-        if not body.startswith(piece, end):
-            return None
-        end += len(piece)
-    before = known.history
-    rest = body[end:]
-    if before and rest.startswith(b",{"):
-        rest = rest[1:]
-    elif not rest.startswith((b"]",) if before else (b"]", b"{")):
-        return None
-    beginning = body[:start] + known.names + _HISTORY + b"["
-    try:
-        task = WORKFLOW_TASK.decode(beginning + rest)
-        added = _parts.decode(beginning + rest).history
-    except (ProtocolError, msgspec.MsgspecError, RecursionError):
-        return None  # whoever reads it as a whole says what is wrong
-    if not _is_whole(added, rest, at=-1):
-        return None
-    history = History(
-        before,
-        may_hold_envelopes=before.may_hold_envelopes or MARK in rest,
-        known=len(before),
-        earlier=before.mark,
-    )
-    history += task.history
-    if task.history:
-        _add(known.text, body[end : len(body) - len(rest) + len(added) - 2])
-    known.history = history
-    return _with(task, input=known.input, history=history)
+    def _take(self, run_id: str) -> History | None:
+        history = self._kept.pop(run_id, None)
+        if history is not None:
+            self._bytes -= history.size
+        return history
 
 
 def _is_whole(history: Raw, rest: bytes, *, at: int) -> bool:
@@ -176,37 +169,9 @@ def _is_whole(history: Raw, rest: bytes, *, at: int) -> bool:
     return rest.startswith(there, begin) and _may_repeat(rest, begin + len(there)) is None
 
 
-def _find_text(known: _Known) -> bool:
-    """Whether the turn that is known is written as expected, so that another may go on from it."""
-    body, known.body = known.body, b""
-    address = _address(body)
-    names = None if address is None else _names(body, address.end())
-    if address is None or names is None:
-        return False
-    parts = _parts.decode(body)
-    at = names.end()
-    if body.startswith(_INPUT, at) and not isinstance(parts.input, UnsetType):
-        value, at = bytes(parts.input), at + len(_INPUT)
-        if not body.startswith(value, at):
-            return False
-        at += len(value)
-    if not body.startswith(_HISTORY, at):
-        return False
-    at += len(_HISTORY)
-    if not _is_whole(parts.history, body, at=at):
-        return False
-    known.names = names[0]
-    known.text = [body[address.end() : at + len(parts.history) - 1]]
-    return True
-
-
 def _add(text: list[bytes], piece: bytes) -> None:
     """Few pieces, and no byte is copied more often than there are doublings."""
     text.append(piece)
     while len(text) > 1 and len(text[-2]) < 2 * len(text[-1]):
         last = text.pop()
         text[-1] += last
-
-
-def _with(task: WorkflowTask, *, input: Payload, history: History) -> WorkflowTask:
-    return msgspec.structs.replace(task, input=input, history=history)

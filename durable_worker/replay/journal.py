@@ -54,7 +54,8 @@ class Journal:
         self.bytes = 0
         self.untold: set[int] = set()
         """What is in `events` on account of this body alone: no history has held it yet."""
-        self._mark: object = None
+        self._history: History | None = None
+        self._told = 0
         self.last_seq = -1
         self.told_seq = -1
         self.next_seq = 0
@@ -74,7 +75,8 @@ class Journal:
         self.extend(added)
         if self.untold:
             self.untold.difference_update([event.seq for event in added])
-        self._mark = history.mark if isinstance(history, History) else None
+        self._history = history if isinstance(history, History) else None
+        self._told = len(history)
 
     def assume(self, events: Iterable[HistoryEvent]) -> None:
         """Take over what a later history will have to hold."""
@@ -90,9 +92,7 @@ class Journal:
 
     def _fresh(self, history: list[HistoryEvent]) -> list[HistoryEvent]:
         """What the history that was told last did not have."""
-        if isinstance(history, History) and history.earlier is self._mark is not None:
-            return history[history.known :]
-        return history
+        return history[self._told :] if history is self._history else history
 
     def is_extended_by(self, history: list[HistoryEvent]) -> list[HistoryEvent] | None:
         """What `history` adds to what is known here; None if it does not hold all of it."""

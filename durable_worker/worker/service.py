@@ -306,8 +306,8 @@ class WorkerService:
                 decision, sealed = await self._decided(task, delivery.envelope.body)
         finally:
             self._live.ended(task.task_id)
-        if decision.status is not DecisionStatus.CONTINUE:
-            self._reader.forget(task.run_id)
+        if decision.status is DecisionStatus.CONTINUE:
+            self._reader.keep(task)
         level = log.warning if decision.status is DecisionStatus.FAILED else log.debug
         level(
             "turn_decided",

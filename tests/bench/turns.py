@@ -71,11 +71,12 @@ class Turns:
 
     async def answer(self, body: bytes) -> bytes:
         started = time.process_time()
-        task = await self._edge.open_turn(self._reader.read(body), body)
+        read = self._reader.read(body)
+        task = await self._edge.open_turn(read, body)
         decision = await self._runner.decide(task)
         answer = codec.encode(await self._edge.seal_decision(decision, task))
-        if decision.status is not DecisionStatus.CONTINUE:
-            self._reader.forget(task.run_id)
+        if decision.status is DecisionStatus.CONTINUE:
+            self._reader.keep(read)
         self.seconds += time.process_time() - started
         return answer
 

@@ -57,6 +57,7 @@ def drive(
             # Another copy of the turn, sent later, knows more. Both are answered, the first counts.
             resolve(operator, chance.choice(sorted(operator.pending)), chance)
             longer = reader.read(json.encode(operator.task()))
+            reader.keep(longer)
             if kept.can_continue(longer):
                 ahead = take_turn(kept, longer, now_ms=operator.now_ms)
                 if ahead.status is not DecisionStatus.CONTINUE:
@@ -72,6 +73,7 @@ def drive(
             sticky = take_turn(kept, task, now_ms=operator.now_ms)
         assert json.encode(sticky) == json.encode(full)
         decisions.append(json.encode(full))
+        reader.keep(task)
         if full.status is not DecisionStatus.CONTINUE:
             kept.dispose()
             operator.apply(full)

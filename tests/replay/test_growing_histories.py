@@ -29,7 +29,9 @@ def kept_after_recording(operator: ModelOperator, reader: TurnReader) -> Replay:
 
 
 def read(operator: ModelOperator, reader: TurnReader) -> WorkflowTask:
-    return reader.read(json.encode(operator.task()))
+    task = reader.read(json.encode(operator.task()))
+    reader.keep(task)
+    return task
 
 
 def test_a_kept_body_goes_on_where_the_history_holds_what_it_has_recorded() -> None:
@@ -40,7 +42,6 @@ def test_a_kept_body_goes_on_where_the_history_holds_what_it_has_recorded() -> N
     operator.resolve(2, "done too")
     task = read(operator, reader)
     assert isinstance(task.history, History)
-    assert task.history.known == 1
     assert replay.can_continue(task)
     assert json.decode(take_turn(replay, task, now_ms=3).output) == ["done", 0.002, "done too"]
 
@@ -72,9 +73,7 @@ def test_a_body_that_has_not_seen_the_history_before_reads_all_of_the_next() -> 
     missed = read(operator, reader)
     operator.resolve(2, "done too")
     task = read(operator, reader)
-    assert isinstance(task.history, History)
-    assert isinstance(missed.history, History)
-    assert task.history.earlier is missed.history.mark
+    assert task.history is missed.history
     assert replay.can_continue(task)
     assert json.decode(take_turn(replay, task, now_ms=3).output) == ["done", 0.002, "done too"]
 

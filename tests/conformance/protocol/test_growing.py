@@ -150,19 +150,14 @@ def runs(draw: st.DrawFn) -> list[bytes]:  # noqa: PLR0912 - one for each mishap
 @given(bodies=runs())
 def test_a_reader_that_remembers_reads_each_turn_as_one_that_does_not(bodies: list[bytes]) -> None:
     reader = TurnReader(limit=2)
-    told: dict[object, list[object]] = {}
     for body in bodies:
         read = outcome(reader.read, body)
         assert read == outcome(WORKFLOW_TASK.decode, body)
-        if isinstance(read, str) or not isinstance(read.history, History):
+        if isinstance(read, str):
             continue
-        history = read.history
-        assert history.may_hold_envelopes or MARK not in body
-        if history.earlier is not None:
-            earlier = told[history.earlier]
-            assert len(earlier) == history.known
-            assert all(a is b for a, b in zip(earlier, history, strict=False))
-        told[history.mark] = list(history)
+        if isinstance(read.history, History):
+            assert read.history.may_hold_envelopes or MARK not in body
+        reader.keep(read)
 
 
 def grown(*lengths: int, input: object = None) -> list[bytes]:
@@ -175,14 +170,23 @@ def grown(*lengths: int, input: object = None) -> list[bytes]:
     return [text_of(turn.members()) for turn in turns]
 
 
-def known_to(reader: TurnReader, bodies: list[bytes]) -> list[int]:
-    histories = [reader.read(body).history for body in bodies]
-    return [each.known if isinstance(each, History) else -1 for each in histories]
+def goes_on(reader: TurnReader, bodies: list[bytes]) -> list[bool]:
+    """Which of the turns were read on from the one before."""
+    told: list[bool] = []
+    before = None
+    for body in bodies:
+        task = reader.read(body)
+        assert task == WORKFLOW_TASK.decode(body)
+        told.append(task.history is before)
+        before = task.history
+        reader.keep(task)
+    return told
 
 
 @pytest.mark.parametrize("input", [None, 7, "text \\", {"history": [1]}, [{"input": {}}]])
 def test_what_was_read_before_is_not_read_again(input: object) -> None:
-    assert known_to(TurnReader(limit=1), grown(0, 1, 3, 3, 9, input=input)) == [0, 0, 1, 3, 3]
+    bodies = grown(0, 1, 3, 3, 9, input=input)
+    assert goes_on(TurnReader(limit=1), bodies) == [False, True, True, True, True]
 
 
 def test_turns_as_msgspec_and_as_json_stringify_write_them_go_on_from_one_another() -> None:
@@ -193,28 +197,36 @@ def test_turns_as_msgspec_and_as_json_stringify_write_them_go_on_from_one_anothe
 
 
 def test_a_history_that_does_not_go_on_from_the_last_is_read_as_a_whole() -> None:
-    assert known_to(TurnReader(limit=1), grown(3, 2, 4)) == [0, 0, 2]
+    assert goes_on(TurnReader(limit=1), grown(3, 2, 4)) == [False, False, True]
 
 
-def test_a_run_that_has_ended_is_forgotten() -> None:
+def test_a_turn_that_is_still_worked_on_keeps_its_history_as_it_is() -> None:
     reader = TurnReader(limit=1)
-    reader.read(grown(3)[0])
+    first, second = (reader.read(body) for body in grown(3, 4))
+    assert (len(first.history), len(second.history)) == (3, 4)
+
+
+def test_what_is_kept_of_a_run_is_gone_once_its_last_turn_was_read() -> None:
+    reader = TurnReader(limit=1)
+    reader.keep(reader.read(grown(3)[0]))
     assert reader.kept_bytes > 0
-    reader.forget("r")
+    reader.read(grown(4)[0])
     assert reader.kept_bytes == 0
-    assert known_to(reader, grown(4)) == [0]
 
 
-def test_the_runs_that_were_read_last_are_remembered() -> None:
+def test_the_runs_that_were_read_last_are_kept() -> None:
     reader = TurnReader(limit=2)
     turns = [
         text_of(Turn("t", run, None, [], {"group": "w", "attempt": 1}).members()) for run in "abca"
     ]
-    sizes = [(reader.read(body), reader.kept_bytes)[1] for body in turns]
-    assert sizes[1] == sizes[2] == sizes[3] == 2 * sizes[0]
+    sizes: list[int] = []
+    for body in turns:
+        reader.keep(reader.read(body))
+        sizes.append(reader.kept_bytes)
+    assert sizes == [sizes[0], 2 * sizes[0], 2 * sizes[0], 2 * sizes[0]]
 
 
-def test_without_a_limit_nothing_is_remembered() -> None:
+def test_without_a_limit_nothing_is_kept() -> None:
     reader = TurnReader(limit=0)
-    assert known_to(reader, grown(1, 2)) == [-1, -1]
+    assert goes_on(reader, grown(1, 2)) == [False, False]
     assert reader.kept_bytes == 0
