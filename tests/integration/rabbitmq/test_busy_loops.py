@@ -9,6 +9,7 @@ from durable_worker.protocol.names import Names
 from durable_worker.transports.base import Delivery, Envelope
 from durable_worker.transports.rabbitmq import Connected, Disconnected, RabbitTransport, pulse
 from durable_worker.transports.rabbitmq.address import parse_address
+from durable_worker.transports.rabbitmq.amqp import connection
 from durable_worker.transports.rabbitmq.link import Link, open_link
 from durable_worker.transports.rabbitmq.pulse import Pulse
 from tests.conformance.transports.inbox import Inbox
@@ -61,7 +62,7 @@ async def test_heartbeats_go_between_large_messages_however_slowly_those_leave(
 
 async def opened(url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Link, Pulse]:
     # The client's own patience: less than a second instead of three heartbeats and more.
-    monkeypatch.setattr("aiormq.connection.Connection.HEARTBEAT_GRACE_MULTIPLIER", 0.3)
+    monkeypatch.setattr(connection, "SILENT_HEARTBEATS", 0.3)
     own = Pulse()
     link = await open_link(parse_address(url), name="busy", heartbeat=1, generation=1, pulse=own)
     return link, own
