@@ -67,6 +67,10 @@ def deaths_elsewhere(headers: Headers) -> list[Headers]:
 
 def deliveries_before(headers: Headers) -> int:
     """How often the message was delivered before, by its queues and over its copies."""
+    if not (
+        "x-delivery-count" in headers or DELIVERIES_HEADER in headers or HELD_HEADER in headers
+    ):
+        return 0
     own = headers.get("x-delivery-count", 0)
     stated = headers.get(DELIVERIES_HEADER, "0")
     held, _ = _mark(headers)

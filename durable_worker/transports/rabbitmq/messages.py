@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Final
 
-from durable_worker.protocol.base import SIGNATURE_HEADER
+from durable_worker.protocol.base import PROTOCOL_VERSION, SIGNATURE_HEADER
 from durable_worker.transports.base import DEATH_HEADER, DEATH_QUEUE_HEADER, ERROR_HEADER, Envelope
 from durable_worker.transports.rabbitmq.amqp.events import Message
 from durable_worker.transports.rabbitmq.amqp.properties import (
@@ -61,8 +61,14 @@ def _properties(envelope: Envelope, *, persistent: bool) -> Properties:
 
 def to_envelope(message: Message) -> Envelope:
     properties = message.properties
-    raw: dict[str, object] = dict(properties.headers or {})
-    protocol = raw.pop(PROTOCOL_HEADER, None)
+    stated = properties.headers or {}
+    protocol = stated.get(PROTOCOL_HEADER)
+    # As nearly all are: nothing else is stated, and no other number that only looks like this one.
+    is_plain = len(stated) == 1 and protocol == PROTOCOL_VERSION and type(protocol) is int
+    if is_plain and properties.expiration is None:
+        return Envelope(properties.message_type, message.body, properties.message_id)
+    raw: dict[str, object] = dict(stated)
+    raw.pop(PROTOCOL_HEADER, None)
     headers = {name: value for name, value in raw.items() if isinstance(value, str)}
     if DEATH_HEADER in headers:
         _tell_death(headers, raw)

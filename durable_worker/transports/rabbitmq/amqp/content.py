@@ -12,6 +12,7 @@ from durable_worker.transports.rabbitmq.amqp.frames import (
     BASIC,
     BODY,
     CONTENT,
+    CONTENT_FRAME,
     END,
     HEADER,
     PREAMBLE,
@@ -23,7 +24,7 @@ from durable_worker.transports.rabbitmq.amqp.tables import UNREADABLE, short_tex
 _NONE: Final = Properties()
 _LEAST_CONTENT: Final = 2 * (PREAMBLE_SIZE + 1) + CONTENT.size + 2
 _preamble = PREAMBLE.unpack_from
-_content = CONTENT.unpack_from
+_content = CONTENT_FRAME.unpack_from
 
 
 class Content:
@@ -99,22 +100,21 @@ def message_at(data: bytes, channel: int, start: int, stop: int) -> tuple[Messag
     at, end = stop + 1, len(data)
     if end - at < _LEAST_CONTENT:
         return None
-    kind, number, size = _preamble(data, at)
-    header = at + PREAMBLE_SIZE
-    at = header + size
-    if kind != HEADER or number != channel or at + PREAMBLE_SIZE >= end or data[at] != END:
-        return None
+    kind, number, size, of_class, _, body_size = _content(data, at)
+    header = at + CONTENT_FRAME.size
+    at += PREAMBLE_SIZE + size
     body = at + 1 + PREAMBLE_SIZE
-    kind, number, size = _preamble(data, at + 1)
-    at = body + size
-    if kind != BODY or number != channel or at >= end or data[at] != END:
+    if kind != HEADER or number != channel or of_class != BASIC or body > end or data[at] != END:
         return None
-    of_class, _, body_size = _content(data, header)
-    if of_class != BASIC or body_size != size:
+    kind, number, size = _preamble(data, at + 1)
+    after = body + size
+    if kind != BODY or number != channel or size != body_size:
+        return None
+    if after >= end or data[after] != END:
         return None
     try:
         consumer, tag = read_delivery(data[start:stop])
-        properties = read_properties(data[header + CONTENT.size : body - PREAMBLE_SIZE - 1])
+        properties = read_properties(data[header:at])
     except UNREADABLE:
         return None
-    return Message(channel, consumer, tag, properties, data[body:at]), at + 1
+    return Message(channel, consumer, tag, properties, data[body:after]), after + 1

@@ -29,12 +29,15 @@ TAG_AND_BITS: Final = struct.Struct(">QB")
 CONTENT: Final = struct.Struct(">HHQ")
 """Class, weight and body size: what a content header begins with."""
 
+CONTENT_FRAME: Final = struct.Struct(">BHIHHQ")
+"""The same with the preamble of its frame."""
+
 BASIC: Final = 60
 
 _ANSWER: Final = struct.Struct(">BHIIQBB")
 _ACK_METHOD, _NACK_METHOD = 0x003C0050, 0x003C0078
 _PUBLISH: Final = b"\x00\x3c\x00\x28\x00\x00"
-_CONTENT_FRAME: Final = struct.Struct(">BHIHHQ")
+_BETWEEN: Final = struct.Struct(">BBHI")
 
 
 def ack_frame(channel: int, tag: int, *, multiple: bool) -> bytes:
@@ -54,9 +57,10 @@ def publish_frame(channel: int, exchange: str, routing_key: str, *, mandatory: b
 def content_frames(channel: int, properties: bytes, body: bytes, *, most: int) -> bytes:
     """Header and body, the latter in frames with a payload of at most `most` bytes."""
     size = len(body)
-    header = _CONTENT_FRAME.pack(HEADER, channel, 12 + len(properties), BASIC, 0, size)
+    header = CONTENT_FRAME.pack(HEADER, channel, 12 + len(properties), BASIC, 0, size)
     if 0 < size <= most:
-        return b"%b%b\xce%b%b\xce" % (header, properties, PREAMBLE.pack(BODY, channel, size), body)
+        between = _BETWEEN.pack(END, BODY, channel, size)
+        return b"".join((header, properties, between, body, b"\xce"))
     parts = [header, properties, b"\xce"]
     for start in range(0, size, most):
         chunk = body[start : start + most]

@@ -1,6 +1,7 @@
 """Properties of a message: what AMQP lets a sender state beside the body."""
 
 import struct
+from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
@@ -9,6 +10,7 @@ from msgspec import Struct
 
 from durable_worker.transports.rabbitmq.amqp.tables import (
     Table,
+    mended_text,
     read_table,
     short_text,
     write_table,
@@ -24,7 +26,7 @@ _CORRELATION, _REPLY_TO, _EXPIRATION, _ID, _TIME = 0x0400, 0x0200, 0x0100, 0x008
 _TYPE, _USER, _APP, _CLUSTER = 0x0020, 0x0010, 0x0008, 0x0004
 
 
-class Properties(Struct, frozen=True, kw_only=True, gc=False):
+class Properties(Struct, frozen=True, gc=False):
     """Those of a message, by their names in AMQP but for `message_type`."""
 
     content_type: str | None = None
@@ -42,16 +44,58 @@ class Properties(Struct, frozen=True, kw_only=True, gc=False):
     app_id: str | None = None
 
 
+class _Shape:
+    """All that stands around the id in the properties of many messages."""
+
+    __slots__ = ("after", "before", "like")
+
+    def __init__(self, before: bytes, after: bytes, like: Properties) -> None:
+        self.before = before
+        self.after = after
+        self.like = like
+
+    def filled(self, message_id: bytes) -> Properties:
+        like = self.like
+        return Properties(
+            like.content_type,
+            like.content_encoding,
+            like.headers,
+            like.delivery_mode,
+            like.priority,
+            like.correlation_id,
+            like.reply_to,
+            like.expiration,
+            mended_text(message_id),
+            like.timestamp,
+            like.message_type,
+            like.user_id,
+            like.app_id,
+        )
+
+
+_shapes: deque[_Shape] = deque(maxlen=8)
+"""Those that were met last: a queue has messages of one or two."""
+
 _tables: dict[bytes, Table] = {}
 """Short tables that were read lately: most messages have one of a few."""
 
 
-def read_properties(data: bytes) -> Properties:  # noqa: PLR0912 - one for each property
+def read_properties(data: bytes) -> Properties:
     """`data`: flags and values, as they stand behind the body's size in a content header.
 
     A value that cannot be decoded is left out, or its text mended. Raises `IndexError` or
     `struct.error` if it is cut off.
     """
+    for shape in _shapes:
+        if data.startswith(shape.before) and data.endswith(shape.after):
+            start = len(shape.before) + 1
+            stop = len(data) - len(shape.after)
+            if stop - start == data[start - 1]:
+                return shape.filled(data[start:stop])
+    return _read_all(data)
+
+
+def _read_all(data: bytes) -> Properties:  # noqa: PLR0912 - one for each property
     flags = data[0] << 8 | data[1]
     at = 2
     while data[at - 1] & _MORE_FLAGS:  # flags of properties that no version has
@@ -79,8 +123,10 @@ def read_properties(data: bytes) -> Properties:  # noqa: PLR0912 - one for each 
         reply_to, at = short_text(data, at)
     if flags & _EXPIRATION:
         expiration, at = short_text(data, at)
+    before = after = at
     if flags & _ID:
-        message_id, at = short_text(data, at)
+        message_id, after = short_text(data, at)
+        at = after
     if flags & _TIME:
         time = _instant(data[at : at + 8])
         at += 8
@@ -90,7 +136,7 @@ def read_properties(data: bytes) -> Properties:  # noqa: PLR0912 - one for each 
         user, at = short_text(data, at)
     if flags & _APP:
         app, at = short_text(data, at)
-    return Properties(
+    properties = Properties(
         content_type=content_type,
         content_encoding=encoding,
         headers=headers,
@@ -105,6 +151,9 @@ def read_properties(data: bytes) -> Properties:  # noqa: PLR0912 - one for each 
         user_id=user,
         app_id=app,
     )
+    if flags & _ID and len(data) <= _MOST_CACHED_BYTES:
+        _shapes.appendleft(_Shape(data[:before], data[after:], properties))
+    return properties
 
 
 def write_properties(properties: Properties) -> bytes:

@@ -26,12 +26,15 @@ def short_text(data: bytes, at: int) -> tuple[str, int]:
     end = at + 1 + data[at]
     if end > len(data):
         raise IndexError(at)
+    return mended_text(data[at + 1 : end]), end
+
+
+def mended_text(data: bytes) -> str:
     try:
-        return data[at + 1 : end].decode(), end
+        return data.decode()
     except UnicodeDecodeError:
-        text = data[at + 1 : end].decode("utf-8", "replace")
         # Not longer than it was: it must fit the same place when the message is sent on.
-        return text.replace("\N{REPLACEMENT CHARACTER}", "?"), end
+        return data.decode("utf-8", "replace").replace("\N{REPLACEMENT CHARACTER}", "?")
 
 
 def read_table(data: bytes) -> Table:
