@@ -56,9 +56,11 @@ class Frames(FrameReceiver):
 
 
 def library_properties(properties: Properties) -> spec.Basic.Properties:
-    stated = structs.asdict(properties)
-    headers = stated.pop("headers")
-    return spec.Basic.Properties(headers=None if headers is None else {**headers}, **stated)
+    """Set one by one: the library's constructor would refuse what a peer may have stated."""
+    made = spec.Basic.Properties()
+    for name, value in structs.asdict(properties).items():
+        setattr(made, name, value)
+    return made
 
 
 def own_properties(properties: spec.Basic.Properties) -> Properties:

@@ -23,7 +23,7 @@ class Confirms(Generic[W]):
     def __init__(self) -> None:
         self._open: dict[int, _Publish[W]] = {}
         self._last = 0
-        self._lowest = 1
+        self.lowest = 1
 
     def __len__(self) -> int:
         return len(self._open)
@@ -52,10 +52,10 @@ class Confirms(Generic[W]):
         """The waiters of one message, or of all up to it that are still open, and whether it came
         back. Iterate to the end."""
         if multiple:
-            lowest = self._lowest
+            lowest = self.lowest
             # Beyond the last one there is nothing, whatever the broker says.
-            self._lowest = max(lowest, min(tag, self._last) + 1)
-            for each in range(lowest, self._lowest):
+            self.lowest = max(lowest, min(tag, self._last) + 1)
+            for each in range(lowest, self.lowest):
                 publish = self._open.pop(each, None)
                 if publish is not None:
                     yield publish.waiter, publish.is_returned
@@ -63,8 +63,8 @@ class Confirms(Generic[W]):
         publish = self._open.pop(tag, None)
         if publish is None:
             return
-        while self._lowest <= self._last and self._lowest not in self._open:
-            self._lowest += 1
+        while self.lowest <= self._last and self.lowest not in self._open:
+            self.lowest += 1
         yield publish.waiter, publish.is_returned
 
     def given_up(self) -> list[W]:

@@ -3,12 +3,14 @@
 import struct
 from collections import deque
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from msgspec import Struct
+from pamqp import decode
 
 from durable_worker.transports.rabbitmq.amqp.tables import (
+    UNREADABLE,
     Table,
     mended_text,
     read_table,
@@ -17,6 +19,7 @@ from durable_worker.transports.rabbitmq.amqp.tables import (
 )
 
 _FLAGS: Final = struct.Struct(">H")
+_INSTANT: Final = struct.Struct(">Q")
 _MORE_FLAGS: Final = 1
 _MOST_CACHED_BYTES: Final = 128
 _MOST_CACHED: Final = 256
@@ -128,6 +131,7 @@ def _read_all(data: bytes) -> Properties:  # noqa: PLR0912 - one for each proper
         message_id, after = short_text(data, at)
         at = after
     if flags & _TIME:
+        _INSTANT.unpack_from(data, at)  # not cut off, whatever it says
         time = _instant(data[at : at + 8])
         at += 8
     if flags & _TYPE:
@@ -243,8 +247,7 @@ def _table(data: bytes) -> Table:
 
 
 def _instant(data: bytes) -> datetime | None:
-    (seconds,) = struct.unpack(">Q", data)
     try:
-        return datetime.fromtimestamp(seconds, tz=UTC)
-    except (ValueError, ArithmeticError, OSError):
+        return decode.timestamp(data)[1]
+    except UNREADABLE:
         return None
