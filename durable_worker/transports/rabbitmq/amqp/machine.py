@@ -358,6 +358,6 @@ def _method_in(data: bytes) -> Frame:
     try:
         method = frame.unmarshal(data)[2]
     except _MALFORMED as error:
-        raise PeerError(SYNTAX_ERROR, f"a method that cannot be decoded ({error})") from error
+        raise PeerError(SYNTAX_ERROR, "a method that cannot be decoded") from error
     assert isinstance(method, Frame)
     return method
