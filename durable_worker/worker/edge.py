@@ -226,10 +226,11 @@ class WorkerEdge:
         opened = await self._codec.open(task.input, what=what)
         return with_context(structs.replace(task, input=opened.value), opened.context)
 
+    def has_to_seal(self, result: StepResult) -> bool:
+        return not self._is_plain or _needs_envelope(result)
+
     async def seal_result(self, result: StepResult) -> StepResult:
         run_id = result.run_id
-        if self._is_plain and not _needs_envelope(result):
-            return result
         return structs.replace(
             result,
             output=await self._codec.seal(result.output, salt=run_id),

@@ -71,8 +71,9 @@ class Presence:
         )
         return Envelope(MessageType.WORKER_BEAT, encode(message), expires=GONE_AFTER)
 
-    def finished(self, seconds: float) -> None:
-        self._recent.append((self._clock.monotonic(), seconds))
+    def finished(self, at: float, seconds: float) -> None:
+        """A step has taken so long. `at`: by the monotonic clock."""
+        self._recent.append((at, seconds))
 
     def _status(self) -> WorkerStatus:
         now, cpu = self._clock.monotonic(), time.process_time()
