@@ -27,7 +27,7 @@ class Attempts:
         self._live = live
         self._now = clock.now
         self._threads = anyio.CapacityLimiter(concurrency)
-        self._contexts: dict[str, dict[StepContext, None]] = {}
+        self._running: dict[StepContext, None] = {}
         self._cancelled: OrderedDict[tuple[str, int | None], None] = OrderedDict()
 
     async def run(
@@ -35,8 +35,7 @@ class Attempts:
     ) -> tuple[Returned, StepContext]:
         """What came of it, and its context with what it has told. `is_given_up` as in `invoke`."""
         context = self._context(task)
-        contexts = self._contexts.setdefault(task.run_id, {})
-        contexts[context] = None
+        self._running[context] = None
         self._live.started(context, task)
         try:
             returned = await invoke(
@@ -49,9 +48,7 @@ class Attempts:
             )
         finally:
             self._live.ended(context)
-            del contexts[context]
-            if not contexts:
-                self._contexts.pop(task.run_id, None)
+            del self._running[context]
         return returned, context
 
     def cancel_run(self, run_id: str, seqs: Collection[int] | None = None) -> None:
@@ -60,8 +57,8 @@ class Attempts:
             self._cancelled[run_id, seq] = None
             if len(self._cancelled) > REMEMBERED:
                 self._cancelled.popitem(last=False)
-        for context in self._contexts.get(run_id, ()):
-            if seqs is None or context.seq in seqs:
+        for context in self._running:
+            if context.run_id == run_id and (seqs is None or context.seq in seqs):
                 context.cancel()
 
     def _context(self, task: StepTask) -> StepContext:

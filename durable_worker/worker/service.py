@@ -245,9 +245,7 @@ class WorkerService:
 
     async def _drain(self) -> None:
         log.info("draining", running=self._steps.in_flight)
-        await self._transport.broadcast(
-            self._names.workers, self._presence.beat(Lifecycle.DRAINING)
-        )
+        await self._transport.broadcast(self._names.workers, self._beat(Lifecycle.DRAINING))
         self._steps.give_back_waiting()
         async with anyio.create_task_group() as waiting:
 
@@ -262,13 +260,22 @@ class WorkerService:
             waiting.start_soon(give_up)
             await self._crew.idle()
             waiting.cancel_scope.cancel()
-        await self._transport.broadcast(self._names.workers, self._presence.beat(Lifecycle.STOPPED))
+        await self._transport.broadcast(self._names.workers, self._beat(Lifecycle.STOPPED))
 
     # Deliveries
 
     async def _handle(self, delivery: Delivery) -> None:
         try:
-            await self._answer(delivery)
+            try:
+                task = _task_in(delivery.envelope)
+            except ProtocolError as error:
+                await self._refuse(delivery, error)
+                return
+            match task:
+                case StepTask():
+                    await self._steps.handle(task, delivery)
+                case WorkflowTask():
+                    await self._turn(task, delivery)
         except Exception:  # a defect of ours: it must cost neither the worker nor the message
             log.exception("delivery_not_handled", queue=delivery.queue)
             await delivery.release()
@@ -278,25 +285,6 @@ class WorkerService:
             # A cancellation of another kind is a defect, too.
             log.exception("delivery_not_handled", queue=delivery.queue)
             await delivery.release()
-
-    async def _answer(self, delivery: Delivery) -> None:
-        envelope = delivery.envelope
-        try:
-            if envelope.protocol not in (None, PROTOCOL_VERSION):
-                raise ProtocolError(
-                    envelope.type or "task",
-                    f"protocol {envelope.protocol} is not supported, this worker speaks "
-                    f"{PROTOCOL_VERSION}",
-                )
-            task = codec.decode_task(envelope.body, message_type=envelope.type)
-        except ProtocolError as error:
-            await self._refuse(delivery, error)
-            return
-        match task:
-            case StepTask():
-                await self._steps.handle(task, delivery)
-            case WorkflowTask():
-                await self._turn(task, delivery)
 
     async def _turn(self, task: WorkflowTask, delivery: Delivery) -> None:
         enter_turn(task.workflow, task.run_id)
@@ -371,12 +359,25 @@ class WorkerService:
         while True:
             self._announce = anyio.Event()
             await self._transport.broadcast(workers, self._presence.announcement())
-            await self._transport.broadcast(workers, self._presence.beat(Lifecycle.UP))
+            await self._transport.broadcast(workers, self._beat(Lifecycle.UP))
             while True:
                 with anyio.move_on_after(BEAT_EVERY.total_seconds()):
                     await self._announce.wait()
                     break
-                await self._transport.broadcast(workers, self._presence.beat(Lifecycle.UP))
+                await self._transport.broadcast(workers, self._beat(Lifecycle.UP))
+
+    def _beat(self, lifecycle: Lifecycle) -> Envelope:
+        return self._presence.beat(lifecycle, in_flight=self._steps.in_flight)
+
+
+def _task_in(envelope: Envelope) -> StepTask | WorkflowTask:
+    """Raises `ProtocolError`."""
+    if envelope.protocol not in (None, PROTOCOL_VERSION):
+        raise ProtocolError(
+            envelope.type or "task",
+            f"protocol {envelope.protocol} is not supported, this worker speaks {PROTOCOL_VERSION}",
+        )
+    return codec.decode_task(envelope.body, message_type=envelope.type)
 
 
 def _headline(message: str) -> str:

@@ -48,7 +48,7 @@ class _Execution(Struct, eq=False):
 
     task: asyncio.Task[Any] | None
     deliveries: list[Delivery]
-    has_started: bool = False
+    is_running: bool = False
     is_given_back: bool = False
 
     def give_back(self) -> None:
@@ -126,7 +126,7 @@ class StepRunner:
     def give_back_waiting(self) -> None:
         """Hand messages whose step has not started yet back to their queues."""
         for execution in self._executions.values():
-            if not execution.has_started:
+            if not execution.is_running:
                 execution.give_back()
 
     def give_back_all(self) -> None:
@@ -136,27 +136,28 @@ class StepRunner:
 
     @property
     def in_flight(self) -> int:
-        return sum(execution.has_started for execution in self._executions.values())
+        return sum(execution.is_running for execution in self._executions.values())
 
     # Inside
 
     async def _run(self, task: StepTask, execution: _Execution) -> "StepResult | _Unfinished":
         definition = self._worker.steps.get(task.name)
         if definition is None:
-            return _result(
-                task, _unknown_step(self._worker, task.name), started_at=self._clock.now()
-            )
+            unknown = _unknown_step(self._worker, task.name)
+            return _result(task, unknown, started_at=self._clock.now())
         first = execution.deliveries[0]
         is_repeated = may_repeat(first)
-        if is_repeated or self._quarantine.is_closed or self._slots.locked():
+        if is_held := is_repeated or self._quarantine.is_closed or self._slots.locked():
             # Held here, though not running yet: an operator must not take it for lost.
             self._live.started(execution, task)
         try:
             async with self._quarantine.admission(first), self._slots:
                 if is_repeated and await self._recorded.holds(task):
                     return _Unfinished.RECORDED
-                self._live.ended(execution)
-                return await self._start(definition, task, execution)
+                if is_held:
+                    self._live.ended(execution)
+                execution.is_running = True
+                return await self._execute(definition, task, execution)
         except asyncio.CancelledError:
             if not execution.is_given_back:
                 raise
@@ -165,29 +166,20 @@ class StepRunner:
             return _Unfinished.GIVEN_BACK
         finally:
             execution.task = None
-            self._live.ended(execution)
-
-    async def _start(
-        self, definition: StepDefinition, task: StepTask, execution: _Execution
-    ) -> StepResult:
-        execution.has_started = True
-        self._presence.in_flight += 1
-        try:
-            if self._edge.may_be_sealed(task):
-                opened = await self._open(task)
-                if isinstance(opened, Failure):
-                    return _result(task, opened, started_at=self._clock.now())
-                task = opened
-            result = await self._execute(definition, task, execution)
-            return await self._sealed(task, result)
-        finally:
-            self._presence.in_flight -= 1
+            execution.is_running = False
+            if is_held:
+                self._live.ended(execution)
 
     async def _execute(
         self, definition: StepDefinition, task: StepTask, execution: _Execution
     ) -> StepResult:
-        started_at, started = self._clock.now(), self._clock.monotonic()
+        if self._edge.may_be_sealed(task):
+            opened = await self._open(task)
+            if isinstance(opened, Failure):
+                return _result(task, opened, started_at=self._clock.now())
+            task = opened
         crew, run_id, step, attempt = self._crew, task.run_id, task.name, task.attempt
+        started_at, started = self._clock.now(), self._clock.monotonic()
         self._log.debug("step_started", run_id=run_id, step=step, attempt=attempt)
         returned, context = await self._attempts.run(
             definition, task, is_given_up=lambda: execution.is_given_back or crew.is_ending
@@ -196,7 +188,7 @@ class StepRunner:
         seconds = ended - started
         self._presence.finished(ended, seconds)
         result = _result(task, returned, started_at=started_at, events=context.final_events())
-        if result.error is None:
+        if (error := result.error) is None:
             self._log.info(
                 "step_completed",
                 run_id=run_id,
@@ -206,9 +198,9 @@ class StepRunner:
             )
         else:
             self._log.warning(
-                "step_failed", run_id=run_id, step=step, attempt=attempt, error=result.error.message
+                "step_failed", run_id=run_id, step=step, attempt=attempt, error=error.message
             )
-        return result
+        return await self._sealed(task, result) if self._edge.has_to_seal(result) else result
 
     async def _open(self, task: StepTask) -> StepTask | Failure:
         opening = object()
@@ -222,8 +214,6 @@ class StepRunner:
             self._live.ended(opening)
 
     async def _sealed(self, task: StepTask, result: StepResult) -> StepResult:
-        if not self._edge.has_to_seal(result):
-            return result
         try:
             return await self._edge.seal_result(result)
         except SealError as error:
