@@ -12,6 +12,7 @@ MODULES = (
     "tests.bench.startup",
     "tests.bench.replaying",
     "tests.bench.checks",
+    "tests.bench.embedded",
 )
 """Modules with measurements, in the order of the table."""
 
