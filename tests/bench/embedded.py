@@ -1,22 +1,17 @@
 """Durable steps per second and the latency of one, of an operator embedded in one process."""
 
-import json
 import statistics
-import subprocess
 import sys
-import tempfile
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 from tests.bench import load
 from tests.bench.context import Bench
-from tests.bench.environments import PEERS, ROOT
-from tests.bench.figures import Reading, Target, WrongResultError
+from tests.bench.environments import PEERS
+from tests.bench.figures import Reading, Target
 from tests.bench.load import Outcome, Plan
-from tests.bench.processes import environment
 from tests.bench.programs import restate
 from tests.bench.registry import measures
+from tests.bench.running import scratch, told_by
 
 STEPS = 10
 CONCURRENCY = 100
@@ -76,26 +71,8 @@ def against_restate(bench: Bench) -> Iterator[Reading]:
 
 
 def run(program: Sequence[str], plan: Plan) -> Outcome:
-    """Runs a program of this load to its end. Raises `WrongResultError` if it does not vouch for
-    its results."""
-    command = [*program, *load.arguments(plan)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip()
-        raise WrongResultError(f"{' '.join(command[:3])} failed: {said[-400:]}")
-    return Outcome(**json.loads(done.stdout.splitlines()[-1]))
+    return Outcome(**told_by([*program, *load.arguments(plan)]))
 
 
 def steps_per_second(plan: Plan, outcome: Outcome) -> float:
     return plan.runs * plan.steps / outcome.seconds
-
-
-@contextmanager
-def scratch() -> Generator[Path]:
-    """A folder on the disk of the checkout: /tmp may be held in memory, where nothing is synced."""
-    build = ROOT / "build"
-    build.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=build) as folder:
-        yield Path(folder)

@@ -1,20 +1,16 @@
 """The load on an operator that is embedded in this process, with its state in a SQLite file."""
 
 import asyncio
-import logging
 from collections import Counter
-
-import structlog
 
 from durable_worker import Worker, WorkflowContext
 from durable_worker.embedded import Embedded
 from tests.bench import load
+from tests.bench.programs import quiet  # noqa: F401
 
 worker = Worker()
 effects: Counter[int] = Counter()
 plan = load.stated()
-# As the peers are told: what goes well is not worth a line.
-structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
 
 @worker.step("step")

@@ -1,0 +1,7 @@
+"""Importing this sets logging as the peers have it: what goes well is not worth a line."""
+
+import logging
+
+import structlog
+
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
