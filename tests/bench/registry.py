@@ -13,6 +13,7 @@ MODULES = (
     "tests.bench.replaying",
     "tests.bench.checks",
     "tests.bench.embedded",
+    "tests.bench.sequential",
 )
 """Modules with measurements, in the order of the table."""
 
