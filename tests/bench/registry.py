@@ -14,6 +14,7 @@ MODULES = (
     "tests.bench.checks",
     "tests.bench.embedded",
     "tests.bench.sequential",
+    "tests.bench.nestjs",
 )
 """Modules with measurements, in the order of the table."""
 

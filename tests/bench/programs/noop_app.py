@@ -1,0 +1,18 @@
+"""One step that gives back its number, for `durable-worker run`."""
+
+from typing import TypedDict
+
+from durable_worker import Worker
+from tests.bench import effects
+
+worker = Worker()
+
+
+class Numbered(TypedDict):
+    number: int
+
+
+@worker.step("noop")
+async def noop(data: Numbered) -> int:
+    effects.seen[data["number"]] += 1
+    return data["number"]
