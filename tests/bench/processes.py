@@ -19,9 +19,9 @@ MEGABYTE = 1024 * 1024
 
 
 def environment(**more: str) -> dict[str, str]:
-    """As an installed program runs: with its bytecode cached; the tests can be imported."""
-    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    return inherited | {"PYTHONPATH": str(ROOT)} | more
+    """As an installed program runs: with its bytecode cached, and with its own packages alone."""
+    hidden = ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH")
+    return {name: value for name, value in os.environ.items() if name not in hidden} | more
 
 
 class Program:

@@ -11,6 +11,8 @@ from tests.bench.figures import Reading, Target
 MODULES = (
     "tests.bench.startup",
     "tests.bench.replaying",
+    "tests.bench.worker.throughput",
+    "tests.bench.worker.latency",
     "tests.bench.checks",
     "tests.bench.embedded",
     "tests.bench.sequential",
