@@ -2,7 +2,6 @@
 own with the original one. The operator's engine is the same and costs the same on both sides."""
 
 import json
-import os
 import statistics
 import sys
 import uuid
@@ -18,9 +17,9 @@ from tests.bench.figures import Pairs, Reading, Target, UnavailableError, WrongR
 from tests.bench.processes import Program, environment
 from tests.bench.registry import measures
 from tests.bench.running import scratch, told_by
+from tests.bench.worker.redis import URL, Redis
 from tests.interop.building import build_transport, missing_node
 
-REDIS = os.environ.get("DURABLE_TEST_REDIS_URL", "redis://127.0.0.1:6379/0")
 CONCURRENCY = 100
 WARM = 200
 """Runs that the operator starts before it measures."""
@@ -65,14 +64,15 @@ def nestjs(bench: Bench) -> Iterator[Reading]:
     def theirs() -> Told:
         prefix = f"b{uuid.uuid4().hex[:10]}"
         program = PEERS / "original" / "noop.py"
-        command = [original, program, REDIS, prefix, str(ORIGINAL_CONCURRENCY), ROOT]
+        command = [original, program, URL, prefix, str(ORIGINAL_CONCURRENCY), ROOT]
         # Without the path to the bench: there lies a durable_worker, too.
         own = {name: value for name, value in environment().items() if name != "PYTHONPATH"}
-        settings = {"kind": "bullmq", "url": REDIS, "prefix": prefix}
+        settings = {"kind": "bullmq", "url": URL, "prefix": prefix}
         try:
             return measured(home, command, own, settings, count)
         finally:
-            told_by([original, PEERS / "original" / "forget.py", REDIS, prefix])
+            with Redis() as redis:
+                redis.delete_all(f"*{prefix}-*")
 
     for _ in range(bench.pick(2, 5)):
         for told, in_runs, in_cpu in (

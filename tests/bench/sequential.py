@@ -3,7 +3,6 @@ here. The operator has the answer to each call at once and sends the whole histo
 
 import asyncio
 import math
-import os
 import statistics
 import sys
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -23,6 +22,7 @@ from tests.bench.figures import Reading, Side, Target, WrongResultError
 from tests.bench.processes import Program
 from tests.bench.registry import measures
 from tests.bench.running import told_by
+from tests.bench.worker.redis import URL
 from tests.broker import new_prefix
 
 QUICK_COUNTS = (300, 1_000, 3_000)
@@ -31,7 +31,6 @@ COMPARED = 3_000
 LEAST_TURNS = 300
 """Short runs are played several times: the clock of a process ticks every 10 ms."""
 ANSWER_SECONDS = 30.0
-REDIS = os.environ.get("DURABLE_TEST_REDIS_URL", "redis://127.0.0.1:6379/0")
 
 
 @measures(
@@ -61,7 +60,7 @@ def sequential(bench: Bench) -> Iterator[Reading]:
     ours = [each[counts.index(COMPARED)] for each in samples]
     program = PEERS / "original" / "sequential.py"
     theirs = [
-        told_by([bench.python("original"), program, REDIS, str(COMPARED)])
+        told_by([bench.python("original"), program, URL, str(COMPARED)])
         for _ in range(bench.pick(1, 3))
     ]
     yield Reading(

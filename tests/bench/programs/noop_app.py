@@ -4,6 +4,7 @@ from typing import TypedDict
 
 from durable_worker import Worker
 from tests.bench import effects
+from tests.bench.programs import quiet  # noqa: F401
 
 worker = Worker()
 

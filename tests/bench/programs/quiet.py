@@ -4,4 +4,5 @@ import logging
 
 import structlog
 
+# The command line has set up its log by the time that it loads an app that imports this.
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))

@@ -1,6 +1,7 @@
 """A workflow of sequential steps, for `durable-worker run`."""
 
 from durable_worker import Worker, WorkflowContext
+from tests.bench.programs import quiet  # noqa: F401
 
 worker = Worker()
 
