@@ -13,9 +13,9 @@ from msgspec import Raw, UnsetType
 
 from durable_worker.errors import ProtocolError
 from durable_worker.protocol.base import Message, Payload
-from durable_worker.protocol.codec import WORKFLOW_TASK
+from durable_worker.protocol.codec import WORKFLOW_TASK, MessageType, decode_task
 from durable_worker.protocol.payload_envelope import MARK
-from durable_worker.protocol.tasks import HistoryEvent, WorkflowTask
+from durable_worker.protocol.tasks import HistoryEvent, StepTask, WorkflowTask
 
 KEPT_BYTES = 128 * 1024 * 1024
 """What the histories that are kept may take, roughly."""
@@ -137,6 +137,12 @@ class TurnReader:
         assert history is not None
         history.size = 2 * len(body) + _EVENT_BYTES * len(history)
         return task
+
+    def task_in(self, body: bytes, *, message_type: str | None) -> StepTask | WorkflowTask:
+        """What `decode_task` reads. Raises `ProtocolError` like that."""
+        if message_type == MessageType.WORKFLOW_TASK:
+            return self.read(body)
+        return decode_task(body, message_type=message_type)
 
     def keep(self, task: WorkflowTask) -> None:
         """The next turn may go on from this one, which nobody works on any more."""
