@@ -1,24 +1,63 @@
-"""Where a PostgreSQL database is, and which schema of it is ours."""
+"""How a database is named: a file of SQLite, or a schema of a PostgreSQL database."""
 
 import re
 from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from durable_worker.errors import UsageError
 
 DEFAULT_SCHEMA = "durable_worker"
-SCHEMES = ("postgresql", "postgres")
 
+_SQLITE = "sqlite:///"
+_POSTGRES = ("postgresql://", "postgres://")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
 class PostgresAddress:
-    """`dsn` is for the driver and may hold a password; `safe` is for people."""
+    """`dsn` is for the driver and may hold a password; `safe`, and `str()`, are for people."""
 
     dsn: str = field(repr=False)
     schema: str
     safe: str
+
+    def __str__(self) -> str:
+        return self.safe
+
+    @property
+    def url(self) -> str:
+        """What was parsed, with the password if there was one."""
+        separator = "&" if "?" in self.dsn else "?"
+        return f"{self.dsn}{separator}schema={self.schema}"
+
+
+Address = Path | PostgresAddress
+
+
+def parse_database(database: str | PathLike[str]) -> Address:
+    """The file that a path or `sqlite:///path` means, or what a PostgreSQL URL means.
+
+    Raises `UsageError`, without repeating a password.
+    """
+    if not isinstance(database, str):
+        return Path(database)
+    if database.startswith(_POSTGRES):
+        return parse_address(database)
+    if database.startswith(_SQLITE):
+        path = database[len(_SQLITE) :]
+    elif "://" in database or database.startswith(("sqlite:", "postgres:", "postgresql:")):
+        raise UsageError(
+            f"the database {database.partition(':')[0]!r} cannot be used. Expected a path or "
+            f"sqlite:///PATH (sqlite:////PATH if it is absolute) for SQLite, or "
+            f"postgresql://USER@HOST:PORT/DATABASE."
+        )
+    else:
+        path = database
+    if not path:
+        raise UsageError("the database URL names no file; expected sqlite:///PATH or a path.")
+    return Path(path)
 
 
 def parse_address(url: str) -> PostgresAddress:
@@ -27,7 +66,7 @@ def parse_address(url: str) -> PostgresAddress:
         parts = urlsplit(url)
     except ValueError as error:
         raise _unusable(f"it is not a URL ({error})") from None
-    if parts.scheme not in SCHEMES:
+    if not url.startswith(_POSTGRES):
         raise _unusable(f"its scheme is {parts.scheme!r}")
     if parts.fragment:
         raise _unusable("a '#' in a user name or password is written %23")

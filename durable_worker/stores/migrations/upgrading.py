@@ -19,7 +19,6 @@ from durable_worker.stores.postgres.database import (
     CONNECT_SECONDS,
     SCHEMA_VERSION,
     check_version,
-    version_of,
 )
 from durable_worker.stores.postgres.errors import translated_errors
 from durable_worker.stores.processes import is_gone
@@ -56,17 +55,6 @@ async def upgrade(address: PostgresAddress) -> Upgrade:
             raise
         finally:
             await engine.dispose()
-
-
-async def version_at(address: PostgresAddress) -> int | None:
-    """None if there are no tables yet. Raises `StoreError`."""
-    with translated_errors(address):
-        connection = await asyncpg.connect(address.dsn, timeout=CONNECT_SECONDS)
-        try:
-            await connection.execute(f'SET search_path = "{address.schema}"')
-            return await version_of(connection, address)
-        finally:
-            await connection.close(timeout=CONNECT_SECONDS)
 
 
 def _upgraded(connection: Connection, address: PostgresAddress) -> Upgrade:

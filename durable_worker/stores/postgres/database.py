@@ -121,6 +121,17 @@ class Database:
             )
 
 
+async def version_at(address: PostgresAddress) -> int | None:
+    """None if there are no tables yet. Raises `StoreError`."""
+    with translated_errors(address):
+        connection = await asyncpg.connect(address.dsn, timeout=CONNECT_SECONDS)
+        try:
+            await connection.execute(f'SET search_path = "{address.schema}"')
+            return await version_of(connection, address)
+        finally:
+            await connection.close(timeout=CONNECT_SECONDS)
+
+
 async def version_of(connection: "Connection", address: PostgresAddress) -> int | None:
     """The version of the schema; None if there are no tables of ours. Raises `StoreError` if this
     user may not know."""

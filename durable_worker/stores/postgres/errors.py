@@ -5,10 +5,15 @@ from contextlib import contextmanager
 
 import asyncpg
 
-from durable_worker.errors import DurableError, PayloadError, StoreError, StoreFullError
+from durable_worker.errors import (
+    DurableError,
+    PayloadError,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+)
 from durable_worker.stores.address import PostgresAddress
 
-_SAME_AGAIN = "it is tried again"
 _REASONS = {
     "28P01": "refuses the password; correct the one in the URL, in PGPASSWORD or in ~/.pgpass",
     "28": "does not let this user in; correct the user, or pg_hba.conf on the server",
@@ -32,6 +37,9 @@ _REASONS = {
 _UNSTORABLE = ("22", "54")
 """Classes of errors that lie in what is to be stored, and that no repetition cures."""
 
+_PASSING = ("08", "53300", "57P")
+"""Classes of errors that are over when the server is there again."""
+
 _UNCERTAIN = ("08", "40003", "57")
 """Classes of errors after which a transaction may have taken effect."""
 
@@ -52,10 +60,10 @@ def translated_errors(address: PostgresAddress) -> Generator[None, None, None]:
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise _of_driver(error, address) from error
     except TimeoutError as error:
-        raise StoreError(f"{_named(address)} did not answer in time") from error
+        raise StoreUnavailableError(f"{_named(address)} did not answer in time") from error
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StoreError(
+        raise StoreUnavailableError(
             f"{_named(address)} cannot be reached: {reason}. Is the server running, and are host "
             f"and port right?"
         ) from error
@@ -75,9 +83,10 @@ def _of_server(error: asyncpg.PostgresError, address: PostgresAddress) -> Durabl
     if state.startswith(_UNSTORABLE):
         return PayloadError(f"something that {_named(address)} cannot store", told)
     if state.startswith("08") or not state:
-        return StoreError(f"the connection to {_named(address)} was lost ({told})")
+        return StoreUnavailableError(f"the connection to {_named(address)} was lost ({told})")
     reason = _REASONS.get(state) or _REASONS.get(state[:2]) or "refused an operation"
-    return StoreError(f"{_named(address)} {reason} ({told})")
+    kind = StoreUnavailableError if state.startswith(_PASSING) else StoreError
+    return kind(f"{_named(address)} {reason} ({told})")
 
 
 def _of_driver(error: Exception, address: PostgresAddress) -> DurableError:
@@ -88,6 +97,6 @@ def _of_driver(error: Exception, address: PostgresAddress) -> DurableError:
         return StoreError(f"{_named(address)} cannot be connected to as the URL says ({told})")
     if isinstance(error, ValueError):
         return PayloadError(f"something that {_named(address)} cannot store", told)
-    if "clos" in told:
+    if told.startswith("pool is"):
         return StoreError(f"{_named(address)} is closed ({told})")
-    return StoreError(f"the connection to {_named(address)} was lost ({told})")
+    return StoreUnavailableError(f"the connection to {_named(address)} was lost ({told})")

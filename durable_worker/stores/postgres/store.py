@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,8 +20,10 @@ from durable_worker.stores.base import (
     Owner,
     lease_lost_message,
 )
+from durable_worker.stores.dumps import AnyRow
 from durable_worker.stores.inputs import AnyInput, decode_input, encode_input
 from durable_worker.stores.postgres.database import Database
+from durable_worker.stores.postgres.dumping import dumped
 from durable_worker.stores.postgres.errors import is_certain
 from durable_worker.stores.postgres.listing import count_statement, list_statement
 from durable_worker.stores.postgres.rows import (
@@ -279,6 +281,11 @@ class PostgresStore:
         asked = [None if each is None else text_in(each) for each in (namespace, run_id, after)]
         rows = await self._database.screen(_sql["list_dead_letters"], *asked, limit)
         return [letter_of_row(row) for row in rows]
+
+    async def dump(self) -> AsyncGenerator[Sequence[AnyRow]]:
+        async with self._database.connection() as connection:
+            async for rows in dumped(connection):
+                yield rows
 
     async def dead_letter(self, letter_id: str) -> DeadLetter | None:
         rows = await self._read("get_dead_letter", text_in(letter_id))
