@@ -23,6 +23,7 @@ _REASONS = {
         "primary (with several hosts: ?target_session_attrs=read-write)"
     ),
     "42501": "denies this user something; let the owner of the schema GRANT it",
+    "42P07": "holds tables of something else in this schema; give ?schema=NAME of another one",
     "42P01": "lacks a table; `durable-worker db check` says what to do",
     "42703": "lacks a column; `durable-worker db check` says what to do",
     "42704": "lacks a type; `durable-worker db check` says what to do",

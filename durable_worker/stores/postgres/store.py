@@ -161,13 +161,11 @@ class PostgresStore:
     async def commit(self, batch: Batch, token: int) -> None:
         values = _values_of(batch)
         writer = await self._writer_of(token)
-        self._is_in_doubt = True
         try:
             rows = await self._database.fetch(_sql["commit"], token, writer, *values)
-        except Exception as error:
+        except BaseException as error:
             self._is_in_doubt = error.__cause__ is None or not is_certain(error.__cause__)
             raise
-        self._is_in_doubt = False
         if not rows[0][0]:
             raise self._lease_lost()
 
