@@ -41,7 +41,11 @@ SET tcp_keepalives_count = 3;
 """
 
 # A plan that was made while a table was small is kept; all of these find rows by key.
-_WORKER = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;"
+_WORKER = """
+SET plan_cache_mode = force_generic_plan;
+SET enable_seqscan = off;
+SET max_parallel_workers_per_gather = 0;
+"""
 
 # Which index serves a filter depends on what is asked for.
 _SCREEN = "SET plan_cache_mode = force_custom_plan;"

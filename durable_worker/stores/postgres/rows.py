@@ -115,7 +115,8 @@ def run_of_row(row: Row) -> Run:
     )
 
 
-def row_of_checkpoint(checkpoint: Checkpoint) -> Row:
+def row_of_checkpoint(checkpoint: Checkpoint, namespace: str | None) -> Row:
+    """`namespace`: of its run, if it is at hand."""
     return (
         text_in(checkpoint.run_id),
         checkpoint.seq,
@@ -135,6 +136,7 @@ def row_of_checkpoint(checkpoint: Checkpoint) -> Row:
         _encode(checkpoint.events) if checkpoint.events else None,
         _some_in(checkpoint.parallel_group),
         checkpoint.recoveries,
+        _some_in(namespace),
     )
 
 

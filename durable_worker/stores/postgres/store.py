@@ -296,6 +296,7 @@ def _owner_of(row: Any) -> Owner:
 
 def _values_of(batch: Batch) -> list[Sequence[Any]]:
     """The parameters of a commit after token and writer. A statement can write each row once."""
+    homes = {each.id: each.namespace for each in batch.runs}
     checkpoints = {(each.run_id, each.seq): each for each in batch.checkpoints}
     gone = [key for key in dict.fromkeys(batch.checkpoints_removed) if key not in checkpoints]
     sent = dict.fromkeys(batch.outbox_removed)
@@ -304,7 +305,7 @@ def _values_of(batch: Batch) -> list[Sequence[Any]]:
         [row_of_run(each) for each in {each.id: each for each in batch.runs}.values()],
         [text_in(run_id) for run_id, _ in gone],
         [seq for _, seq in gone],
-        [row_of_checkpoint(each) for each in checkpoints.values()],
+        [row_of_checkpoint(each, homes.get(each.run_id)) for each in checkpoints.values()],
         [row_of_signal(each) for each in {each.id: each for each in batch.signals}.values()],
         [row_of_outbox(each) for each in owed.values()],
         [text_in(key) for key in sent],

@@ -15,6 +15,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from msgspec import UNSET, Raw
+from msgspec.structs import replace
 
 from durable_worker.errors import LeaseLostError
 from durable_worker.protocol.failure import Failure
@@ -47,12 +48,15 @@ times = st.integers(NOW, NOW + 5)
 payloads = st.sampled_from([UNSET, Raw(b"null"), Raw(b'{"a": 1.0}')])
 errors = st.none() | st.builds(Failure, message=st.text(max_size=3).filter(str.isprintable))
 
+HOMES = {"a": "default", "b\x00": "acme", "ü#1": "acme"}
+"""A run never changes its namespace."""
+
 runs = st.builds(
     Run,
     id=ids,
     workflow=names,
     version=st.none() | st.just("1"),
-    namespace=namespaces,
+    namespace=st.just(""),
     status=st.sampled_from(RunStatus),
     input=payloads,
     output=payloads,
@@ -61,7 +65,7 @@ runs = st.builds(
     created_at=times,
     updated_at=times,
     task_id=st.none(),
-)
+).map(lambda run: replace(run, namespace=HOMES[run.id]))
 checkpoints = st.builds(
     Checkpoint,
     run_id=ids,
@@ -218,6 +222,10 @@ async def _everything(store: Store) -> list[Any]:
     for query in (
         RunQuery(),
         RunQuery(tag="go", namespace=""),
+        RunQuery(tag="go", workflow="stop", statuses=[RunStatus.RUNNING, RunStatus.COMPLETED]),
+        RunQuery(tag="stop", namespace="acme", offset=1),
+        RunQuery(namespace="acme"),
+        RunQuery(namespace="acme", status=RunStatus.FAILED),
         RunQuery(workflow="go", limit=1, offset=1),
         RunQuery(status=RunStatus.RUNNING, statuses=[RunStatus.DEAD]),
     ):

@@ -13,8 +13,7 @@ WHERE run_id = ANY ($1::text[]) AND status = 'pending' AND fires_at IS NOT NULL
 GROUP BY run_id;
 
 -- name: waiters
-SELECT checkpoints.run_id, checkpoints.seq
-FROM checkpoints JOIN runs ON runs.id = checkpoints.run_id
-WHERE checkpoints.status = 'pending' AND kind = 'signal' AND name = $1 AND namespace = $2
-ORDER BY enqueued_at, checkpoints.run_id, checkpoints.seq
+SELECT run_id, seq FROM checkpoints
+WHERE status = 'pending' AND kind = 'signal' AND namespace = $2 AND name = $1
+ORDER BY enqueued_at, run_id, seq
 LIMIT $3;

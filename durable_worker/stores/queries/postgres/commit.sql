@@ -23,11 +23,39 @@ WITH held AS (
         is_dirty = excluded.is_dirty,
         recoveries = excluded.recoveries,
         revision = runs.revision + 1
+), put_tags AS (
+    -- A row that a run no longer bears out is passed over by whoever reads it.
+    INSERT INTO run_tags SELECT new.namespace, tag, new.created_at, new.id
+    FROM held, unnest($3::runs[]) AS new, unnest(new.tags) AS tag
+    ON CONFLICT DO NOTHING
 ), remove_checkpoints AS (
     DELETE FROM checkpoints USING held, unnest($4::text[], $5::bigint[]) AS gone (run_id, seq)
     WHERE checkpoints.run_id = gone.run_id AND checkpoints.seq = gone.seq
 ), put_checkpoints AS (
-    INSERT INTO checkpoints SELECT new.* FROM held, unnest($6::checkpoints[]) AS new
+    INSERT INTO checkpoints SELECT
+        new.run_id,
+        new.seq,
+        new.kind,
+        new.name,
+        new.status,
+        new.input,
+        new.output,
+        new.error,
+        new.attempt,
+        new.retry,
+        new.partition,
+        new.fires_at,
+        new.enqueued_at,
+        new.started_at,
+        new.finished_at,
+        new.events,
+        new.parallel_group,
+        new.recoveries,
+        -- Waits for signals are found by the namespace of their run, which never changes.
+        CASE WHEN new.kind = 'signal' THEN
+            coalesce(new.namespace, (SELECT namespace FROM runs WHERE id = new.run_id))
+        END
+    FROM held, unnest($6::checkpoints[]) AS new
     ON CONFLICT (run_id, seq) DO UPDATE SET
         kind = excluded.kind,
         name = excluded.name,
@@ -44,7 +72,8 @@ WITH held AS (
         finished_at = excluded.finished_at,
         events = excluded.events,
         parallel_group = excluded.parallel_group,
-        recoveries = excluded.recoveries
+        recoveries = excluded.recoveries,
+        namespace = excluded.namespace
 ), put_signals AS (
     INSERT INTO signals SELECT new.* FROM held, unnest($7::signals[]) AS new
     ON CONFLICT (id) DO UPDATE SET

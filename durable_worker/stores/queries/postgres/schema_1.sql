@@ -40,11 +40,18 @@ CREATE INDEX runs_by_age ON runs (created_at, id);
 CREATE INDEX runs_of_namespace ON runs (namespace, created_at, id);
 CREATE INDEX runs_by_status ON runs (namespace, status, created_at, id);
 CREATE INDEX runs_by_workflow ON runs (namespace, workflow, status, created_at, id);
-CREATE INDEX runs_by_tag ON runs USING gin (tags) WHERE tags <> '{}';
 CREATE INDEX runs_alive ON runs (id)
     WHERE status NOT IN ('completed', 'failed', 'cancelled', 'dead');
 CREATE INDEX runs_unserved ON runs (workflow, created_at, id)
     WHERE status = 'pending' AND version IS NULL;
+
+CREATE TABLE run_tags (
+    namespace TEXT COLLATE "C" NOT NULL,
+    tag TEXT COLLATE "C" NOT NULL,
+    created_at BIGINT NOT NULL,
+    id TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (namespace, tag, created_at, id)
+);
 
 CREATE TABLE checkpoints (
     run_id TEXT COLLATE "C" NOT NULL,
@@ -65,6 +72,7 @@ CREATE TABLE checkpoints (
     events BYTEA,
     parallel_group TEXT COLLATE "C",
     recoveries BIGINT NOT NULL,
+    namespace TEXT COLLATE "C",
     PRIMARY KEY (run_id, seq)
 );
 
@@ -72,7 +80,7 @@ CREATE INDEX checkpoints_due ON checkpoints (fires_at, run_id, seq)
     WHERE status = 'pending' AND fires_at IS NOT NULL;
 CREATE INDEX checkpoints_waking ON checkpoints (run_id, fires_at)
     WHERE status = 'pending' AND fires_at IS NOT NULL;
-CREATE INDEX checkpoints_waiting ON checkpoints (name, enqueued_at, run_id, seq)
+CREATE INDEX checkpoints_waiting ON checkpoints (namespace, name, enqueued_at, run_id, seq)
     WHERE status = 'pending' AND kind = 'signal';
 
 CREATE TABLE signals (
