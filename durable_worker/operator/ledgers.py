@@ -160,7 +160,8 @@ class Ledgers:
                 self.forget([run_id])
                 continue
             self._ledgers.move_to_end(run_id)
-            self._total += ledger.weight - self._weights.get(run_id, 0)
-            self._weights[run_id] = ledger.weight
+            weight = ledger.weight
+            self._total += weight - self._weights.get(run_id, 0)
+            self._weights[run_id] = weight
         while self._total > self._capacity and len(self._ledgers) > 1:
             self.forget([next(iter(self._ledgers))])

@@ -73,6 +73,10 @@ class CheckpointStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+_PENDING = CheckpointStatus.PENDING
+_ENDED = (CheckpointStatus.COMPLETED, CheckpointStatus.FAILED)
+
+
 class Checkpoint(Struct, frozen=True, kw_only=True):
     """How the operation at one seq of a run stands.
 
@@ -102,12 +106,16 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
 
     @property
     def is_pending(self) -> bool:
-        return self.status is CheckpointStatus.PENDING
+        return self.status is _PENDING
+
+    @property
+    def is_timer(self) -> bool:
+        return self.kind is HistoryKind.TIMER
 
     @property
     def is_history(self) -> bool:
         """Whether a turn gets to see it."""
-        return self.status in (CheckpointStatus.COMPLETED, CheckpointStatus.FAILED)
+        return self.status in _ENDED
 
 
 class RunState:
@@ -117,12 +125,13 @@ class RunState:
     the length of the history.
     """
 
-    __slots__ = ("_checkpoints", "_pending", "run")
+    __slots__ = ("_checkpoints", "_pending", "_timers", "run")
 
     def __init__(self, run: Run, checkpoints: Iterable[Checkpoint] = ()) -> None:
         self.run = run
         self._checkpoints = {each.seq: each for each in checkpoints}
         self._pending = {seq: each for seq, each in self._checkpoints.items() if each.is_pending}
+        self._timers = {each.seq: each for each in self._pending.values() if each.is_timer}
 
     @property
     def checkpoints(self) -> Mapping[int, Checkpoint]:
@@ -132,6 +141,11 @@ class RunState:
     def pending(self) -> Mapping[int, Checkpoint]:
         return self._pending
 
+    @property
+    def timers(self) -> Mapping[int, Checkpoint]:
+        """Of those that are pending, the sleeps."""
+        return self._timers
+
     def absorb(
         self, run: Run | None, checkpoints: Iterable[Checkpoint], withdrawn: Iterable[int] = ()
     ) -> None:
@@ -140,12 +154,16 @@ class RunState:
         for seq in withdrawn:
             self._checkpoints.pop(seq, None)
             self._pending.pop(seq, None)
+            self._timers.pop(seq, None)
         for each in checkpoints:
             self._checkpoints[each.seq] = each
-            if each.is_pending:
-                self._pending[each.seq] = each
-            else:
+            if not each.is_pending:
                 self._pending.pop(each.seq, None)
+                self._timers.pop(each.seq, None)
+                continue
+            self._pending[each.seq] = each
+            if each.is_timer:
+                self._timers[each.seq] = each
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RunState):

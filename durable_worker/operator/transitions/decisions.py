@@ -167,8 +167,8 @@ def _start_timer(draft: Draft, command: StartTimer) -> None:
 
 
 def _forget_timers(draft: Draft, *, except_for: set[int]) -> None:
-    for each in draft.pending():
-        if each.kind is HistoryKind.TIMER and each.seq not in except_for:
+    for each in draft.pending_timers():
+        if each.seq not in except_for:
             draft.put(replace(each, status=CheckpointStatus.CANCELLED, finished_at=draft.now))
 
 
