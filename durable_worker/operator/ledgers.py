@@ -123,6 +123,10 @@ class Ledgers:
         found = self._ledgers.get(run_id)
         return None if found is None else found.state
 
+    def find(self, run_id: str) -> Ledger | None:
+        """What is in memory, as `peek`."""
+        return self._ledgers.get(run_id)
+
     def held(self, run_id: str) -> Ledger:
         """A ledger that is known to be in memory: nothing leaves it within a transaction."""
         return self._ledgers[run_id]

@@ -141,7 +141,7 @@ class UnitOfWork:
             case LetterRedriven():
                 await self._redrive(value, queue)
             case _:
-                queue.append(value)
+                await self._advance(value, queue)
 
     async def keep(self, letter: DeadLetter) -> None:
         """A dead letter, under the tenant whose run it names; else under the operator's own."""
@@ -199,7 +199,9 @@ class UnitOfWork:
             self._done.stale.append(row.key)
 
     async def _advance(self, value: RunInput, queue: deque[RunInput]) -> None:
-        ledger = await self._ledger(value.run_id)
+        ledger = self._context.ledgers.find(value.run_id)
+        if ledger is None or value.run_id not in self._seen:
+            ledger = await self._ledger(value.run_id)
         if ledger is None and isinstance(value, StartRun):
             if value.parent is not None and not await self._is_awaited(value.parent):
                 return
