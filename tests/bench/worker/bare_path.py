@@ -53,8 +53,9 @@ class BarePath:
         acking.add_done_callback(self._sending.discard)
 
     async def close(self) -> None:
-        """After all acks were written."""
-        await asyncio.gather(*self._sending)
+        """After everything was confirmed and acknowledged."""
+        while self._sending:
+            await asyncio.wait(self._sending)
         await self._incoming.basic_qos(prefetch_count=1)  # its answer comes after them
         for connection in self._connections:
             await connection.close()
