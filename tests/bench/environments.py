@@ -41,7 +41,12 @@ def node_for(peer: str, *, installs: bool) -> Path:
         home.mkdir(parents=True)
         for name in ("package.json", "package-lock.json"):
             shutil.copy(source / name, home)
-        _install(peer, ["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=home)
+        # Not `ci`: it asks for optional packages of other platforms, which not every registry has.
+        _install(
+            peer,
+            ["npm", "install", "--no-save", "--no-audit", "--no-fund", "--loglevel=error"],
+            cwd=home,
+        )
         (home / MARK).write_text(wanted)
     # Scripts find node_modules from where they are.
     for script in source.iterdir():

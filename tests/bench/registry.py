@@ -14,6 +14,9 @@ MODULES = (
     "tests.bench.worker.throughput",
     "tests.bench.worker.latency",
     "tests.bench.checks",
+    "tests.bench.embedded",
+    "tests.bench.sequential",
+    "tests.bench.nestjs",
 )
 """Modules with measurements, in the order of the table."""
 

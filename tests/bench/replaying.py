@@ -1,6 +1,8 @@
 """CPU to decode and to replay one turn over a long history."""
 
 import asyncio
+import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -11,10 +13,44 @@ from durable_worker.protocol import codec
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind, WorkflowTask
 from durable_worker.replay.turn import Replay
 from tests.bench.context import Bench
-from tests.bench.figures import Reading, Target
+from tests.bench.environments import PEERS
+from tests.bench.figures import Reading, Side, Target
 from tests.bench.registry import measures
+from tests.bench.running import told_by
 
 STEPS = 10_000
+TEMPORAL_STEPS = 1_000
+"""More cost its replayer more per step."""
+
+
+@measures(
+    Target(
+        "replay_us_per_event",
+        f"CPU of a turn over {STEPS:,} resolved steps, from message to decision, per event",
+        "us",
+        at_most=3,
+    ),
+    Target("replay_vs_temporal", "CPU per step of Temporal's Replayer over that", at_least=300),
+)
+def replay_us_per_event(bench: Bench) -> Iterator[Reading]:
+    ours = told_by(
+        [
+            sys.executable,
+            "-m",
+            "tests.bench.programs.replay_turn",
+            str(STEPS),
+            bench.pick("7", "15"),
+        ]
+    )
+    yield Reading("replay_us_per_event", tuple(ours))
+    script = PEERS / "temporal" / "replay.py"
+    theirs = told_by([bench.python("temporal"), script, str(TEMPORAL_STEPS), bench.pick("3", "7")])
+    yield Reading(
+        "replay_vs_temporal",
+        tuple(each / statistics.median(ours) for each in theirs),
+        (Side("ours", "us", tuple(ours)), Side("Temporal", "us", tuple(theirs))),
+        f"Temporal over {TEMPORAL_STEPS:,} steps, without its sandbox",
+    )
 
 
 @measures(
