@@ -17,6 +17,7 @@ MODULES = (
     "tests.bench.embedded",
     "tests.bench.sequential",
     "tests.bench.nestjs",
+    "tests.bench.fanout",
 )
 """Modules with measurements, in the order of the table."""
 
