@@ -15,6 +15,7 @@ MODULES = (
     "tests.bench.worker.latency",
     "tests.bench.checks",
     "tests.bench.embedded",
+    "tests.bench.postgres",
     "tests.bench.sequential",
     "tests.bench.nestjs",
     "tests.bench.fanout",
