@@ -15,6 +15,7 @@ from durable_worker.protocol.base import PROTOCOL_VERSION
 from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
 from durable_worker.protocol.control import CancelRun
 from durable_worker.protocol.descriptor import Lifecycle, WorkerDescriptor
+from durable_worker.protocol.growing import TurnReader
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.tasks import StepTask, WorkflowTask
 from durable_worker.replay.diff import Mismatch, mismatch_in
@@ -84,6 +85,7 @@ class WorkerService:
         )
         self._answers = Answers(transport, names, chance=self._chance)
         self._edge = WorkerEdge(worker)
+        self._reader = TurnReader(limit=self._options.kept_runs)
         self._quarantine = Quarantine(self._chance)
         self._renewals = Renewals(after=self._options.renew_after)
         self._operators = OperatorWatch(
@@ -267,7 +269,9 @@ class WorkerService:
     async def _handle(self, delivery: Delivery) -> None:
         try:
             try:
-                task = _task_in(delivery.envelope)
+                envelope = delivery.envelope
+                _check_protocol(envelope)
+                task = self._reader.task_in(envelope.body, message_type=envelope.type)
             except ProtocolError as error:
                 await self._refuse(delivery, error)
                 return
@@ -297,6 +301,8 @@ class WorkerService:
                 decision, sealed = await self._decided(task, delivery.envelope.body)
         finally:
             self._live.ended(task.task_id)
+        if decision.status is DecisionStatus.CONTINUE:
+            self._reader.keep(task)
         level = log.warning if decision.status is DecisionStatus.FAILED else log.debug
         level(
             "turn_decided",
@@ -370,14 +376,13 @@ class WorkerService:
         return self._presence.beat(lifecycle, in_flight=self._steps.in_flight)
 
 
-def _task_in(envelope: Envelope) -> StepTask | WorkflowTask:
+def _check_protocol(envelope: Envelope) -> None:
     """Raises `ProtocolError`."""
     if envelope.protocol not in (None, PROTOCOL_VERSION):
         raise ProtocolError(
             envelope.type or "task",
             f"protocol {envelope.protocol} is not supported, this worker speaks {PROTOCOL_VERSION}",
         )
-    return codec.decode_task(envelope.body, message_type=envelope.type)
 
 
 def _headline(message: str) -> str:
