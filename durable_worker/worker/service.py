@@ -260,6 +260,8 @@ class WorkerService:
                 waiting.cancel_scope.cancel()
 
             waiting.start_soon(give_up)
+            # The stop may have come before this was done, and what runs waits for it.
+            waiting.start_soon(self._answers.open)
             await self._crew.idle()
             waiting.cancel_scope.cancel()
         await self._transport.broadcast(self._names.workers, self._beat(Lifecycle.STOPPED))
