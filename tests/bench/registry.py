@@ -15,8 +15,10 @@ MODULES = (
     "tests.bench.worker.latency",
     "tests.bench.checks",
     "tests.bench.embedded",
+    "tests.bench.postgres",
     "tests.bench.sequential",
     "tests.bench.nestjs",
+    "tests.bench.fanout",
 )
 """Modules with measurements, in the order of the table."""
 
