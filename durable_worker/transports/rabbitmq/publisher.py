@@ -10,6 +10,7 @@ from durable_worker.errors import (
     PublishRejectedError,
     TransportError,
     UnroutableError,
+    UnsendableError,
 )
 from durable_worker.transports.base import Envelope
 from durable_worker.transports.rabbitmq.amqp.errors import (
@@ -30,6 +31,10 @@ from durable_worker.transports.rabbitmq.link import (
 from durable_worker.transports.rabbitmq.messages import to_properties
 
 RETRY_SECONDS = 0.1
+
+MOST_PROPERTIES = 128_000
+"""Bytes that fit into one frame, as all properties of a message must."""
+
 _BROKER_LIMIT = re.compile(r"message size (\d+) is larger than configured max size (\d+)")
 
 
@@ -78,6 +83,10 @@ class Publisher:
 
     async def post(self, queue: str, body: bytes, properties: bytes, *, exchange: str = "") -> None:
         """Send what is no envelope of ours; over an exchange, `queue` is its routing key."""
+        if len(properties) > MOST_PROPERTIES:
+            # The broker would close the connection, and everything on it would come twice.
+            size, limit = len(properties), MOST_PROPERTIES
+            raise UnsendableError("headers", f"of a message for {queue}", size=size, limit=limit)
         channel = self._channel
         if channel is None or channel.is_closed or not channel.has_room:
             channel = await self._usable_channel()
