@@ -12,7 +12,6 @@ from durable_worker.errors import (
     UnroutableError,
     UnsendableError,
 )
-from durable_worker.transports.base import Envelope
 from durable_worker.transports.rabbitmq.amqp.errors import (
     PRECONDITION_FAILED,
     AmqpError,
@@ -28,7 +27,6 @@ from durable_worker.transports.rabbitmq.link import (
     raise_if_cancelled,
     translation,
 )
-from durable_worker.transports.rabbitmq.messages import to_properties
 
 RETRY_SECONDS = 0.1
 
@@ -54,7 +52,6 @@ class Publisher:
         self._refusal: TransportError | None = None
         self._pending = 0
         self._idle = asyncio.Event()
-        self._idle.set()
 
     async def serve(self, link: Link) -> None:
         while True:
@@ -76,10 +73,9 @@ class Publisher:
 
     async def drained(self) -> None:
         """Wait until the broker has answered for everything that was published."""
-        await self._idle.wait()
-
-    async def send(self, queue: str, envelope: Envelope) -> None:
-        await self.post(queue, envelope.body, to_properties(envelope, persistent=True))
+        while self._pending:
+            self._idle.clear()
+            await self._idle.wait()
 
     async def post(self, queue: str, body: bytes, properties: bytes, *, exchange: str = "") -> None:
         """Send what is no envelope of ours; over an exchange, `queue` is its routing key."""
@@ -91,14 +87,13 @@ class Publisher:
         if channel is None or channel.is_closed or not channel.has_room:
             channel = await self._usable_channel()
         self._pending += 1
-        self._idle.clear()
         try:
             await channel.publish(exchange, queue, properties, body)
         except (AmqpError, OSError) as error:
             raise self._told(error, queue, size=len(body)) from error
         finally:
             self._pending -= 1
-            if self._pending == 0:
+            if not self._pending:
                 self._idle.set()
 
     async def _usable_channel(self) -> Channel:
