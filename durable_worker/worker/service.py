@@ -13,6 +13,7 @@ from durable_worker.protocol import codec
 from durable_worker.protocol.base import PROTOCOL_VERSION
 from durable_worker.protocol.control import CancelRun
 from durable_worker.protocol.descriptor import Lifecycle, WorkerDescriptor
+from durable_worker.protocol.growing import TurnReader
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.tasks import StepTask, WorkflowTask
 from durable_worker.transports.base import Delivery, Envelope, Subscription, Transport
@@ -81,6 +82,7 @@ class WorkerService:
         )
         self._answers = Answers(transport, names, chance=self._chance)
         self._edge = WorkerEdge(worker)
+        self._reader = TurnReader(limit=self._options.kept_runs)
         self._quarantine = Quarantine(self._chance)
         self._renewals = Renewals(after=self._options.renew_after)
         self._operators = OperatorWatch(
@@ -161,6 +163,7 @@ class WorkerService:
         self._turn_tasks = TurnTasks(
             self._worker,
             self._turns,
+            reader=self._reader,
             answers=self._answers,
             edge=self._edge,
             live=self._live,
@@ -261,6 +264,8 @@ class WorkerService:
                 waiting.cancel_scope.cancel()
 
             waiting.start_soon(give_up)
+            # The stop may have come before this was done, and what runs waits for it.
+            waiting.start_soon(self._answers.open)
             await self._crew.idle()
             waiting.cancel_scope.cancel()
         await self._transport.broadcast(self._names.workers, self._beat(Lifecycle.STOPPED))
@@ -270,7 +275,9 @@ class WorkerService:
     async def _handle(self, delivery: Delivery) -> None:
         try:
             try:
-                task = _task_in(delivery.envelope)
+                envelope = delivery.envelope
+                _check_protocol(envelope)
+                task = self._reader.task_in(envelope.body, message_type=envelope.type)
             except ProtocolError as error:
                 await self._refuse(delivery, error)
                 return
@@ -329,14 +336,13 @@ class WorkerService:
         return self._presence.beat(lifecycle, in_flight=self._steps.in_flight)
 
 
-def _task_in(envelope: Envelope) -> StepTask | WorkflowTask:
+def _check_protocol(envelope: Envelope) -> None:
     """Raises `ProtocolError`."""
     if envelope.protocol not in (None, PROTOCOL_VERSION):
         raise ProtocolError(
             envelope.type or "task",
             f"protocol {envelope.protocol} is not supported, this worker speaks {PROTOCOL_VERSION}",
         )
-    return codec.decode_task(envelope.body, message_type=envelope.type)
 
 
 def _first_of(group: BaseExceptionGroup[BrokerRefusedError]) -> BrokerRefusedError:

@@ -6,6 +6,7 @@ import structlog
 
 from durable_worker.edge.errors import BlobStoreError, SealError
 from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
+from durable_worker.protocol.growing import TurnReader
 from durable_worker.protocol.tasks import WorkflowTask
 from durable_worker.replay.diff import Mismatch, mismatch_in
 from durable_worker.transports.base import Delivery
@@ -28,6 +29,7 @@ class TurnTasks:
         worker: Worker,
         turns: TurnRunner,
         *,
+        reader: TurnReader,
         answers: Answers,
         edge: WorkerEdge,
         live: LiveReports,
@@ -38,6 +40,7 @@ class TurnTasks:
         self._decide = (
             turns.decide if interception is None else interception.around_turns(turns.decide)
         )
+        self._reader = reader
         self._answers = answers
         self._edge = edge
         self._live = live
@@ -57,6 +60,8 @@ class TurnTasks:
                 decision, sealed = await self._decided(task, delivery.envelope.body)
         finally:
             self._live.ended(task.task_id)
+        if decision.status is DecisionStatus.CONTINUE:
+            self._reader.keep(task)
         self._tell(task, decision)
         await self._answers.decision(sealed)
         await delivery.ack()
