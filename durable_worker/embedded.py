@@ -18,9 +18,10 @@ from durable_worker.protocol.base import Payload
 from durable_worker.protocol.letters import DeadLetterRecord
 from durable_worker.protocol.names import DEFAULT_NAMESPACE, Names
 from durable_worker.protocol.runs import RunDetail, RunQuery, RunRecord
+from durable_worker.stores.address import PostgresAddress
 from durable_worker.stores.base import Store
 from durable_worker.stores.memory import MemoryStore
-from durable_worker.stores.sqlite import SqliteStore
+from durable_worker.stores.opening import store_at
 from durable_worker.transports.base import DEFAULT_MAX_MESSAGE_BYTES
 from durable_worker.transports.limits import check_payload
 from durable_worker.transports.memory import MemoryTransport
@@ -35,10 +36,10 @@ DEFAULT_GRACE = timedelta(seconds=5)
 class Embedded:
     """Runs a worker's workflows in this process; entering it gives a client for them.
 
-    The client has the worker's codec. `database` is a file that any number of processes may read
-    while one operates it; without it nothing outlives the process. On leaving, running steps get
-    the grace period of `options` (5 s by default), then they are cancelled; the next process runs
-    them again.
+    The client has the worker's codec. `database` is a file or a PostgreSQL URL, which any number of
+    processes may read while one operates it; without it nothing outlives the process. On leaving,
+    running steps get the grace period of `options` (5 s by default), then they are cancelled; the
+    next process runs them again.
 
     `max_message_bytes` bounds inputs, results, signals and decisions, as a broker would.
 
@@ -52,12 +53,12 @@ class Embedded:
         self,
         worker: Worker,
         *,
-        database: str | PathLike[str] | None = None,
+        database: str | PathLike[str] | PostgresAddress | None = None,
         options: WorkerOptions | None = None,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
     ) -> None:
         names = Names()
-        self._store: Store = MemoryStore() if database is None else SqliteStore(database)
+        self._store: Store = MemoryStore() if database is None else store_at(database)
         self._transport = MemoryTransport(names=names, max_message_bytes=max_message_bytes)
         self._operator = OperatorService(
             self._store,

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from durable_worker.clock import Chance, Clock, SystemChance, SystemClock
+from durable_worker.clock import Chance, Clock, SystemChance, SystemClock, ordered_id
 from durable_worker.errors import NoOperatorError, RunNotFoundError
 from durable_worker.operator.lease import LeaseKeeper
 from durable_worker.operator.log import log
@@ -119,7 +119,7 @@ class OperatorService:
     ) -> str:
         """Start a run, once for each `run_id`; returns its id when it is recorded."""
         value = StartRun(
-            run_id=run_id or self._new_id(),
+            run_id=run_id or str(ordered_id(self._chance.new_id(), now=self._clock.now())),
             workflow=workflow,
             input=payload,
             namespace=stored_namespace(namespace),

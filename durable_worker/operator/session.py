@@ -154,7 +154,9 @@ class Session:
 
     def advances(self, run_id: str) -> bool:
         """Whether the run is known to be going on; False says nothing."""
-        return self._ledgers.peek(run_id) is not None
+        state = self._ledgers.peek(run_id)
+        # One that has ended is here for a late message only: nothing more happens to it.
+        return state is not None and not state.run.status.is_terminal
 
     async def applied(self, value: AnyInput) -> None:
         await self._engine.applied(value)

@@ -24,7 +24,7 @@ MODULES = (
 
 Measure: TypeAlias = Callable[[Bench], Iterable[Reading]]
 
-QUICK_SECONDS = 120.0
+QUICK_SECONDS = 180.0
 FULL_SECONDS = 600.0
 
 

@@ -20,8 +20,8 @@ from tests.bench.worker.trial import Trial, trial
 PREFETCH = 500
 STEPS = (10_000, 20_000)
 PEER_STEPS = (1_000, 3_000)
-ORIGINAL_STEPS = (500, 1_500)
-PROBE_STEPS = 400
+ORIGINAL_STEPS = (400, 1_500)
+PROBE_STEPS = (200, 400)
 ORIGINAL_WIDTHS = (1, 10, 100)
 UNIT = "steps/s"
 
@@ -92,9 +92,8 @@ def worker_vs_celery_threads(bench: Bench) -> Iterator[Reading]:
 )
 def worker_vs_original(bench: Bench) -> Iterator[Reading]:
     """The original at the concurrency that suits it best."""
-    rates = {
-        width: original(bench, PROBE_STEPS, concurrency=width).rate for width in ORIGINAL_WIDTHS
-    }
+    probes = bench.pick(*PROBE_STEPS)
+    rates = {width: original(bench, probes, concurrency=width).rate for width in ORIGINAL_WIDTHS}
     width = max(rates, key=lambda each: rates[each])
     count = bench.pick(*ORIGINAL_STEPS)
     name = f"original (concurrency {width})"
