@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from durable_worker.client.contexts import Context, ContextSource, encoded_context
 from durable_worker.client.port import OperatorPort
+from durable_worker.clock import SystemClock, ordered_id
 from durable_worker.edge.plain import PLAIN, Codec
 from durable_worker.edge.records import RECORDED_KINDS, RecordOpener
 from durable_worker.errors import QueryFailedError, RegistrationError, RunFailedError
@@ -160,7 +161,7 @@ class Client:
         name, decoder = self._resolved(workflow, returns)
         payload = encode_payload(input, what=f"the input of {name!r}")
         told = encoded_context(self._context, context)
-        handle: RunHandle[Any] = RunHandle(self, run_id or str(uuid4()), decoder)
+        handle: RunHandle[Any] = RunHandle(self, run_id or _new_run_id(), decoder)
         sealed = await self._codec.seal(payload, salt=handle.run_id, context=told)
         await self._port.start(name, sealed, run_id=handle.run_id, tags=tags)
         return handle
@@ -280,6 +281,10 @@ def published_entry(detail: RunDetail, name: str) -> TimelineEntry:
     if found.error is not None:
         raise QueryFailedError(detail.run.id, name, found.error.message)
     return found
+
+
+def _new_run_id() -> str:
+    return str(ordered_id(uuid4(), now=SystemClock().now()))
 
 
 def output_of(run: RunRecord, decoder: PayloadDecoder[T]) -> T:

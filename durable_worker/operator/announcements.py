@@ -4,17 +4,21 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from msgspec import Raw, field
+
 from durable_worker.errors import PayloadTooLargeError, TransportError
 from durable_worker.operator.log import log
+from durable_worker.operator.transitions.effects import Emit
+from durable_worker.operator.transitions.events import event_of
+from durable_worker.protocol.base import Message
 from durable_worker.protocol.codec import MessageType, encode
 from durable_worker.protocol.control import (
     CancelRun,
-    EngineEvent,
+    ControlMessage,
     EngineEventType,
-    EventHappened,
 )
 from durable_worker.protocol.names import Names
-from durable_worker.protocol.runs import RequestError, RequestResult, RunReply, TenantEvent
+from durable_worker.protocol.runs import RequestError, RequestResult, RunReply
 from durable_worker.transports.base import Envelope, Transport
 
 MAX_BACKLOG = 1_000
@@ -25,10 +29,25 @@ _OF_STEPS = frozenset(
 )
 
 
+class _EventHappened(ControlMessage, frozen=True, kw_only=True, tag="event"):
+    """An `EventHappened` whose event is JSON already."""
+
+    event: Raw
+    sender: str = field(name="from")
+
+
+class _TenantEvent(Message, frozen=True, kw_only=True):
+    tenant: str
+    event: Raw
+
+
 class Announcer:
     """`run` broadcasts until it is cancelled. Nothing waits for it."""
 
-    def __init__(self, transport: Transport, names: Names, *, instance_id: str) -> None:
+    def __init__(
+        self, transport: Transport, names: Names, *, instance_id: str, tells_events: bool = True
+    ) -> None:
+        self._tells_events = tells_events
         self._transport = transport
         self._names = names
         self._instance_id = instance_id
@@ -42,13 +61,16 @@ class Announcer:
         self._waiting.appendleft((self._names.control, "", envelope))
         self._wake.set()
 
-    def events(self, events: Iterable[EngineEvent]) -> None:
+    def events(self, events: Iterable[Emit]) -> None:
+        if not self._tells_events:
+            return
         for each in events:
             if len(self._waiting) > MAX_BACKLOG and each.type in _OF_STEPS:
                 continue
-            control = encode(EventHappened(event=each, sender=self._instance_id))
+            event = Raw(encode(event_of(each)))
+            control = encode(_EventHappened(event=event, sender=self._instance_id))
             tenant = each.namespace or "default"
-            told = encode(TenantEvent(tenant=tenant, event=each))
+            told = encode(_TenantEvent(tenant=tenant, event=event))
             self._waiting.append(
                 (self._names.control, "", Envelope(type=MessageType.CONTROL, body=control))
             )

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from durable_worker.clock import Chance, Clock, SystemChance, SystemClock
+from durable_worker.clock import Chance, Clock, SystemChance, SystemClock, ordered_id
 from durable_worker.errors import NoOperatorError, RunNotFoundError
 from durable_worker.operator.lease import LeaseKeeper
 from durable_worker.operator.log import log
@@ -119,7 +119,7 @@ class OperatorService:
     ) -> str:
         """Start a run, once for each `run_id`; returns its id when it is recorded."""
         value = StartRun(
-            run_id=run_id or self._new_id(),
+            run_id=run_id or str(ordered_id(self._chance.new_id(), now=self._clock.now())),
             workflow=workflow,
             input=payload,
             namespace=stored_namespace(namespace),
@@ -188,9 +188,10 @@ class OperatorService:
         ended: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(run_id, []).append(ended)
         try:
-            run = await self._run(run_id)
-            if run.status.is_terminal:
-                return run_record(run)
+            if self._session is None or not self._session.advances(run_id):
+                run = await self._run(run_id)
+                if run.status.is_terminal:
+                    return run_record(run)
             if self._stop.is_set() and self._session is None:
                 raise _stopped()
             return run_record(await ended)

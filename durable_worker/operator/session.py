@@ -90,7 +90,9 @@ class Session:
         )
         offer = self._engine.offer
         self._admission = Admission(options.tenant_keys, store=store, now=clock.now)
-        self._announcer = Announcer(transport, names, instance_id=instance_id)
+        self._announcer = Announcer(
+            transport, names, instance_id=instance_id, tells_events=options.tells_events
+        )
         self._dispatcher = Dispatcher(
             transport, DispatchEvents(self._on_sent, self._on_refused, self._is_wanted)
         )
@@ -149,6 +151,12 @@ class Session:
             new_id=self._new_id,
             now=self._clock.now,
         )
+
+    def advances(self, run_id: str) -> bool:
+        """Whether the run is known to be going on; False says nothing."""
+        state = self._ledgers.peek(run_id)
+        # One that has ended is here for a late message only: nothing more happens to it.
+        return state is not None and not state.run.status.is_terminal
 
     async def applied(self, value: AnyInput) -> None:
         await self._engine.applied(value)

@@ -8,10 +8,11 @@ from collections.abc import Coroutine, Iterable
 from types import CodeType, FrameType
 from typing import Any, NoReturn, cast
 
-from msgspec import Struct, UnsetType
+from msgspec import UNSET, Struct
 
 from durable_worker.errors import DurableError, NeverAwaitedError, NondeterminismError
 from durable_worker.protocol.commands import RecordStep
+from durable_worker.protocol.growing import History
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind, WorkflowTask
 from durable_worker.replay.loop import DeterministicLoop
 from durable_worker.replay.operations import (
@@ -51,6 +52,10 @@ class Journal:
     def __init__(self) -> None:
         self.events: dict[int, HistoryEvent] = {}
         self.bytes = 0
+        self.untold: set[int] = set()
+        """What is in `events` on account of this body alone: no history has held it yet."""
+        self._history: History | None = None
+        self._told = 0
         self.last_seq = -1
         self.told_seq = -1
         self.next_seq = 0
@@ -58,23 +63,44 @@ class Journal:
         self.failure: DurableError | None = None
         self.markers = {DELIVERED, DEADLINES, CANCELLED}
         self.is_sealed = False
-        self._unstarted: dict[int, tuple[Coroutine[Any, Any, Any], str, str, Location]] = {}
-        self._tokens = 0
+        self.unstarted: dict[int, tuple[Coroutine[Any, Any, Any], str, str, Location]] = {}
+        """By token: what was called and has not been awaited."""
+        self.tokens = 0
 
     # History
 
-    def extend(self, events: Iterable[HistoryEvent]) -> None:
-        for event in events:
-            self.events[event.seq] = event
-            self.bytes += _size(event)
-            self.last_seq = max(self.last_seq, event.seq)
+    def tell(self, history: list[HistoryEvent]) -> None:
+        """Take over the history of a turn."""
+        added = self._fresh(history)
+        self.extend(added)
+        if self.untold:
+            self.untold.difference_update([event.seq for event in added])
+        self._history = history if isinstance(history, History) else None
+        self._told = len(history)
 
-    def is_extended_by(self, events: Iterable[HistoryEvent]) -> list[HistoryEvent] | None:
-        """What `events` add to what is known here; None if they do not hold all of it."""
+    def assume(self, events: Iterable[HistoryEvent]) -> None:
+        """Take over what a later history will have to hold."""
+        self.untold.update(self.extend(events))
+
+    def extend(self, events: Iterable[HistoryEvent]) -> Iterable[int]:
+        added = {event.seq: event for event in events}
+        if added:
+            self.events.update(added)
+            self.bytes += sum([len(e.output) for e in added.values() if e.output is not UNSET])
+            self.last_seq = max(self.last_seq, *added)
+        return added
+
+    def _fresh(self, history: list[HistoryEvent]) -> list[HistoryEvent]:
+        """What the history that was told last did not have."""
+        return history[self._told :] if history is self._history else history
+
+    def is_extended_by(self, history: list[HistoryEvent]) -> list[HistoryEvent] | None:
+        """What `history` adds to what is known here; None if it does not hold all of it."""
         known = self.events
         added: list[HistoryEvent] = []
-        held = 0
-        for event in events:
+        fresh = self._fresh(history)
+        held = 0 if fresh is history else len(known) - len(self.untold)
+        for event in fresh:
             mine = known.get(event.seq)
             if mine is None:
                 added.append(event)
@@ -175,8 +201,8 @@ class Journal:
     # Operations that were called and not awaited
 
     def next_token(self) -> int:
-        self._tokens += 1
-        return self._tokens
+        self.tokens += 1
+        return self.tokens
 
     def called(
         self,
@@ -186,14 +212,14 @@ class Journal:
         name: str,
         location: Location,
     ) -> None:
-        self._unstarted[token] = (coroutine, method, name, location)
+        self.unstarted[token] = (coroutine, method, name, location)
 
     def started(self, token: int) -> None:
-        self._unstarted.pop(token, None)
+        self.unstarted.pop(token, None)
 
     def refuse_never_awaited(self) -> None:
-        if self._unstarted:
-            left = [each for each in self._unstarted.values() if not _is_closed(each[0])]
+        if self.unstarted:
+            left = [each for each in self.unstarted.values() if not _is_closed(each[0])]
             if not left:
                 return  # cancelled before they began
             _, method, name, location = left[0]
@@ -209,17 +235,17 @@ class Journal:
             )
 
     def mark_called(self) -> int:
-        return self._tokens
+        return self.tokens
 
     def forget_called(self, *, since: int) -> None:
         """Drop the operations that were called after `mark_called` said `since`."""
-        for token in [each for each in self._unstarted if each > since]:
-            self._unstarted.pop(token)[0].close()
+        for token in [each for each in self.unstarted if each > since]:
+            self.unstarted.pop(token)[0].close()
 
     def close_unstarted(self) -> None:
-        for coroutine, *_ in self._unstarted.values():
+        for coroutine, *_ in self.unstarted.values():
             coroutine.close()
-        self._unstarted.clear()
+        self.unstarted.clear()
 
 
 def is_of(event: HistoryEvent, kind: HistoryKind, name: str | None) -> bool:
@@ -273,10 +299,6 @@ def raised_at(error: BaseException) -> Location | None:
 
 def _is_users(code: CodeType) -> bool:
     return not code.co_filename.startswith((_OURS, _ASYNCIO))
-
-
-def _size(event: HistoryEvent) -> int:
-    return 0 if isinstance(event.output, UnsetType) else len(event.output)
 
 
 def same_run(left: WorkflowTask, right: WorkflowTask) -> bool:

@@ -30,6 +30,7 @@ from durable_worker.protocol.commands import (
     WorkflowDecision,
 )
 from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.growing import History
 from durable_worker.protocol.names import child_run_id
 from durable_worker.protocol.payload_envelope import MARK, Opened, may_be_enveloped
 from durable_worker.protocol.results import StepEvent, StepResult, WorkflowStepEvent
@@ -82,7 +83,7 @@ class WorkerEdge:
 
     async def open_turn(self, task: WorkflowTask, body: bytes) -> WorkflowTask:
         """The task in clear, with the context of its run. `body` is the message that it came in."""
-        if not self._codec.demands_seals and MARK not in body:
+        if not self._codec.demands_seals and not _may_hold_envelopes(task, body):
             return task
         kept = self._take(task.run_id)
         opened = await self._input(task, kept)
@@ -226,10 +227,11 @@ class WorkerEdge:
         opened = await self._codec.open(task.input, what=what)
         return with_context(structs.replace(task, input=opened.value), opened.context)
 
+    def has_to_seal(self, result: StepResult) -> bool:
+        return not self._is_plain or _outcome_needs(result) or _events_need(result)
+
     async def seal_result(self, result: StepResult) -> StepResult:
         run_id = result.run_id
-        if self._is_plain and not _needs_envelope(result):
-            return result
         return structs.replace(
             result,
             output=await self._codec.seal(result.output, salt=run_id),
@@ -253,6 +255,11 @@ class WorkerEdge:
         return None if failure is None else await seal_failure(self._codec, failure, salt=run_id)
 
 
+def _may_hold_envelopes(task: WorkflowTask, body: bytes) -> bool:
+    history = task.history
+    return history.may_hold_envelopes if isinstance(history, History) else MARK in body
+
+
 def with_context(task: StepTask, context: Raw | None) -> StepTask:
     """What came with the run counts more than what the operator says."""
     if context is None:
@@ -271,7 +278,7 @@ def seal_failed(error: SealError) -> Failure:
     return failure_of(error, retryable=None if error.is_retryable else False)
 
 
-_Part = AnyCommand | WorkflowDecision | StepResult
+_Part = AnyCommand | WorkflowDecision
 
 
 def _needs_envelope(part: _Part) -> bool:
@@ -279,8 +286,8 @@ def _needs_envelope(part: _Part) -> bool:
     match part:
         case ScheduleStep() | StartChild():
             return may_be_enveloped(part.input)
-        case RecordStep() | StepResult():
-            return _outcome_needs(part) or any(may_be_enveloped(e.data) for e in part.events or ())
+        case RecordStep():
+            return _outcome_needs(part) or _events_need(part)
         case WorkflowDecision():
             return _outcome_needs(part) or any(map(_needs_envelope, part.commands))
         case _:
@@ -291,6 +298,10 @@ def _outcome_needs(part: RecordStep | StepResult | WorkflowDecision) -> bool:
     return may_be_enveloped(part.output) or (
         part.error is not None and may_be_enveloped(part.error.details)
     )
+
+
+def _events_need(part: RecordStep | StepResult) -> bool:
+    return part.events is not None and any(may_be_enveloped(each.data) for each in part.events)
 
 
 def _noun(event: HistoryEvent) -> str:

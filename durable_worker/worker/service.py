@@ -1,31 +1,30 @@
 """Serve a worker on a transport until told to stop, then drain."""
 
 import asyncio
-import math
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import anyio
 import structlog
-from anyio.abc import TaskGroup
 
 from durable_worker.clock import Chance, Clock, SystemChance, SystemClock
-from durable_worker.edge.errors import BlobStoreError, SealError
 from durable_worker.errors import BrokerRefusedError, ProtocolError
 from durable_worker.protocol import codec
 from durable_worker.protocol.base import PROTOCOL_VERSION
-from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
-from durable_worker.protocol.control import CancelRun, Heartbeat
+from durable_worker.protocol.control import CancelRun
 from durable_worker.protocol.descriptor import Lifecycle, WorkerDescriptor
+from durable_worker.protocol.growing import TurnReader
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.tasks import StepTask, WorkflowTask
-from durable_worker.replay.diff import Mismatch, mismatch_in
 from durable_worker.transports.base import Delivery, Envelope, Subscription, Transport
 from durable_worker.worker.answers import Answers
+from durable_worker.worker.attempts import Attempts
+from durable_worker.worker.crew import Crew
 from durable_worker.worker.determinism.checks import checks_for
 from durable_worker.worker.determinism.policy import Determinism, stated_or
-from durable_worker.worker.edge import WorkerEdge, seal_failed
+from durable_worker.worker.edge import WorkerEdge
 from durable_worker.worker.live import LiveReports
+from durable_worker.worker.local_steps import LocalSteps
 from durable_worker.worker.loop_watch import LoopWatch
 from durable_worker.worker.operators import OperatorWatch
 from durable_worker.worker.options import WorkerOptions
@@ -34,8 +33,8 @@ from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.recorded import RecordedSteps
 from durable_worker.worker.registry import Worker
 from durable_worker.worker.renewal import Renewals
-from durable_worker.worker.step_context import enter_turn
 from durable_worker.worker.steps import StepRunner
+from durable_worker.worker.turn_tasks import TurnTasks
 from durable_worker.worker.turns import TurnRunner
 
 if TYPE_CHECKING:
@@ -83,6 +82,7 @@ class WorkerService:
         )
         self._answers = Answers(transport, names, chance=self._chance)
         self._edge = WorkerEdge(worker)
+        self._reader = TurnReader(limit=self._options.kept_runs)
         self._quarantine = Quarantine(self._chance)
         self._renewals = Renewals(after=self._options.renew_after)
         self._operators = OperatorWatch(
@@ -91,8 +91,6 @@ class WorkerService:
         self._announce = anyio.Event()
         self._stop = anyio.Event()
         self._hurry = anyio.Event()
-        self._idle = anyio.Event()
-        self._open = 0
         self._refusals: Refusals | None = None
 
     @property
@@ -122,8 +120,17 @@ class WorkerService:
             seal=self._edge.seal_progress,
             clock=self._clock,
         )
+        self._crew = Crew()
+        attempts = Attempts(
+            self._worker,
+            live=self._live,
+            concurrency=self._options.concurrency,
+            clock=self._clock,
+        )
         self._steps = StepRunner(
             self._worker,
+            crew=self._crew,
+            attempts=attempts,
             answers=self._answers,
             recorded=RecordedSteps(
                 self._transport,
@@ -138,17 +145,31 @@ class WorkerService:
             quarantine=self._quarantine,
             clock=self._clock,
         )
+        local_steps = LocalSteps(
+            attempts,
+            answers=self._answers,
+            edge=self._edge,
+            clock=self._clock,
+            crew=self._crew,
+        )
         self._turns = TurnRunner(
             self._worker,
-            run_locally=self._steps.run_local,
+            run_locally=local_steps.run,
             partition=self._options.partition,
             kept=self._options.kept_runs,
             checks=self._checks,
             clock=self._clock,
         )
-        interception = self._worker.interception
-        decide = self._turns.decide
-        self._decide = decide if interception is None else interception.around_turns(decide)
+        self._turn_tasks = TurnTasks(
+            self._worker,
+            self._turns,
+            reader=self._reader,
+            answers=self._answers,
+            edge=self._edge,
+            live=self._live,
+            quarantine=self._quarantine,
+            is_stopping=self._stop.is_set,
+        )
         if not await self._connected():
             return
         try:
@@ -169,18 +190,19 @@ class WorkerService:
             background.start_soon(self._live.run)
             background.start_soon(self._checks.serve)
             background.start_soon(self._renewals.run)
-            async with anyio.create_task_group() as work:
-                subscriptions = await self._subscribe_unless_stopped(work)
+            background.start_soon(self._crew.watch)
+            async with self._crew:
+                subscriptions = await self._subscribe_unless_stopped()
                 background.start_soon(self._be_present)
                 background.start_soon(self._operators.run)
                 await self._stop.wait()
                 for subscription in subscriptions:
                     await subscription.stop()
-                await self._drain(work)
+                await self._drain()
             background.cancel_scope.cancel()
 
-    async def _subscribe_unless_stopped(self, work: TaskGroup) -> list[Subscription]:
-        opening = asyncio.ensure_future(self._subscribe(work))
+    async def _subscribe_unless_stopped(self) -> list[Subscription]:
+        opening = asyncio.ensure_future(self._subscribe())
         stopping = asyncio.ensure_future(self._stop.wait())
         try:
             await asyncio.wait([opening, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -209,12 +231,11 @@ class WorkerService:
             raise refusal
         return not self._stop.is_set()
 
-    async def _subscribe(self, work: TaskGroup) -> list[Subscription]:
+    async def _subscribe(self) -> list[Subscription]:
         def accept(delivery: Delivery) -> None:
-            if work.cancel_scope.cancel_called:
-                return  # the broker takes it back with the connection
-            self._open += 1
-            work.start_soon(self._handle, self._renewals.watch(delivery))
+            if not self._crew.is_ending:  # else the broker takes it back with the connection
+                handling = self._handle(self._renewals.watch(delivery))
+                self._crew.start(handling, name=delivery.queue)
 
         transport, names = self._transport, self._names
         queues = [names.tasks(token) for token in self._presence.tokens]
@@ -228,109 +249,52 @@ class WorkerService:
             workers = opening.create_task(transport.listen(names.workers, self._on_workers))
         return [tasks.result(), workers.result(), control.result()]
 
-    async def _drain(self, work: TaskGroup) -> None:
+    async def _drain(self) -> None:
         log.info("draining", running=self._steps.in_flight)
-        await self._transport.broadcast(
-            self._names.workers, self._presence.beat(Lifecycle.DRAINING)
-        )
+        await self._transport.broadcast(self._names.workers, self._beat(Lifecycle.DRAINING))
         self._steps.give_back_waiting()
         async with anyio.create_task_group() as waiting:
 
             async def give_up() -> None:
                 with anyio.move_on_after(self._options.grace.total_seconds()):
                     await self._hurry.wait()
+                self._crew.is_ending = True
                 self._steps.give_back_all()
                 await anyio.sleep(LAST_WORDS.total_seconds())
-                work.cancel_scope.cancel()
                 waiting.cancel_scope.cancel()
 
             waiting.start_soon(give_up)
-            while self._open:
-                self._idle = anyio.Event()
-                await self._idle.wait()
+            # The stop may have come before this was done, and what runs waits for it.
+            waiting.start_soon(self._answers.open)
+            await self._crew.idle()
             waiting.cancel_scope.cancel()
-        await self._transport.broadcast(self._names.workers, self._presence.beat(Lifecycle.STOPPED))
+        await self._transport.broadcast(self._names.workers, self._beat(Lifecycle.STOPPED))
 
     # Deliveries
 
     async def _handle(self, delivery: Delivery) -> None:
         try:
-            await self._answer(delivery)
+            try:
+                envelope = delivery.envelope
+                _check_protocol(envelope)
+                task = self._reader.task_in(envelope.body, message_type=envelope.type)
+            except ProtocolError as error:
+                await self._refuse(delivery, error)
+                return
+            match task:
+                case StepTask():
+                    await self._steps.handle(task, delivery)
+                case WorkflowTask():
+                    await self._turn_tasks.handle(task, delivery)
         except Exception:  # a defect of ours: it must cost neither the worker nor the message
             log.exception("delivery_not_handled", queue=delivery.queue)
             await delivery.release()
         except asyncio.CancelledError:
-            if anyio.current_effective_deadline() == -math.inf:
-                raise  # the worker ends; a cancellation of another kind is a defect, too
+            if self._crew.is_ending:
+                raise
+            # A cancellation of another kind is a defect, too.
             log.exception("delivery_not_handled", queue=delivery.queue)
             await delivery.release()
-        finally:
-            self._open -= 1
-            if not self._open:
-                self._idle.set()
-
-    async def _answer(self, delivery: Delivery) -> None:
-        envelope = delivery.envelope
-        try:
-            if envelope.protocol not in (None, PROTOCOL_VERSION):
-                raise ProtocolError(
-                    envelope.type or "task",
-                    f"protocol {envelope.protocol} is not supported, this worker speaks "
-                    f"{PROTOCOL_VERSION}",
-                )
-            task = codec.decode_task(envelope.body, message_type=envelope.type)
-        except ProtocolError as error:
-            await self._refuse(delivery, error)
-            return
-        match task:
-            case StepTask():
-                await self._steps.handle(task, delivery)
-            case WorkflowTask():
-                await self._turn(task, delivery)
-
-    async def _turn(self, task: WorkflowTask, delivery: Delivery) -> None:
-        enter_turn(task.workflow, task.run_id)
-        self._live.started(task.task_id, Heartbeat(run_id=task.run_id, seq=0, group=task.group))
-        try:
-            async with self._quarantine.admission(delivery):
-                if self._stop.is_set():
-                    await delivery.release()
-                    return
-                decision, sealed = await self._decided(task, delivery.envelope.body)
-        finally:
-            self._live.ended(task.task_id)
-        level = log.warning if decision.status is DecisionStatus.FAILED else log.debug
-        level(
-            "turn_decided",
-            run_id=task.run_id,
-            workflow=task.workflow,
-            status=decision.status.value,
-            commands=len(decision.commands),
-            **({"error": _headline(decision.error.message)} if decision.error else {}),
-            **_diff_of(decision),
-        )
-        await self._answers.decision(sealed)
-        await delivery.ack()
-
-    async def _decided(
-        self, task: WorkflowTask, body: bytes
-    ) -> tuple[WorkflowDecision, WorkflowDecision]:
-        """The decision as it was made, and as it travels."""
-        try:
-            opened = await self._edge.open_turn(task, body)
-            decision = await self._decide(opened)
-            return decision, await self._edge.seal_decision(decision, opened)
-        except BlobStoreError:
-            raise  # the store may come back, a failed decision would end the run for good
-        except SealError as error:
-            failed = WorkflowDecision(
-                task_id=task.task_id,
-                run_id=task.run_id,
-                status=DecisionStatus.FAILED,
-                commands=[],
-                error=seal_failed(error),
-            )
-            return failed, failed
 
     async def _refuse(self, delivery: Delivery, error: ProtocolError) -> None:
         if self._refusals is None:
@@ -361,21 +325,24 @@ class WorkerService:
         while True:
             self._announce = anyio.Event()
             await self._transport.broadcast(workers, self._presence.announcement())
-            await self._transport.broadcast(workers, self._presence.beat(Lifecycle.UP))
+            await self._transport.broadcast(workers, self._beat(Lifecycle.UP))
             while True:
                 with anyio.move_on_after(BEAT_EVERY.total_seconds()):
                     await self._announce.wait()
                     break
-                await self._transport.broadcast(workers, self._presence.beat(Lifecycle.UP))
+                await self._transport.broadcast(workers, self._beat(Lifecycle.UP))
+
+    def _beat(self, lifecycle: Lifecycle) -> Envelope:
+        return self._presence.beat(lifecycle, in_flight=self._steps.in_flight)
 
 
-def _headline(message: str) -> str:
-    return message.partition("\n")[0]
-
-
-def _diff_of(decision: WorkflowDecision) -> dict[str, Mismatch]:
-    mismatch = mismatch_in(decision.error)
-    return {} if mismatch is None else {"mismatch": mismatch}
+def _check_protocol(envelope: Envelope) -> None:
+    """Raises `ProtocolError`."""
+    if envelope.protocol not in (None, PROTOCOL_VERSION):
+        raise ProtocolError(
+            envelope.type or "task",
+            f"protocol {envelope.protocol} is not supported, this worker speaks {PROTOCOL_VERSION}",
+        )
 
 
 def _first_of(group: BaseExceptionGroup[BrokerRefusedError]) -> BrokerRefusedError:
