@@ -48,7 +48,7 @@ SET max_parallel_workers_per_gather = 0;
 """
 
 # Which index serves a filter depends on what is asked for.
-_SCREEN = "SET plan_cache_mode = force_custom_plan;"
+_SCREEN = "SET plan_cache_mode = force_custom_plan; SET enable_seqscan = off;"
 
 
 class Database:

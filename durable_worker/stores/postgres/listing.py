@@ -21,77 +21,87 @@ WITH RECURSIVE known (namespace) AS (
 """
 """The namespaces that there are, each found by one look into an index."""
 
-_TAGGED = """
-run_tags JOIN runs ON runs.id = run_tags.id AND runs.namespace = run_tags.namespace
-    AND runs.created_at = run_tags.created_at AND runs.tags @> ARRAY[run_tags.tag]
-"""
+_BORNE_OUT = (
+    "runs.id = run_tags.id",
+    "runs.namespace = run_tags.namespace",
+    "runs.created_at = run_tags.created_at",
+    "runs.tags @> ARRAY[run_tags.tag]",
+)
+"""Of a row of run_tags, by the run that it names."""
 
 
-class _Values:
-    """The values of a statement, numbered in the order in which they were placed."""
+class _Asked:
+    """What a query asks for, as conditions; their values are numbered in the order of use."""
 
-    def __init__(self) -> None:
-        self.all: list[Any] = []
+    def __init__(self, query: RunQuery) -> None:
+        self.query = query
+        self.statuses = wanted_statuses(query)
+        self.values: list[Any] = []
 
     def place(self, value: Any) -> str:
-        self.all.append(value)
-        return f"${len(self.all)}"
+        self.values.append(value)
+        return f"${len(self.values)}"
 
     def text(self, text: str) -> str:
         return f"{self.place(text_in(text))}::text"
 
-    def statuses(self, statuses: list[RunStatus]) -> str:
+    def among(self, statuses: list[RunStatus]) -> str:
         return f"{self.place([each.value for each in dict.fromkeys(statuses)])}::text[]"
+
+    def namespace(self) -> list[str]:
+        asked = self.query.namespace
+        return [] if asked is None else [f"runs.namespace = {self.text(stored_namespace(asked))}"]
+
+    def workflow(self) -> list[str]:
+        asked = self.query.workflow
+        return [] if asked is None else [f"runs.workflow = {self.text(asked)}"]
+
+    def status(self) -> list[str]:
+        asked = self.statuses
+        return [] if asked is None else [f"runs.status = ANY ({self.among(asked)})"]
 
 
 def list_statement(query: RunQuery) -> tuple[str, list[Any]]:
     """Newest first. An index orders the runs of one namespace and one status (or one tag), so each
     of these is asked for its newest, and the newest of all are taken."""
-    values, statuses = _Values(), wanted_statuses(query)
+    asked = _Asked(query)
     limit = min(query.limit or DEFAULT_LIST_LIMIT, LAST_SEQ)
     offset = min(query.offset or 0, LAST_SEQ)
-    window = f"{_NEWEST_FIRST} LIMIT {values.place(limit)} OFFSET {values.place(offset)}"
-    if statuses is None and query.workflow is None and query.tag is None:
-        where = _where(query, values)
-        return f"SELECT * FROM runs {where} {window}", values.all
-    homes = "(SELECT namespace FROM known WHERE namespace IS NOT NULL) AS homes"
+    window = f"{_NEWEST_FIRST} LIMIT {asked.place(limit)} OFFSET {asked.place(offset)}"
+    if asked.statuses is None and query.workflow is None and query.tag is None:
+        return f"SELECT * FROM runs {_where(asked.namespace())} {window}", asked.values
+    known, homes = _EVERY_HOME, "(SELECT namespace FROM known WHERE namespace IS NOT NULL) AS homes"
     if query.namespace is not None:
-        homes = f"(SELECT {values.text(stored_namespace(query.namespace))} AS namespace) AS homes"
-    reach = f"LIMIT {values.place(limit + offset)}"
+        home = asked.text(stored_namespace(query.namespace))
+        known, homes = "", f"(SELECT {home} AS namespace) AS homes"
+    reach = f"LIMIT {asked.place(limit + offset)}"
     if query.tag is not None:
-        where = _where(query, values, "run_tags.namespace = homes.namespace")
-        newest = "ORDER BY run_tags.created_at DESC, run_tags.id DESC"
-        found = f"SELECT runs.* FROM {_TAGGED} {where} {newest} {reach}"
+        where = _where([*_BORNE_OUT, *asked.workflow(), *asked.status()])
+        # The offset keeps the planner from looking at all runs before it looks for the tag.
+        found = (
+            f"SELECT runs.* FROM run_tags, LATERAL (SELECT * FROM runs {where} OFFSET 0) AS runs "
+            f"WHERE run_tags.namespace = homes.namespace AND tag = {asked.text(query.tag)} "
+            f"ORDER BY run_tags.created_at DESC, run_tags.id DESC {reach}"
+        )
     else:
-        wanted = values.statuses(list(RunStatus) if statuses is None else statuses)
+        wanted = asked.among(list(RunStatus) if asked.statuses is None else asked.statuses)
         homes = f"{homes}, unnest({wanted}) AS wanted (status)"
-        theirs = ("runs.namespace = homes.namespace", "runs.status = wanted.status")
-        where = _where(query, values, *theirs)
-        found = f"SELECT * FROM runs {where} {_NEWEST_FIRST} {reach}"
-    known = _EVERY_HOME if query.namespace is None else ""
-    return f"{known} SELECT found.* FROM {homes}, LATERAL ({found}) AS found {window}", values.all
+        theirs = ["runs.namespace = homes.namespace", "runs.status = wanted.status"]
+        found = f"SELECT * FROM runs {_where([*theirs, *asked.workflow()])} {_NEWEST_FIRST} {reach}"
+    return f"{known} SELECT found.* FROM {homes}, LATERAL ({found}) AS found {window}", asked.values
 
 
 def count_statement(query: RunQuery) -> tuple[str, list[Any]]:
-    values = _Values()
-    where = _where(query, values)
-    source = "runs" if query.tag is None else _TAGGED
-    return (
-        f"SELECT runs.status, runs.workflow, count(*) FROM {source} {where} "
-        f"GROUP BY runs.status, runs.workflow"
-    ), values.all
-
-
-def _where(query: RunQuery, values: _Values, *more: str) -> str:
-    """All that the query asks for, but for what `more` says of namespace and status."""
-    conditions = list(more)
-    if query.namespace is not None and not more:
-        conditions.append(f"runs.namespace = {values.text(stored_namespace(query.namespace))}")
+    asked = _Asked(query)
+    source, conditions = "runs", [*asked.namespace(), *asked.workflow(), *asked.status()]
     if query.tag is not None:
-        conditions.append(f"run_tags.tag = {values.text(query.tag)}")
-    if query.workflow is not None:
-        conditions.append(f"runs.workflow = {values.text(query.workflow)}")
-    statuses = wanted_statuses(query)
-    if statuses is not None and (not more or query.tag is not None):
-        conditions.append(f"runs.status = ANY ({values.statuses(statuses)})")
+        source = "runs, run_tags"
+        conditions += [*_BORNE_OUT, f"run_tags.tag = {asked.text(query.tag)}"]
+    return (
+        f"SELECT runs.status, runs.workflow, count(*) FROM {source} {_where(conditions)} "
+        f"GROUP BY runs.status, runs.workflow"
+    ), asked.values
+
+
+def _where(conditions: list[str]) -> str:
     return f"WHERE {' AND '.join(conditions)}" if conditions else ""

@@ -1,0 +1,172 @@
+"""Every statement goes along an index: none reads a table, or sorts what it could read in order."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from durable_worker.protocol.runs import RunQuery, RunStatus
+from durable_worker.protocol.tasks import HistoryKind
+from durable_worker.stores.address import PostgresAddress
+from durable_worker.stores.base import Batch
+from durable_worker.stores.postgres import PostgresStore
+from durable_worker.stores.postgres import store as statements
+from durable_worker.stores.postgres.listing import list_statement
+from durable_worker.stores.records import Checkpoint, DeadLetter, OutboxRow, Run, SignalRecord
+from tests.conformance.stores.samples import NOW, a_checkpoint, a_run, lease_of
+from tests.database import Postgres
+from tests.database.apart import completed
+from tests.database.schemas import made_schema
+
+pytestmark = pytest.mark.anyio
+
+RUNS = 10_000
+
+
+def some_run(number: int) -> Run:
+    return a_run(
+        f"r{number}",
+        workflow=f"w{number % 10}",
+        namespace="acme" if number % 5 else "default",
+        status=RunStatus.SUSPENDED if number % 100 else RunStatus.FAILED,
+        tags=("vip",) if number % 20 == 0 else (),
+        created_at=NOW + number,
+    )
+
+
+def some_checkpoint(number: int) -> Checkpoint:
+    if number % 2:
+        return a_checkpoint(f"r{number}", 0, kind=HistoryKind.TIMER, fires_at=NOW + number % 1_000)
+    return a_checkpoint(f"r{number}", 0, kind=HistoryKind.SIGNAL, name="go", enqueued_at=NOW)
+
+
+@pytest.fixture(scope="module")
+def filled_schema(postgres: Postgres) -> Iterator[PostgresAddress]:
+    with made_schema(postgres) as schema:
+        completed(fill(schema))
+        yield schema
+
+
+@pytest.fixture
+async def full(filled_schema: PostgresAddress) -> AsyncIterator[PostgresStore]:
+    async with PostgresStore(filled_schema) as store:
+        yield store
+
+
+async def fill(schema: PostgresAddress) -> None:
+    async with PostgresStore(schema) as store:
+        token = await lease_of(store)
+        for first in range(0, RUNS, 1_000):
+            numbers = range(first, first + 1_000)
+            await store.commit(
+                Batch(
+                    runs=[some_run(each) for each in numbers],
+                    checkpoints=[some_checkpoint(each) for each in numbers],
+                    signals=[
+                        SignalRecord(id=f"s{n}", namespace="acme", name="go", received_at=n)
+                        for n in numbers
+                    ],
+                    outbox_added=[OutboxRow(f"r{n}#1", f"r{n}") for n in numbers],
+                    dead_letters=[
+                        DeadLetter(id=f"d{n}", received_at=n, reason="bad", body=b"")
+                        for n in numbers
+                    ],
+                ),
+                token,
+            )
+        connection = await asyncpg.connect(schema.dsn)
+        for table in ("runs", "run_tags", "checkpoints", "signals", "outbox", "dead_letters"):
+            await connection.execute(f"ANALYZE {schema.schema}.{table}")
+        await connection.close()
+
+
+async def plan_of(store: PostgresStore, statement: str, *values: Any) -> str:
+    rows = await store._database.fetch(f"EXPLAIN (COSTS OFF) {statement}", *values)
+    return "\n".join(row[0] for row in rows)
+
+
+async def screen_plan(store: PostgresStore, statement: str, *values: Any) -> str:
+    rows = await store._database.screen(f"EXPLAIN (COSTS OFF) {statement}", *values)
+    return "\n".join(row[0] for row in rows)
+
+
+STATEMENTS: dict[str, tuple[list[Any], str]] = {
+    "load": ([["r1", "r2"]], "runs_pkey"),
+    "due_timers": ([NOW + 1_000, 100], "checkpoints_due"),
+    "next_timer": ([], "checkpoints_due"),
+    "next_wakes": ([["r1", "r2"]], "checkpoints_waking"),
+    "waiters": (["go", "acme", 8], "checkpoints_waiting"),
+    "buffered_signals": (["acme", "go", 8], "signals_buffered"),
+    "get_signal": (["s1"], "signals_pkey"),
+    "get_inbox": ([0, 100], "inbox_pkey"),
+    "get_outbox": ([], "outbox_pkey"),
+    "unserved_runs": (["w1", 100], "runs_unserved"),
+    "unserved_workflows": ([], "runs_unserved"),
+    "get_dead_letter": (["d1"], "dead_letters_pkey"),
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+async def test_what_the_operator_asks_goes_along_an_index(full: PostgresStore, name: str) -> None:
+    values, index = STATEMENTS[name]
+    plan = await plan_of(full, statements._sql[name], *values)
+    assert index in plan, plan
+    assert "Seq Scan" not in plan, plan
+    assert "Sort" not in plan or name == "load", plan
+
+
+async def test_a_commit_finds_every_row_by_its_key(full: PostgresStore) -> None:
+    none: list[Any] = []
+    plan = await plan_of(full, statements._sql["commit"], 1, 0, *([none] * 10))
+    for table in ("checkpoints", "outbox", "inbox"):
+        assert f"Index Scan using {table}_pkey on {table}" in plan, plan
+    scanned = {line.split(" on ")[1].split()[0] for line in plan.splitlines() if "Seq Scan" in line}
+    assert scanned <= {"lease", "inbox_head"}, plan
+
+
+QUERIES = {
+    "all": (RunQuery(), "runs_by_age"),
+    "namespace": (RunQuery(namespace="default"), "runs_of_namespace"),
+    "status": (RunQuery(namespace="default", status=RunStatus.FAILED), "runs_by_status"),
+    "rare status": (RunQuery(namespace="default", status=RunStatus.DEAD), "runs_by_status"),
+    "statuses": (
+        RunQuery(namespace="default", statuses=[RunStatus.SUSPENDED, RunStatus.RUNNING]),
+        "runs_by_status",
+    ),
+    "workflow": (RunQuery(namespace="default", workflow="w5"), "runs_by_workflow"),
+    "workflow and status": (
+        RunQuery(namespace="default", workflow="w5", status=RunStatus.SUSPENDED),
+        "runs_by_workflow",
+    ),
+    "tag": (RunQuery(namespace="default", tag="vip"), "run_tags_pkey"),
+    "tag and workflow": (
+        RunQuery(namespace="default", tag="vip", workflow="w0"),
+        "run_tags_pkey",
+    ),
+    "status in every namespace": (RunQuery(status=RunStatus.FAILED), "runs_by_status"),
+    "tag in every namespace": (RunQuery(tag="vip"), "run_tags_pkey"),
+}
+
+
+@pytest.mark.parametrize("name", QUERIES)
+async def test_runs_are_listed_along_an_index(full: PostgresStore, name: str) -> None:
+    query, index = QUERIES[name]
+    statement, values = list_statement(query)
+    plan = await screen_plan(full, statement, *values)
+    assert index in plan, plan
+    assert "Seq Scan" not in plan, plan
+
+
+async def test_listing_reads_a_page_and_not_the_table(full: PostgresStore) -> None:
+    for name, (query, _) in QUERIES.items():
+        statement, values = list_statement(query)
+        rows = await full._database.screen(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *values)
+        assert rows_read(json.loads(rows[0][0])[0]["Plan"]) <= 1_000, name
+
+
+def rows_read(plan: dict[str, Any]) -> int:
+    """By the node that has read most."""
+    own = plan["Actual Rows"] * plan["Actual Loops"]
+    return max([int(own), *(rows_read(each) for each in plan.get("Plans", []))])
