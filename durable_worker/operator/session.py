@@ -29,6 +29,7 @@ from durable_worker.operator.requests import Requests, Sources
 from durable_worker.operator.timers import Timers
 from durable_worker.operator.transitions.effects import Limits
 from durable_worker.operator.work import Consequences, WorkContext
+from durable_worker.protocol.control import EngineEvent
 from durable_worker.protocol.names import Names
 from durable_worker.stores.base import Lease, Store
 from durable_worker.stores.inputs import (
@@ -62,6 +63,7 @@ class Session:
         lease: Lease,
         instance_id: str,
         on_ended: Callable[[Run], None],
+        on_events: Callable[[Sequence[EngineEvent]], None],
     ) -> None:
         self._store = store
         self._transport = transport
@@ -71,6 +73,7 @@ class Session:
         self._new_id = new_id
         self._lease = lease
         self._on_ended = on_ended
+        self._on_events = on_events
         self.live = LiveReports()
         self._registry = Registry(clock.monotonic)
         self._ledgers = Ledgers(store, capacity=options.cached_checkpoints)
@@ -128,6 +131,7 @@ class Session:
                         self.live,
                         self._engine.applied,
                         is_shared=self._admission.is_required,
+                        partition=options.partition,
                     )
                 ),
                 self.live,
@@ -274,6 +278,7 @@ class Session:
         for cancelled in done.cancelled:
             self._announcer.cancel(cancelled.run_id, cancelled.seqs)
         self._announcer.events(done.events)
+        self._on_events(done.events)
         if done.earliest_timer is not None:
             self._timers.arm(done.earliest_timer)
         for run in done.unserved:

@@ -16,7 +16,7 @@ from durable_worker.errors import LeaseLostError
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.runs import RunQuery, RunStatus
 from durable_worker.protocol.tasks import HistoryKind
-from durable_worker.stores.base import Batch, Lease, LeaseHolder, Store
+from durable_worker.stores.base import Batch, Lease, LeaseHolder, RunCursor, Store
 from durable_worker.stores.inputs import CancelRequested, SignalSent
 from durable_worker.stores.memory import MemoryStore
 from durable_worker.stores.records import (
@@ -213,6 +213,7 @@ async def _everything(store: Store) -> list[Any]:
         RunQuery(status=RunStatus.RUNNING, statuses=[RunStatus.DEAD]),
     ):
         found.append(await store.list_runs(query))
+        found.append(await store.list_runs(query, after=RunCursor(NOW + 3, "a")))
         found.append(await store.facets(query))
     return found
 
