@@ -47,19 +47,23 @@ class Announcer:
             if len(self._waiting) > MAX_BACKLOG and each.type in _OF_STEPS:
                 continue
             control = encode(EventHappened(event=each, sender=self._instance_id))
-            tenant = each.namespace or "default"
-            told = encode(TenantEvent(tenant=tenant, event=each))
             self._waiting.append(
                 (self._names.control, "", Envelope(type=MessageType.CONTROL, body=control))
             )
-            self._waiting.append(
-                (
-                    self._names.tenant_events,
-                    tenant,
-                    Envelope(type=MessageType.TENANT_EVENT, body=told),
-                )
-            )
+            self._tell_tenant(each)
         self._wake.set()
+
+    def progress(self, event: EngineEvent) -> None:
+        """What a worker has told everybody but the tenant."""
+        if len(self._waiting) <= MAX_BACKLOG:
+            self._tell_tenant(event)
+            self._wake.set()
+
+    def _tell_tenant(self, event: EngineEvent) -> None:
+        tenant = event.namespace or "default"
+        told = encode(TenantEvent(tenant=tenant, event=event))
+        envelope = Envelope(type=MessageType.TENANT_EVENT, body=told)
+        self._waiting.append((self._names.tenant_events, tenant, envelope))
 
     def reply(self, reply: RunReply, *, to: str | None = None) -> None:
         """`to`: the tenant who alone is told."""

@@ -31,7 +31,7 @@ from durable_worker.protocol.codec import (
     STEP_EVENT,
     MessageType,
 )
-from durable_worker.protocol.control import EventHappened
+from durable_worker.protocol.control import EngineEvent, EngineEventType, EventHappened
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.runs import RunRequest
 from durable_worker.transports.base import (
@@ -59,6 +59,7 @@ class Receivers:
     presence: Presence
     announcer: Announcer
     admission: Admission
+    on_progress: Callable[[EngineEvent], None]
 
 
 class Consumers:
@@ -242,6 +243,8 @@ class Consumers:
             return
         if isinstance(message, EventHappened):
             self._to.live.on_progress(message.event)
+            if message.event.type is EngineEventType.STEP_PROGRESS:
+                self._to.on_progress(message.event)
 
 
 def _ignore(envelope: Envelope) -> None:

@@ -139,6 +139,7 @@ class Session:
                 self._presence,
                 self._announcer,
                 self._admission,
+                self._on_progress,
             ),
             intake=self._intake,
             offer=offer,
@@ -286,6 +287,14 @@ class Session:
         for run in done.ended:
             self._on_ended(run)
         tell_of(done)
+
+    def _on_progress(self, event: EngineEvent) -> None:
+        """A running step reports: whoever follows the run hears of it."""
+        state = self._ledgers.peek(event.run_id)
+        if state is not None:
+            told = replace(event, namespace=state.run.namespace, workflow=state.run.workflow)
+            self._announcer.progress(told)
+            self._on_events([told])
 
     def _on_sent(self, message: Outgoing) -> None:
         self._engine.note_sent(message.row.key)

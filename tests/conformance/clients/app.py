@@ -44,3 +44,16 @@ async def stages(ctx: WorkflowContext, count: int) -> int:
 @worker.workflow("attending")
 async def attending(ctx: WorkflowContext) -> None:
     await ctx.step(attend, "x")
+
+
+@worker.step("report")
+async def report(count: int, ctx: StepContext) -> None:
+    for number in range(count):
+        ctx.info(f"line {number}", number=number)
+    await anyio.sleep_forever()
+
+
+@worker.workflow("reporting")
+async def reporting(ctx: WorkflowContext, count: int) -> None:
+    await ctx.wait_update("go")
+    await ctx.step(report, count)

@@ -21,7 +21,7 @@ from durable_worker.errors import (
     RunNotFoundError,
 )
 from durable_worker.protocol.runs import RunQuery, RunStatus
-from tests.conformance.clients.app import asking, attending, doubling, stages
+from tests.conformance.clients.app import asking, attending, doubling, reporting, stages
 
 pytestmark = pytest.mark.anyio
 
@@ -254,3 +254,24 @@ async def test_events_of_an_unknown_run_are_an_error(client: Client) -> None:
     with pytest.raises(RunNotFoundError):
         async for _ in client.events("nosuch"):
             pass
+
+
+async def test_what_a_running_step_reports_is_heard_while_it_runs(
+    client: Client, request: pytest.FixtureRequest
+) -> None:
+    if "database" in request.node.callspec.id:
+        pytest.skip("a database tells of nothing that is not recorded")
+    handle = await client.start(reporting, 3)
+    lines: list[str] = []
+    with anyio.fail_after(SOON.total_seconds()):
+        async with aclosing(handle.events(history=True)) as events:
+            async for event in events:
+                if event.type == "run.suspended" and not lines:
+                    await handle.update("go", update_id="once")
+                if event.report is not None:
+                    lines.append(event.report.message)
+                    assert event.as_json()["report"] == {"level": "info", "message": lines[-1]}
+                if len(lines) == 3:
+                    await handle.cancel(compensate=False)
+                    break
+    assert lines == ["line 0", "line 1", "line 2"]
