@@ -518,6 +518,17 @@ class NoOperatorError(DurableError):
     code = "no-operator"
 
 
+class StartWaitsError(NoOperatorError):
+    """The start of a run is recorded, but no operator has taken it up yet."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"the start of run {run_id!r} is recorded, but no operator has taken it up yet; "
+            f"`durable-worker dev` or `durable-worker operator` on this database does"
+        )
+        self.run_id = run_id
+
+
 class UsageError(DurableError):
     """A command line or a configuration value is wrong; the process exits with code 2."""
 

@@ -278,7 +278,8 @@ class BrokerPort:
         except TimeoutError:
             raise NoOperatorError(
                 f"no operator has answered within {self._timeout.total_seconds():g} s on prefix "
-                f"{self._names.effective_prefix!r}; `durable-worker operator` starts one"
+                f"{self._names.effective_prefix!r}; `durable-worker operator` starts one, and that "
+                f"still finds the request in its queue"
             ) from None
         finally:
             del self._replies[key]

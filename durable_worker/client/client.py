@@ -16,7 +16,7 @@ from durable_worker.client.outcomes import published_entry
 from durable_worker.client.port import OperatorPort, RunStart
 from durable_worker.edge.plain import PLAIN, Codec
 from durable_worker.edge.records import RecordOpener
-from durable_worker.errors import NoOperatorError, RegistrationError, RunEndedError
+from durable_worker.errors import RegistrationError, RunEndedError, StartWaitsError
 from durable_worker.protocol.letters import DeadLetterRecord
 from durable_worker.protocol.names import published_value
 from durable_worker.protocol.payload import PayloadDecoder, decoder_for, encode_payload
@@ -277,8 +277,8 @@ class Client:
         """Raises `RunEndedError`, `RunNotFoundError`."""
         try:
             run = (await self._port.detail(run_id)).run
-        except NoOperatorError:
-            return  # so it has not ended: its start may still wait in the database
+        except StartWaitsError:
+            return  # so it has not ended
         if run.status.is_terminal:
             raise RunEndedError(run_id, what, status=run.status)
 

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from durable_worker.client.port import DEFAULT_TIMEOUT, RunStart
-from durable_worker.errors import NoOperatorError, RunNotFoundError
+from durable_worker.errors import NoOperatorError, RunNotFoundError, StartWaitsError
 from durable_worker.protocol.base import Payload
 from durable_worker.protocol.control import EngineEvent
 from durable_worker.protocol.letters import DeadLetterRecord
@@ -119,10 +119,7 @@ class StorePort:
         found = await self._find(run_id)
         if isinstance(found, RunState):
             return run_detail(found)
-        raise NoOperatorError(
-            f"the start of run {run_id!r} is recorded, but no operator has taken it up yet; "
-            f"`durable-worker dev` or `durable-worker operator` on this database does"
-        )
+        raise StartWaitsError(run_id)
 
     async def list(self, query: RunQuery) -> Sequence[RunRecord]:
         return await self._listings.records(query)
