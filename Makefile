@@ -2,7 +2,7 @@
 # NestJS operator also Node.js >= 20 and npm.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test interop chaos check audit bench fuzz soak clean
+.PHONY: help setup demo test interop chaos check audit bench bench-quick fuzz soak clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -17,7 +17,7 @@ help:
 	@echo 'make check   lint, types, import floors, protocol, audit'
 	@echo 'make audit   known vulnerabilities of what is installed (AUDIT_REQUIRED=1: fail if unknown)'
 	@echo 'make fuzz    look for input that breaks something (FUZZ_SECONDS=60 for each target)'
-	@echo 'make bench   measure start-up and replay on this machine'
+	@echo 'make bench   measure this worker beside its peers (ARGS="--only KEY,..."; make bench-quick: 5 minutes)'
 	@echo 'make soak    simulate seed after seed until stopped (ARGS="--seeds 1000000")'
 	@echo 'make setup   only install into .venv'
 	@echo 'make clean   delete .venv and caches'
@@ -55,7 +55,10 @@ audit: $(STAMP)
 	@$(BIN)/python .ci/audit.py
 
 bench: $(STAMP)
-	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+bench-quick: $(STAMP)
+	@$(BIN)/python -m tests.bench --quick $(ARGS)
 
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= message payload input detail properties cli worker operator operator-on-disk

@@ -12,6 +12,7 @@ from msgspec import structs
 
 from durable_worker.client import Client
 from durable_worker.errors import DurableError
+from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.service import OperatorService
 from durable_worker.own_operator import OwnOperatorPort
 from durable_worker.protocol.names import Names
@@ -55,7 +56,12 @@ class Embedded:
         names = Names()
         self._store: Store = MemoryStore() if database is None else SqliteStore(database)
         self._transport = MemoryTransport(names=names, max_message_bytes=max_message_bytes)
-        self._operator = OperatorService(self._store, self._transport, names=names)
+        self._operator = OperatorService(
+            self._store,
+            self._transport,
+            names=names,
+            options=OperatorOptions(tells_events=False),
+        )
         self._service = WorkerService(
             worker,
             self._transport,

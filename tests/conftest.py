@@ -9,6 +9,7 @@ import pytest
 
 from tests.broker import Broker, BrokerNode, BrokerUnavailableError, new_prefix, open_broker
 from tests.broker.choice import PORT_VARIABLE
+from tests.broker.lanes import LANE_VARIABLE
 
 TEARDOWN_SECONDS = 20
 NO_PORT = "1"
@@ -30,6 +31,18 @@ def pytest_runtest_teardown(
     if is_last_of_file and BROKER in stash and stash.get(PREFIXES, 0) >= MANY_PREFIXES:
         stash[PREFIXES] = 0
         stash[BROKER].sweep()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--amqp-lane", choices=("fast", "aio-pika"), help="the AMQP client of processes in tests"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    lane = config.getoption("--amqp-lane")
+    if lane is not None:
+        os.environ[LANE_VARIABLE] = lane
 
 
 def pytest_sessionstart() -> None:

@@ -8,6 +8,7 @@ from typing import Protocol, cast
 
 from durable_worker.cli.broker import message_limit, stated_place
 from durable_worker.cli.options import (
+    AMQP_LANE_VARIABLE,
     ANY_HOST_NAME_VARIABLE,
     BROKER_FILE_VARIABLE,
     CA_VARIABLE,
@@ -20,6 +21,7 @@ from durable_worker.cli.options import (
     SIGNING_VARIABLE,
     TOKEN_FILE_VARIABLE,
     TOKEN_VARIABLE,
+    AmqpLane,
     BrokerOptions,
     ConnectOptions,
     Signing,
@@ -58,6 +60,7 @@ def transport_to(options: BrokerOptions, *, on_state: StateListener) -> Transpor
         names=options.names,
         tls=_tls(options.connecting),
         max_message_bytes=limit or DEFAULT_MAX_MESSAGE_BYTES,
+        lane=_lane(options.connecting).value,
         on_state=on_state,
     )
     keys = options.connecting.signing_keys or _path(SIGNING_KEYS_VARIABLE)
@@ -141,6 +144,15 @@ def _token_in(path: Path) -> str:
     if not text:
         raise UsageError(f"the token file {path} is empty.")
     return text
+
+
+def _lane(connecting: ConnectOptions) -> AmqpLane:
+    text = os.environ.get(AMQP_LANE_VARIABLE)
+    if connecting.amqp_lane is not None or not text:
+        return connecting.amqp_lane or AmqpLane.FAST
+    if text not in list(AmqpLane):
+        raise UsageError(f"{AMQP_LANE_VARIABLE} is {text!r}: expected fast, or aio-pika.")
+    return AmqpLane(text)
 
 
 def _signing(connecting: ConnectOptions) -> Signing | None:

@@ -13,6 +13,7 @@ import typer
 from msgspec import structs
 
 from durable_worker.cli.options import (
+    AMQP_LANE_VARIABLE,
     ANY_HOST_NAME_VARIABLE,
     CA_VARIABLE,
     CERT_VARIABLE,
@@ -25,6 +26,7 @@ from durable_worker.cli.options import (
     SMALLEST_LIMIT,
     TOKEN_FILE_VARIABLE,
     TOKEN_VARIABLE,
+    AmqpLane,
     AnyOptions,
     ConnectOptions,
     Signing,
@@ -98,6 +100,19 @@ _OPTIONS: dict[str, tuple[Any, object]] = {
         False,
     ),
     "max_message_bytes": (MaxMessage, None),
+    "amqp_lane": (
+        Annotated[
+            AmqpLane | None,
+            typer.Option(
+                "--amqp-lane",
+                help="The AMQP client that everything goes over: our own (fast), or the slow one "
+                f"that aio-pika stands on. Default: ${AMQP_LANE_VARIABLE}, else fast.",
+                show_default=False,
+                rich_help_panel=_PANEL,
+            ),
+        ],
+        None,
+    ),
     "signing_keys": (
         Annotated[
             Path | None,

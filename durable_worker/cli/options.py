@@ -23,6 +23,7 @@ KEY_VARIABLE = "DURABLE_BROKER_KEY_FILE"
 KEY_PASSWORD_VARIABLE = "DURABLE_BROKER_KEY_PASSWORD"
 KEY_PASSWORD_FILE_VARIABLE = "DURABLE_BROKER_KEY_PASSWORD_FILE"
 ANY_HOST_NAME_VARIABLE = "DURABLE_BROKER_ACCEPT_ANY_HOST_NAME"
+AMQP_LANE_VARIABLE = "DURABLE_AMQP_LANE"
 MAX_MESSAGE_VARIABLE = "DURABLE_MAX_MESSAGE_BYTES"
 SIGNING_KEYS_VARIABLE = "DURABLE_SIGNING_KEYS_FILE"
 SIGNING_VARIABLE = "DURABLE_SIGNING"
@@ -57,6 +58,13 @@ class Signing(StrEnum):
     REQUIRE = "require"
 
 
+class AmqpLane(StrEnum):
+    """Which AMQP client carries everything."""
+
+    FAST = "fast"
+    AIO_PIKA = "aio-pika"
+
+
 class ConnectOptions(Struct, frozen=True, kw_only=True):
     """How to connect to a broker, as far as the command line says it. Files are for TLS, but for
     `signing_keys` and `token_file`."""
@@ -67,6 +75,7 @@ class ConnectOptions(Struct, frozen=True, kw_only=True):
     key_password_file: Path | None = None
     accepts_any_host_name: bool = False
     max_message_bytes: int | None = None
+    amqp_lane: AmqpLane | None = None
     signing_keys: Path | None = None
     signing: Signing | None = None
     token: str | None = None

@@ -15,6 +15,7 @@ from durable_worker.cli.options import (
     LONGEST_RENEWAL,
     SHORTEST_RENEWAL,
     SMALLEST_LIMIT,
+    AmqpLane,
     BrokerOptions,
     ConnectOptions,
     LogFormat,
@@ -40,6 +41,7 @@ _VALUED = frozenset(
         "--broker-key",
         "--broker-key-password-file",
         "--max-message-bytes",
+        "--amqp-lane",
         "--signing-keys",
         "--signing",
         "--token",
@@ -93,6 +95,9 @@ def _run(target: str, values: dict[str, str], *, debug: bool) -> Run | None:
     signing = values.get("--signing")
     if signing is not None and signing not in list(Signing):
         return None
+    lane = values.get("--amqp-lane")
+    if lane is not None and lane not in list(AmqpLane):
+        return None
     if determinism is not None and determinism not in list(Determinism):
         return None
     return Run(
@@ -107,6 +112,7 @@ def _run(target: str, values: dict[str, str], *, debug: bool) -> Run | None:
                 key_file=_path(values, "--broker-key"),
                 key_password_file=_path(values, "--broker-key-password-file"),
                 max_message_bytes=None if limit is None else int(limit),
+                amqp_lane=None if lane is None else AmqpLane(lane),
                 signing_keys=_path(values, "--signing-keys"),
                 signing=None if signing is None else Signing(signing),
                 token=values.get("--token"),

@@ -4,17 +4,20 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from msgspec import Raw, field
+
 from durable_worker.errors import PayloadTooLargeError, TransportError
 from durable_worker.operator.log import log
+from durable_worker.protocol.base import Message
 from durable_worker.protocol.codec import MessageType, encode
 from durable_worker.protocol.control import (
     CancelRun,
+    ControlMessage,
     EngineEvent,
     EngineEventType,
-    EventHappened,
 )
 from durable_worker.protocol.names import Names
-from durable_worker.protocol.runs import RequestError, RequestResult, RunReply, TenantEvent
+from durable_worker.protocol.runs import RequestError, RequestResult, RunReply
 from durable_worker.transports.base import Envelope, Transport
 
 MAX_BACKLOG = 1_000
@@ -25,10 +28,25 @@ _OF_STEPS = frozenset(
 )
 
 
+class _EventHappened(ControlMessage, frozen=True, kw_only=True, tag="event"):
+    """An `EventHappened` whose event is JSON already."""
+
+    event: Raw
+    sender: str = field(name="from")
+
+
+class _TenantEvent(Message, frozen=True, kw_only=True):
+    tenant: str
+    event: Raw
+
+
 class Announcer:
     """`run` broadcasts until it is cancelled. Nothing waits for it."""
 
-    def __init__(self, transport: Transport, names: Names, *, instance_id: str) -> None:
+    def __init__(
+        self, transport: Transport, names: Names, *, instance_id: str, tells_events: bool = True
+    ) -> None:
+        self._tells_events = tells_events
         self._transport = transport
         self._names = names
         self._instance_id = instance_id
@@ -43,25 +61,28 @@ class Announcer:
         self._wake.set()
 
     def events(self, events: Iterable[EngineEvent]) -> None:
+        if not self._tells_events:
+            return
         for each in events:
             if len(self._waiting) > MAX_BACKLOG and each.type in _OF_STEPS:
                 continue
-            control = encode(EventHappened(event=each, sender=self._instance_id))
+            event = Raw(encode(each))
+            control = encode(_EventHappened(event=event, sender=self._instance_id))
             self._waiting.append(
                 (self._names.control, "", Envelope(type=MessageType.CONTROL, body=control))
             )
-            self._tell_tenant(each)
+            self._tell_tenant(each.namespace, event)
         self._wake.set()
 
     def progress(self, event: EngineEvent) -> None:
         """What a worker has told everybody but the tenant."""
-        if len(self._waiting) <= MAX_BACKLOG:
-            self._tell_tenant(event)
+        if self._tells_events and len(self._waiting) <= MAX_BACKLOG:
+            self._tell_tenant(event.namespace, Raw(encode(event)))
             self._wake.set()
 
-    def _tell_tenant(self, event: EngineEvent) -> None:
-        tenant = event.namespace or "default"
-        told = encode(TenantEvent(tenant=tenant, event=event))
+    def _tell_tenant(self, namespace: str | None, event: Raw) -> None:
+        tenant = namespace or "default"
+        told = encode(_TenantEvent(tenant=tenant, event=event))
         envelope = Envelope(type=MessageType.TENANT_EVENT, body=told)
         self._waiting.append((self._names.tenant_events, tenant, envelope))
 

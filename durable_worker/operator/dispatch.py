@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from durable_worker.errors import (
     PayloadTooLargeError,
@@ -12,7 +13,7 @@ from durable_worker.errors import (
 )
 from durable_worker.operator.log import log
 from durable_worker.operator.messages import Outgoing, repeated
-from durable_worker.transports.base import Transport
+from durable_worker.transports.base import Envelope, Transport
 
 SENDERS = 64
 _FIRST_RETRY_SECONDS = 0.1
@@ -29,11 +30,21 @@ class DispatchEvents:
     is_wanted: Callable[[Outgoing], bool]
 
 
+@runtime_checkable
+class ImmediateTransport(Protocol):
+    """A transport that has a message as soon as it is given it."""
+
+    def put(self, queue: str, envelope: Envelope) -> None:
+        """`send`, without waiting for anything."""
+        ...
+
+
 class Dispatcher:
     """`run` sends until it is cancelled; at-least-once, as the outbox demands."""
 
     def __init__(self, transport: Transport, events: DispatchEvents) -> None:
         self._transport = transport
+        self._put = transport.put if isinstance(transport, ImmediateTransport) else None
         self._events = events
         self._queue: asyncio.Queue[tuple[Outgoing, int]] = asyncio.Queue()
         self._declared: set[str] = set()
@@ -44,9 +55,21 @@ class Dispatcher:
     def post(self, messages: Iterable[Outgoing]) -> None:
         for each in messages:
             self._unfinished += 1
-            self._queue.put_nowait((each, 0))
+            if self._put is None or each.queue not in self._declared:
+                self._queue.put_nowait((each, 0))
+            else:
+                self._put_now(each, self._put)
         if self._unfinished:
             self._idle.clear()
+
+    def _put_now(self, message: Outgoing, put: Callable[[str, Envelope], None]) -> None:
+        try:
+            put(message.queue, message.envelope)
+        except TransportError as error:
+            self._failed(message, 0, error)
+        else:
+            self._events.on_sent(message)
+            self._finish_one()
 
     async def drained(self) -> None:
         """Return when nothing is left to send."""
@@ -69,14 +92,18 @@ class Dispatcher:
             return
         try:
             await self._send(repeated(message) if failures else message)
-        except (PayloadTooLargeError, UnsendableError) as error:
-            self._events.on_refused(message, error)
         except TransportError as error:
-            self._try_later(message, failures + 1, error)
-            return
+            self._failed(message, failures, error)
         else:
             self._events.on_sent(message)
-        self._finish_one()
+            self._finish_one()
+
+    def _failed(self, message: Outgoing, failures: int, error: TransportError) -> None:
+        if isinstance(error, (PayloadTooLargeError, UnsendableError)):
+            self._events.on_refused(message, error)
+            self._finish_one()
+        else:
+            self._try_later(message, failures + 1, error)
 
     async def _send(self, message: Outgoing) -> None:
         if message.queue not in self._declared:

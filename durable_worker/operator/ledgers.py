@@ -1,6 +1,6 @@
 """Runs in memory. They are valid there because this process holds the lease."""
 
-from bisect import insort
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
@@ -15,15 +15,20 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Ledger:
-    """A run's state, with each event of its history encoded once."""
+    """A run's state, with its history as the bytes of a JSON array.
 
-    __slots__ = ("_bytes", "_encoded", "_seqs", "state")
+    What is in order is appended once. An event that comes before others costs those after it.
+    """
+
+    __slots__ = ("_ends", "_joined", "_loose", "_loose_bytes", "_seqs", "state")
 
     def __init__(self, state: RunState) -> None:
         self.state = state
         self._seqs: list[int] = []
-        self._encoded: dict[int, bytes] = {}
-        self._bytes = len(state.run.input) if isinstance(state.run.input, Raw) else 0
+        self._joined = bytearray()
+        self._ends: list[int] = []
+        self._loose: dict[int, bytes] = {}
+        self._loose_bytes = 0
         self._take_in(state.checkpoints[seq] for seq in sorted(state.checkpoints))
 
     def absorb(
@@ -36,28 +41,58 @@ class Ledger:
 
     def _take_in(self, checkpoints: Iterable[Checkpoint]) -> None:
         for each in checkpoints:
-            if each.is_history:
-                if each.seq not in self._encoded:
-                    insort(self._seqs, each.seq)
-                encoded = encode_event(each)
-                self._bytes += len(encoded) - len(self._encoded.get(each.seq, b""))
-                self._encoded[each.seq] = encoded
-            elif each.seq in self._encoded:
+            if not each.is_history:
                 self._leave_out(each.seq)
+                continue
+            at = self._place_of(each.seq)
+            self._loosen(at)
+            if at == len(self._seqs) or self._seqs[at] != each.seq:
+                self._seqs.insert(at, each.seq)
+            self._put_loose(each.seq, encode_event(each) + b",")
 
     def _leave_out(self, seq: int) -> None:
-        if seq in self._encoded:
-            self._bytes -= len(self._encoded.pop(seq))
-            self._seqs.remove(seq)
+        at = self._place_of(seq)
+        if at < len(self._seqs) and self._seqs[at] == seq:
+            self._loosen(at)
+            del self._seqs[at]
+            self._loose_bytes -= len(self._loose.pop(seq))
+
+    def _place_of(self, seq: int) -> int:
+        if not self._seqs or seq > self._seqs[-1]:
+            return len(self._seqs)
+        return bisect_left(self._seqs, seq)
+
+    def _loosen(self, at: int) -> None:
+        """Take the events from this place on out of what is joined."""
+        if at >= len(self._ends):
+            return
+        kept = self._ends[at - 1] if at else 0
+        start = kept
+        for seq, end in zip(self._seqs[at:], self._ends[at:], strict=False):
+            self._put_loose(seq, bytes(self._joined[start:end]))
+            start = end
+        del self._joined[kept:], self._ends[at:]
+
+    def _put_loose(self, seq: int, event: bytes) -> None:
+        self._loose_bytes += len(event) - len(self._loose.get(seq, b""))
+        self._loose[seq] = event
 
     @property
     def weight(self) -> int:
         """In kilobytes, roughly: an output is held both in its checkpoint and in its event."""
-        return 1 + len(self.state.checkpoints) + self._bytes // 512
+        size = len(self._joined) + self._loose_bytes
+        if isinstance(self.state.run.input, Raw):
+            size += len(self.state.run.input)
+        return 1 + len(self.state.checkpoints) + size // 512
 
-    def history(self) -> bytes:
-        """The JSON array of a `WorkflowTask`."""
-        return b"[" + b",".join([self._encoded[seq] for seq in self._seqs]) + b"]"
+    def history(self) -> bytearray:
+        """The events, joined by commas, with one at the end. Not to be kept or changed."""
+        for seq in self._seqs[len(self._ends) :]:
+            self._joined += self._loose[seq]
+            self._ends.append(len(self._joined))
+        self._loose.clear()
+        self._loose_bytes = 0
+        return self._joined
 
 
 def encode_event(checkpoint: Checkpoint) -> bytes:

@@ -1,7 +1,7 @@
 """Turns and step tasks, built from the state of a run when they are sent."""
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from durable_worker.operator.ledgers import Ledger
@@ -17,15 +17,17 @@ CAPABILITIES = ["call-retry", "durable-timers", "cancel-turns"]
 """What this operator understands beyond the five v1 commands."""
 
 
-class EncodedTurn(Message, frozen=True, kw_only=True):
-    """A `WorkflowTask` whose history is JSON already."""
+class _BeforeHistory(Message, frozen=True, kw_only=True):
+    """What a `WorkflowTask` says before its history, and after it."""
 
     task_id: Name
     run_id: Name
     workflow: Name
     workflow_version: str
     input: Payload = UNSET
-    history: Raw
+
+
+class _AfterHistory(Message, frozen=True, kw_only=True):
     group: str
     attempt: Attempt
     capabilities: list[str] = msgspec.field(default_factory=list[str])
@@ -62,7 +64,7 @@ def message_for(ledger: Ledger, row: OutboxRow, *, names: Names) -> Outgoing:
     run = ledger.state.run
     if row.seq is None:
         token = routing_token(run.workflow, run.partition)
-        body, kind = encode(_turn(ledger, token)), MessageType.WORKFLOW_TASK
+        body, kind = _turn(ledger, token), MessageType.WORKFLOW_TASK
         times_resent = run.recoveries
     else:
         call = ledger.state.checkpoints[row.seq]
@@ -79,21 +81,27 @@ def repeated(message: Outgoing) -> Outgoing:
     return replace(message, envelope=replace(message.envelope, headers=headers))
 
 
-def _turn(ledger: Ledger, token: str) -> EncodedTurn:
+def _turn(ledger: Ledger, token: str) -> bytes:
+    """The encoded `WorkflowTask`: its history is JSON already, and may be long."""
     run = ledger.state.run
     assert run.task_id is not None
-    return EncodedTurn(
+    before = _BeforeHistory(
         task_id=run.task_id,
         run_id=run.id,
         workflow=run.workflow,
         workflow_version=run.version or "",
         input=run.input,
-        history=Raw(ledger.history()),
+    )
+    after = _AfterHistory(
         group=token,
         attempt=run.recoveries + 1,
         capabilities=CAPABILITIES,
         cancel=True if run.status is RunStatus.CANCELLING else None,
     )
+    with memoryview(ledger.history()) as history:
+        return b"".join(
+            (encode(before)[:-1], b',"history":[', history[:-1], b"],", encode(after)[1:])
+        )
 
 
 def _step(run: Run, call: Checkpoint, token: str) -> StepTask:

@@ -13,8 +13,9 @@ class OperatorOptions:
     how long a store that refuses to write is retried before the service ends. `batch_size`: inputs
     in one transaction. `prefetch`: messages taken from each queue before they are acked.
     `cached_checkpoints`: how many are kept in memory. `dead_letters_kept` and `dead_letter_age`:
-    beyond either, the oldest dead letters are forgotten. `tenant_keys`: starts and requests need a
-    tenant token that one of these keys has signed."""
+    beyond either, the oldest dead letters are forgotten. `tells_events`: whether what happens to
+    runs is broadcast, for whoever listens. `tenant_keys`: starts and requests need a tenant token
+    that one of these keys has signed."""
 
     partition: str | None = None
     tenant_keys: Keyring | None = None
@@ -26,6 +27,7 @@ class OperatorOptions:
     inbox_interval: timedelta = timedelta(milliseconds=100)
     batch_size: int = 500
     prefetch: int = 1_000
+    tells_events: bool = True
     cached_checkpoints: int = 200_000
     dead_letters_kept: int = 10_000
     dead_letter_age: timedelta = timedelta(days=90)

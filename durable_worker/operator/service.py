@@ -225,9 +225,10 @@ class OperatorService:
         ended: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(run_id, []).append(ended)
         try:
-            run = await self._run(run_id)
-            if run.status.is_terminal:
-                return run_record(run)
+            if self._session is None or not self._session.advances(run_id):
+                run = await self._run(run_id)
+                if run.status.is_terminal:
+                    return run_record(run)
             if self._stop.is_set() and self._session is None:
                 raise _stopped()
             return run_record(await ended)

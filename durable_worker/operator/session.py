@@ -93,7 +93,9 @@ class Session:
         )
         offer = self._engine.offer
         self._admission = Admission(options.tenant_keys, store=store, now=clock.now)
-        self._announcer = Announcer(transport, names, instance_id=instance_id)
+        self._announcer = Announcer(
+            transport, names, instance_id=instance_id, tells_events=options.tells_events
+        )
         self._dispatcher = Dispatcher(
             transport, DispatchEvents(self._on_sent, self._on_refused, self._is_wanted)
         )
@@ -154,6 +156,10 @@ class Session:
             new_id=self._new_id,
             now=self._clock.now,
         )
+
+    def advances(self, run_id: str) -> bool:
+        """Whether the run is known to be going on; False says nothing."""
+        return self._ledgers.peek(run_id) is not None
 
     async def applied(self, value: AnyInput) -> None:
         await self._engine.applied(value)

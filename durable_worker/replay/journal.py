@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Iterable
 from types import CodeType, FrameType
 from typing import Any, NoReturn, cast
 
-from msgspec import Struct, UnsetType
+from msgspec import UNSET, Struct
 
 from durable_worker.errors import DurableError, NeverAwaitedError, NondeterminismError
 from durable_worker.protocol.commands import RecordStep
@@ -58,16 +58,18 @@ class Journal:
         self.failure: DurableError | None = None
         self.markers = {DELIVERED, DEADLINES, CANCELLED}
         self.is_sealed = False
-        self._unstarted: dict[int, tuple[Coroutine[Any, Any, Any], str, str, Location]] = {}
-        self._tokens = 0
+        self.unstarted: dict[int, tuple[Coroutine[Any, Any, Any], str, str, Location]] = {}
+        """By token: what was called and has not been awaited."""
+        self.tokens = 0
 
     # History
 
     def extend(self, events: Iterable[HistoryEvent]) -> None:
-        for event in events:
-            self.events[event.seq] = event
-            self.bytes += _size(event)
-            self.last_seq = max(self.last_seq, event.seq)
+        added = {event.seq: event for event in events}
+        if added:
+            self.events.update(added)
+            self.bytes += sum([len(e.output) for e in added.values() if e.output is not UNSET])
+            self.last_seq = max(self.last_seq, *added)
 
     def is_extended_by(self, events: Iterable[HistoryEvent]) -> list[HistoryEvent] | None:
         """What `events` add to what is known here; None if they do not hold all of it."""
@@ -175,8 +177,8 @@ class Journal:
     # Operations that were called and not awaited
 
     def next_token(self) -> int:
-        self._tokens += 1
-        return self._tokens
+        self.tokens += 1
+        return self.tokens
 
     def called(
         self,
@@ -186,14 +188,14 @@ class Journal:
         name: str,
         location: Location,
     ) -> None:
-        self._unstarted[token] = (coroutine, method, name, location)
+        self.unstarted[token] = (coroutine, method, name, location)
 
     def started(self, token: int) -> None:
-        self._unstarted.pop(token, None)
+        self.unstarted.pop(token, None)
 
     def refuse_never_awaited(self) -> None:
-        if self._unstarted:
-            left = [each for each in self._unstarted.values() if not _is_closed(each[0])]
+        if self.unstarted:
+            left = [each for each in self.unstarted.values() if not _is_closed(each[0])]
             if not left:
                 return  # cancelled before they began
             _, method, name, location = left[0]
@@ -209,17 +211,17 @@ class Journal:
             )
 
     def mark_called(self) -> int:
-        return self._tokens
+        return self.tokens
 
     def forget_called(self, *, since: int) -> None:
         """Drop the operations that were called after `mark_called` said `since`."""
-        for token in [each for each in self._unstarted if each > since]:
-            self._unstarted.pop(token)[0].close()
+        for token in [each for each in self.unstarted if each > since]:
+            self.unstarted.pop(token)[0].close()
 
     def close_unstarted(self) -> None:
-        for coroutine, *_ in self._unstarted.values():
+        for coroutine, *_ in self.unstarted.values():
             coroutine.close()
-        self._unstarted.clear()
+        self.unstarted.clear()
 
 
 def is_of(event: HistoryEvent, kind: HistoryKind, name: str | None) -> bool:
@@ -273,10 +275,6 @@ def raised_at(error: BaseException) -> Location | None:
 
 def _is_users(code: CodeType) -> bool:
     return not code.co_filename.startswith((_OURS, _ASYNCIO))
-
-
-def _size(event: HistoryEvent) -> int:
-    return 0 if isinstance(event.output, UnsetType) else len(event.output)
 
 
 def same_run(left: WorkflowTask, right: WorkflowTask) -> bool:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple, cast
 
+from msgspec import Struct
+
 from durable_worker.errors import UnsupportedInWorkflowError, WorkflowStuckError
 from durable_worker.replay.completion import siblings_in_order
 
@@ -32,18 +34,13 @@ class TimerHost(Protocol):
     def timer_cancelled(self, timer: "DurableTimer") -> None: ...
 
 
-class Callback:
+class Callback(Struct, eq=False):
     """The part of `asyncio.Handle` that asyncio's primitives use, without its cost."""
 
-    __slots__ = ("args", "context", "fn", "is_cancelled")
-
-    def __init__(
-        self, fn: Callable[..., object], args: tuple[Any, ...], context: contextvars.Context | None
-    ) -> None:
-        self.fn = fn
-        self.args = args
-        self.context = contextvars.copy_context() if context is None else context
-        self.is_cancelled = False
+    fn: Callable[..., object]
+    args: tuple[Any, ...]
+    context: contextvars.Context
+    is_cancelled: bool = False
 
     def cancel(self) -> None:
         self.is_cancelled = True
@@ -52,24 +49,12 @@ class Callback:
         return self.is_cancelled
 
 
-class DurableTimer(Callback):
+class DurableTimer(Callback, kw_only=True, eq=False):
     """What `call_later` returns: fires when history says that the timer has fired."""
 
-    __slots__ = ("due", "host", "seq")
-
-    def __init__(
-        self,
-        fn: Callable[..., object],
-        args: tuple[Any, ...],
-        context: contextvars.Context | None,
-        *,
-        due: float,
-        host: TimerHost,
-    ) -> None:
-        super().__init__(fn, args, context)
-        self.due = due
-        self.host = host
-        self.seq = -1
+    due: float
+    host: TimerHost
+    seq: int = -1
 
     def when(self) -> float:
         return self.due
@@ -107,9 +92,9 @@ class NumberedTask(asyncio.Task[Any]):
 class DeterministicLoop(asyncio.AbstractEventLoop):
     def __init__(self, host: TimerHost) -> None:
         self._host = host
-        self._ready: deque[Callback] = deque()
+        self.ready: deque[Callback] = deque()
         self._now = 0.0
-        self._count = 0
+        self.count = 0
         self._tasks: list[NumberedTask] = []
         self._prune_at = 1_000
         self._async_generators: list[Any] = []
@@ -119,25 +104,21 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     # What replay uses
 
-    @property
-    def is_idle(self) -> bool:
-        return not self._ready
-
     def next_number(self) -> int:
-        self._count += 1
-        return self._count
+        self.count += 1
+        return self.count
 
     def fire(self, timer: DurableTimer) -> None:
         self._now = max(self._now, timer.due)
         if not timer.is_cancelled:
-            self._ready.append(timer)
+            self.ready.append(timer)
 
     def run_until_idle(self, *, budget: int | None = None) -> None:
         """Run callbacks until none is ready; what one raises is kept in `unhandled`.
 
         Raises `WorkflowStuckError` for a body that keeps itself busy without waiting for anything.
         """
-        ready = self._ready
+        ready = self.ready
         left = MAX_CALLBACKS_WITHOUT_IDLE if budget is None else budget
         while ready:
             callback = ready.popleft()
@@ -185,7 +166,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         for generator in self._async_generators:
             _finish(generator.aclose())
         self._async_generators.clear()
-        self._ready.clear()
+        self.ready.clear()
         self._is_closed = True
 
     def _keep_async_generator(self, generator: Any) -> None:
@@ -204,8 +185,10 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
-        handle = Callback(callback, args, context)
-        self._ready.append(handle)
+        handle = Callback(
+            callback, args, contextvars.copy_context() if context is None else context
+        )
+        self.ready.append(handle)
         return handle  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
 
     def call_later(
@@ -215,9 +198,15 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        timer = DurableTimer(callback, args, context, due=self._now + delay, host=self._host)
+        timer = DurableTimer(
+            callback,
+            args,
+            contextvars.copy_context() if context is None else context,
+            due=self._now + delay,
+            host=self._host,
+        )
         if delay <= 0:
-            self._ready.append(timer)
+            self.ready.append(timer)
         else:
             self._host.start_timer(timer, delay=delay)
         return cast("asyncio.TimerHandle", timer)

@@ -112,14 +112,13 @@ class IdlePoint(Struct, frozen=True):
 
 
 class Phase(Struct, frozen=True, gc=False):
-    """What the body does between two idle points: from `since` on it asks for something new.
+    """What the body does between two idle points, in which it asks for something new.
 
     `waiting` is what the idle point before it waited for, `is_part` that only a part of it was
     delivered, in the present: had an earlier turn been here and asked for more, it would have left
-    a marker at `since`.
+    a marker at the seq from which on the body does so.
     """
 
-    since: int = 0
     waiting: frozenset[int] = frozenset()
     is_part: bool = False
 

@@ -20,6 +20,8 @@ from durable_worker.replay.failures import error_of, message_of
 from durable_worker.replay.operations import LocalStep, Location, Requested
 from durable_worker.replay.turn import Replay
 
+_CALL = HistoryKind.CALL
+
 
 class SignalWait(Struct, frozen=True):
     """What a body waits for: a signal of this name, or an event that fits this subject.
@@ -36,7 +38,7 @@ class SignalWait(Struct, frozen=True):
     rejected_as: str = ""
 
 
-class StepCall(Struct, frozen=True, gc=False):
+class StepCall(Struct):
     """Which step to call, and how. `limit`: seconds for each attempt."""
 
     name: str
@@ -45,6 +47,13 @@ class StepCall(Struct, frozen=True, gc=False):
     limit: float | None
     decoder: PayloadDecoder[Any]
     location: Location
+    options: RetryOptions | None = None
+    output: str = ""
+
+    def __post_init__(self) -> None:
+        retry = self.retry
+        self.options = None if retry is None or retry.attempts == 1 else retry.options()
+        self.output = f"the output of step {self.name!r}"
 
 
 class Undoing(Protocol):
@@ -65,23 +74,23 @@ async def call_step(
 
     It cannot where attempts have a timeout either, since history tells of no single attempt.
     """
-    journal = replay.journal
+    journal, waiting = replay.journal, replay.waiting
     if journal.is_sealed:
-        await replay.waiting.begin(token)
-    journal.started(token)
+        await waiting.begin(token)
+    journal.unstarted.pop(token, None)
     name, limit = call.name, call.limit
-    options = None if call.retry is None or call.retry.attempts == 1 else call.retry.options()
-    delegated = options if limit is None and replay.honours_retry else None
-    # What undoes the step gets its input as it was when it was called.
-    encoded = (
-        UNSET if undoing is None else encode_payload(value, what=f"the input of step {name!r}")
-    )
+    encoded: Payload = UNSET
+    if undoing is not None:
+        # What undoes the step gets its input as it was when it was called.
+        encoded = encode_payload(value, what=f"the input of step {name!r}")
+    seq = journal.take_seq()
+    event = waiting.settled(seq, _CALL, name, call.location) if limit is None else None
+    if event is not None and event.error is None and undoing is None:
+        return call.decoder.decode(event.output, what=call.output)
+    options = call.options
+    delegated = options if limit is None and options and replay.honours_retry else None
     attempt = 1
     while True:
-        seq = journal.take_seq()
-        event = None
-        if limit is None:
-            event = replay.waiting.settled(seq, HistoryKind.CALL, name, call.location)
         if event is None:
             request = None
             if seq not in journal.events:
@@ -89,15 +98,15 @@ async def call_step(
                 request = ScheduleStep(
                     seq=seq, name=name, group=call.partition, input=payload, retry=delegated
                 )
-            operation = Requested(seq, HistoryKind.CALL, name, call.location, request=request)
+            operation = Requested(seq, _CALL, name, call.location, request=request)
             if limit is None:
-                event = await replay.waiting.wait_unsettled(operation)
+                event = await waiting.wait_unsettled(operation)
             else:
                 event = await _in_time(replay, operation, limit)
         if event is not None and event.error is None:
             if undoing is not None:
                 undoing.done(encoded, event.output)
-            return call.decoder.decode(event.output, what=f"the output of step {name!r}")
+            return call.decoder.decode(event.output, what=call.output)
         error = error_of(event, name) if event is not None else _too_late(name, seq, limit)
         if delegated is not None or not _may_go_on(call.retry, options, error, event, attempt):
             raise error
@@ -107,6 +116,8 @@ async def call_step(
         if undoing is not None and not undoing.is_wanted:
             raise error
         attempt += 1
+        seq = journal.take_seq()
+        event = waiting.settled(seq, _CALL, name, call.location) if limit is None else None
 
 
 async def _in_time(replay: Replay, operation: Requested, limit: float) -> HistoryEvent | None:

@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack, overload
 
+from msgspec import Struct
+
 from durable_worker.protocol.payload import decoder_for, encode_payload
 from durable_worker.protocol.tasks import WorkflowTask
 from durable_worker.replay.arguments import Timeout, caller, checked_name, positive_limit
@@ -29,6 +31,14 @@ class StepOptions(TypedDict, total=False):
     partition: str | None
 
 
+class _Known(Struct, frozen=True):
+    """The call that one place in the body has made last, which holds on to the code of it."""
+
+    step: Any
+    options: tuple[Any, ...]
+    call: StepCall
+
+
 class StepCalls(ContextBase):
     """`compensations` is where a step that was called with `compensate` registers what undoes it"""
 
@@ -42,6 +52,7 @@ class StepCalls(ContextBase):
     ) -> None:
         super().__init__(replay, task, directory, partition=partition)
         self._compensations = Compensations(replay)
+        self._known_calls: dict[tuple[int, int], _Known] = {}
 
     @overload
     def step(
@@ -138,18 +149,29 @@ class StepCalls(ContextBase):
         `RegistrationError` for an unregistered function.
         """
         frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-        location = (frame.f_code, frame.f_lineno)
-        call = self._step_call(
-            step, returns, location, retries=retries, timeout=timeout, partition=partition
-        )
-        token = self._journal.next_token()
+        # A body that goes round calls the same step from the same place again and again.
+        known = self._known_calls.get(place := (id(frame.f_code), frame.f_lasti))
+        if (
+            known is not None
+            and known.step is step
+            and known.options == (returns, retries, timeout, partition)
+        ):
+            call = known.call
+        else:
+            location = (frame.f_code, frame.f_lineno)
+            call = self._step_call(
+                step, returns, location, retries=retries, timeout=timeout, partition=partition
+            )
+            self._known_calls[place] = _Known(step, (returns, retries, timeout, partition), call)
+        journal = self._journal
+        journal.tokens = token = journal.tokens + 1
         if compensate is None:
             coroutine = call_step(self._replay, token, call, input)
         else:
             self._refuse_if_over()
-            undo = self._step_call(compensate, None, location)
+            undo = self._step_call(compensate, None, call.location)
             coroutine = self._compensations.watch(token, call, input, undo)
-        self._journal.called(token, coroutine, "step", call.name, location)
+        journal.unstarted[token] = (coroutine, "step", call.name, call.location)
         return coroutine
 
     def _refuse_if_over(self) -> None:

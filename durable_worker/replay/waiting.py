@@ -39,6 +39,8 @@ from durable_worker.replay.operations import (
 )
 from durable_worker.replay.queries import Queries
 
+_FREE = Phase()
+
 
 class Waiting:
     """The outstanding operations of one body.
@@ -59,7 +61,8 @@ class Waiting:
         self._abandoned: dict[int, Operation] = {}
         self._lost_waits: dict[str, list[Requested]] = {}
         self._point: IdlePoint | None = None
-        self._phase = Phase()
+        self._since = 0
+        self._phase = _FREE
         self._given: list[int] = []
         self._given_at = -1
         self.promised: list[int] = []
@@ -137,7 +140,7 @@ class Waiting:
     def _begin_cancelled(self, seq: int) -> None:
         self.is_cancelled = True
         self._point = None
-        self._phase = Phase(since=seq)
+        self._since, self._phase = seq, _FREE
         self._cancel()
         self.run_until_idle()
 
@@ -172,7 +175,7 @@ class Waiting:
         event = journal.events[seq]
         journal.next_seq = seq + 1
         self._point = IdlePoint(frozenset(self.outstanding))
-        self._phase = Phase(since=seq)
+        self._since, self._phase = seq, _FREE
         for delivered in read_delivered(event):
             if delivered not in self.outstanding or delivered not in journal.events:
                 waiting = ", ".join(op.describe() for op in self.outstanding.values())
@@ -209,7 +212,7 @@ class Waiting:
         # A signal wait that was given up before and taken up again here comes after the rest.
         there = [seq for seq in there if seq in point.waiting] or there
         is_whole = all(seq in journal.events for seq in point.waiting)
-        self._phase = Phase(journal.next_seq, point.waiting, is_part=not is_whole)
+        self._since, self._phase = journal.next_seq, Phase(point.waiting, is_part=not is_whole)
         if is_whole:
             at = journal.next_seq
             given: list[int] = []
@@ -312,20 +315,25 @@ class Waiting:
         self, seq: int, kind: HistoryKind, name: str | None, location: Location | None
     ) -> HistoryEvent | None:
         """The event of a new operation, if it would be the next thing to be delivered anyway."""
-        journal = self._journal
+        journal, loop = self._journal, self.loop
         event = journal.expect(seq, kind, name, location)
+        if event is None or self.outstanding or self._point is not None or loop.ready:
+            return None
+        at = journal.next_seq
+        next_event = journal.events.get(at)
         if (
-            event is None
-            or self.outstanding
-            or self._point is not None
-            or not self.loop.is_idle
-            or journal.marker() is not None
+            next_event is not None
+            and next_event.kind is HistoryKind.STEP
+            and next_event.name in journal.markers
         ):
             return None
         # The future that is saved would have had a number, and numbers decide the order of sets.
-        self.loop.next_number()
-        self._phase = Phase(since=journal.next_seq)
-        self._note(journal.next_seq, (seq,))
+        loop.count += 1
+        self._since, self._phase = at, _FREE
+        if self._given_at == at:
+            self._given.append(seq)
+        else:
+            self._given_at, self._given = at, [seq]
         return event
 
     def is_new_ground(self) -> bool:
@@ -335,7 +343,7 @@ class Waiting:
         (protocol/README.md, "Patches"). False in doubt.
         """
         journal, phase = self._journal, self._phase
-        if journal.told_seq >= phase.since or journal.last_seq >= journal.next_seq:
+        if journal.told_seq >= self._since or journal.last_seq >= journal.next_seq:
             return False
         if phase.is_part:
             return True
@@ -349,7 +357,7 @@ class Waiting:
         Also while the body is unwound.
         """
         journal = self._journal
-        return journal.is_sealed or journal.told_seq >= self._phase.since
+        return journal.is_sealed or journal.told_seq >= self._since
 
     def unsent(self) -> list[AnyCommand]:
         """The promised children that no decision so far can be relied on to have started.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, cast
 
 from durable_worker.protocol.names import child_run_id, routing_token, step_id
@@ -11,6 +12,7 @@ from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.records import Checkpoint, Run, RunState
 
 
+@lru_cache(maxsize=256)
 def iso_time(at: int) -> str:
     """ISO 8601 in UTC with milliseconds of an instant in epoch ms."""
     text = datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds")

@@ -264,6 +264,10 @@ class MemoryTransport:
         return 0 if found is None else found.consumers
 
     async def send(self, queue: str, envelope: Envelope) -> None:
+        self.put(queue, envelope)
+
+    def put(self, queue: str, envelope: Envelope) -> None:
+        """`send`, which has nothing to wait for here."""
         self._check(envelope, queue)
         found = self._queues.get(queue)
         if found is None:

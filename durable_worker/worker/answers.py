@@ -1,9 +1,10 @@
 """Getting an answer to the operator, whatever the broker is doing."""
 
+import asyncio
+
 import anyio
 import structlog
 from msgspec import MsgspecError, structs
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from durable_worker.clock import Chance
 from durable_worker.errors import (
@@ -43,7 +44,9 @@ class Answers:
         self._transport = transport
         self._names = names
         self._chance = chance
-        self._is_open = anyio.Event()
+        self._results = names.results
+        self._decisions = names.decisions
+        self._is_open = asyncio.Event()
 
     async def open(self) -> None:
         """Declare where answers go; until then they wait."""
@@ -57,7 +60,7 @@ class Answers:
         message_id = _carried(f"{result.step_id}:{attempt}")
         try:
             envelope = Envelope(MessageType.STEP_RESULT, encode(result), message_id)
-            await self._send(self._names.results, envelope)
+            await self._send(self._results, envelope)
         except _NOT_ENCODABLE as error:
             failed = StepResult(
                 run_id=result.run_id,
@@ -68,13 +71,13 @@ class Answers:
                 started_at=result.started_at,
             )
             envelope = Envelope(MessageType.STEP_RESULT, encode(failed), message_id)
-            await self._send(self._names.results, envelope)
+            await self._send(self._results, envelope)
 
     async def decision(self, decision: WorkflowDecision) -> None:
         message_id = _carried(decision.task_id)
         try:
             envelope = Envelope(MessageType.WORKFLOW_DECISION, encode(decision), message_id)
-            await self._send(self._names.decisions, envelope)
+            await self._send(self._decisions, envelope)
         except _NOT_ENCODABLE as error:
             failed = WorkflowDecision(
                 task_id=decision.task_id,
@@ -84,7 +87,7 @@ class Answers:
                 error=_bare_failure(error),
             )
             envelope = Envelope(MessageType.WORKFLOW_DECISION, encode(failed), message_id)
-            await self._send(self._names.decisions, envelope)
+            await self._send(self._decisions, envelope)
 
     async def step_event(self, event: WorkflowStepEvent) -> None:
         envelope = Envelope(MessageType.STEP_EVENT, encode(event))
@@ -103,27 +106,25 @@ class Answers:
 
     async def _send(self, queue: str, envelope: Envelope) -> None:
         await self._is_open.wait()
-        async for attempt in AsyncRetrying(
-            wait=self._pause,
-            retry=retry_if_exception_type(_PASSING),
-            reraise=True,
-        ):
-            with attempt:
-                try:
-                    await self._transport.send(queue, envelope)
-                except _PASSING as error:
-                    log.warning(
-                        "publish_retried",
-                        queue=queue,
-                        message_id=envelope.message_id,
-                        reason=str(error),
-                    )
-                    if isinstance(error, UnroutableError):
-                        await self._transport.declare([queue])
-                    raise
+        failures, is_missing = 0, False
+        while True:
+            try:
+                if is_missing:
+                    await self._transport.declare([queue])
+                return await self._transport.send(queue, envelope)
+            except _PASSING as error:
+                log.warning(
+                    "publish_retried",
+                    queue=queue,
+                    message_id=envelope.message_id,
+                    reason=str(error),
+                )
+                is_missing = isinstance(error, UnroutableError)
+                failures += 1
+            await anyio.sleep(self._pause(failures))
 
-    def _pause(self, state: RetryCallState) -> float:
-        bound = 0.1 * 2.0 ** min(state.attempt_number - 1, 10)
+    def _pause(self, failures: int) -> float:
+        bound = 0.1 * 2.0 ** min(failures - 1, 10)
         return min(_LONGEST_PAUSE_SECONDS, bound) * self._chance.fraction()
 
 

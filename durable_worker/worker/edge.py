@@ -226,10 +226,11 @@ class WorkerEdge:
         opened = await self._codec.open(task.input, what=what)
         return with_context(structs.replace(task, input=opened.value), opened.context)
 
+    def has_to_seal(self, result: StepResult) -> bool:
+        return not self._is_plain or _outcome_needs(result) or _events_need(result)
+
     async def seal_result(self, result: StepResult) -> StepResult:
         run_id = result.run_id
-        if self._is_plain and not _needs_envelope(result):
-            return result
         return structs.replace(
             result,
             output=await self._codec.seal(result.output, salt=run_id),
@@ -271,7 +272,7 @@ def seal_failed(error: SealError) -> Failure:
     return failure_of(error, retryable=None if error.is_retryable else False)
 
 
-_Part = AnyCommand | WorkflowDecision | StepResult
+_Part = AnyCommand | WorkflowDecision
 
 
 def _needs_envelope(part: _Part) -> bool:
@@ -279,8 +280,8 @@ def _needs_envelope(part: _Part) -> bool:
     match part:
         case ScheduleStep() | StartChild():
             return may_be_enveloped(part.input)
-        case RecordStep() | StepResult():
-            return _outcome_needs(part) or any(may_be_enveloped(e.data) for e in part.events or ())
+        case RecordStep():
+            return _outcome_needs(part) or _events_need(part)
         case WorkflowDecision():
             return _outcome_needs(part) or any(map(_needs_envelope, part.commands))
         case _:
@@ -291,6 +292,10 @@ def _outcome_needs(part: RecordStep | StepResult | WorkflowDecision) -> bool:
     return may_be_enveloped(part.output) or (
         part.error is not None and may_be_enveloped(part.error.details)
     )
+
+
+def _events_need(part: RecordStep | StepResult) -> bool:
+    return part.events is not None and any(may_be_enveloped(each.data) for each in part.events)
 
 
 def _noun(event: HistoryEvent) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 import anyio.to_thread
 from anyio import CapacityLimiter
+from msgspec import UNSET
 
 from durable_worker.protocol.base import Payload
 from durable_worker.protocol.failure import Failure
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from durable_worker.worker.interception import Interception
 
 Returned = Payload | Failure
+
+
+def outcome_of(returned: Returned) -> tuple[Payload, Failure | None]:
+    """As output and error of a message."""
+    return (UNSET, returned) if isinstance(returned, Failure) else (returned, None)
 
 
 async def invoke(

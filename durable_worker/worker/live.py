@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import anyio
 import structlog
-from msgspec import Struct, structs
+from msgspec import structs
 
 from durable_worker.clock import Clock
 from durable_worker.edge.errors import SealError
@@ -16,6 +16,7 @@ from durable_worker.protocol.codec import MessageType, encode
 from durable_worker.protocol.control import EngineEvent, EngineEventType, EventHappened, Heartbeat
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.results import StepEvent
+from durable_worker.protocol.tasks import StepTask, WorkflowTask
 from durable_worker.transports.base import Envelope, Transport
 from durable_worker.worker.step_context import StepContext
 
@@ -29,13 +30,11 @@ MAX_WAITING = 10_000
 """Broadcasts kept while the broker is slow; the oldest are dropped first."""
 
 
-class _Waiting(Struct, frozen=True):
-    exchange: str
-    report: EngineEvent | Heartbeat
-
-
 class LiveReports:
-    """Takes reports from the event loop and from step threads; `run` sends them."""
+    """Takes reports from the event loop and from step threads; `run` sends them.
+
+    What has ended before anything could be sent, and has said nothing, is not told of.
+    """
 
     def __init__(
         self, transport: Transport, names: Names, *, instance_id: str, seal: SealEvent, clock: Clock
@@ -45,10 +44,11 @@ class LiveReports:
         self._instance_id = instance_id
         self._seal = seal
         self._clock = clock
-        self._waiting: deque[_Waiting] = deque(maxlen=MAX_WAITING)
+        self._waiting: deque[EngineEvent | Heartbeat] = deque(maxlen=MAX_WAITING)
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._alive: dict[object, Heartbeat] = {}
+        self._alive: dict[object, StepTask | WorkflowTask] = {}
+        self._untold: dict[object, StepTask | WorkflowTask] = {}
 
     async def run(self) -> None:
         async with anyio.create_task_group() as group:
@@ -58,6 +58,7 @@ class LiveReports:
     # StepReporter
 
     def event(self, context: StepContext, event: StepEvent) -> None:
+        self._tell_of(context)
         progress = EngineEvent(
             type=EngineEventType.STEP_PROGRESS,
             run_id=context.run_id,
@@ -66,24 +67,31 @@ class LiveReports:
             event=event,
             at=self._clock.now(),
         )
-        self._put(self._names.control, progress)
+        self._put(progress)
 
     def heartbeat(self, context: StepContext) -> None:
-        beat = self._alive.get(context)
-        if beat is not None:
-            self._put(self._names.heartbeat, beat)
+        self._tell_of(context)
+        task = self._alive.get(context)
+        if task is not None:
+            self._put(_heartbeat(task))
 
     # Steps and turns that are running
 
-    def started(self, key: object, heartbeat: Heartbeat) -> None:
-        self._alive[key] = heartbeat
-        self._put(self._names.heartbeat, heartbeat)
+    def started(self, key: object, task: StepTask | WorkflowTask) -> None:
+        self._alive[key] = self._untold[key] = task
+        self._wake.set()
 
     def ended(self, key: object) -> None:
         self._alive.pop(key, None)
+        self._untold.pop(key, None)
 
-    def _put(self, exchange: str, report: EngineEvent | Heartbeat) -> None:
-        self._waiting.append(_Waiting(exchange, report))
+    def _tell_of(self, key: object) -> None:
+        task = self._untold.pop(key, None)
+        if task is not None:
+            self._put(_heartbeat(task))
+
+    def _put(self, report: EngineEvent | Heartbeat) -> None:
+        self._waiting.append(report)
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
@@ -97,34 +105,40 @@ class LiveReports:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            for key in [*self._untold]:
+                self._tell_of(key)
             while self._waiting:
-                waiting = self._waiting.popleft()
-                envelope = await self._envelope(waiting.report)
-                if envelope is not None:
-                    await self._send(waiting, envelope)
+                await self._send(self._waiting.popleft())
 
-    async def _send(self, waiting: _Waiting, envelope: Envelope) -> None:
+    async def _send(self, report: EngineEvent | Heartbeat) -> None:
         try:
-            await self._transport.broadcast(waiting.exchange, envelope)
-        except (PayloadTooLargeError, UnsendableError) as error:
-            log.debug("live_event_lost", run_id=waiting.report.run_id, reason=str(error))
+            if isinstance(report, Heartbeat):
+                beat = Envelope(MessageType.HEARTBEAT, encode(report))
+                await self._transport.broadcast(self._names.heartbeat, beat)
+            else:
+                await self._transport.broadcast(self._names.control, await self._sealed(report))
+        except (PayloadTooLargeError, UnsendableError, SealError) as error:
+            log.debug("live_event_lost", run_id=report.run_id, reason=str(error))
 
-    async def _envelope(self, report: EngineEvent | Heartbeat) -> Envelope | None:
-        if isinstance(report, Heartbeat):
-            return Envelope(MessageType.HEARTBEAT, encode(report))
+    async def _sealed(self, report: EngineEvent) -> Envelope:
         if report.event is not None:
-            try:
-                report = structs.replace(
-                    report, event=await self._seal(report.run_id, report.event)
-                )
-            except SealError as error:
-                log.debug("live_event_lost", run_id=report.run_id, reason=str(error))
-                return None
+            event = await self._seal(report.run_id, report.event)
+            report = structs.replace(report, event=event)
         message = EventHappened(event=report, sender=self._instance_id)
         return Envelope(MessageType.CONTROL, encode(message))
 
     async def _beat(self) -> None:
         while True:
             await anyio.sleep(HEARTBEAT_EVERY.total_seconds())
-            for heartbeat in list(self._alive.values()):
-                self._put(self._names.heartbeat, heartbeat)
+            for task in [*self._alive.values()]:
+                self._put(_heartbeat(task))
+
+
+def _heartbeat(task: StepTask | WorkflowTask) -> Heartbeat:
+    match task:
+        case StepTask():
+            return Heartbeat(
+                run_id=task.run_id, seq=task.seq, step_id=task.step_id, group=task.group
+            )
+        case WorkflowTask():
+            return Heartbeat(run_id=task.run_id, seq=0, group=task.group)

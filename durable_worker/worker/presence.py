@@ -50,7 +50,6 @@ class Presence:
         self.descriptor = _describe(
             worker, self.instance_id, partition, namespace, started_at=clock.now()
         )
-        self.in_flight = 0
         self._hash = descriptor_hash(self.descriptor)
         self._concurrency = concurrency
         self._recent: deque[tuple[float, float]] = deque(maxlen=1_000)
@@ -60,21 +59,22 @@ class Presence:
         message = WorkerAnnouncement(groups=self.tokens, descriptor=self.descriptor)
         return Envelope(MessageType.WORKER_DESCRIPTOR, encode(message))
 
-    def beat(self, lifecycle: Lifecycle) -> Envelope:
+    def beat(self, lifecycle: Lifecycle, *, in_flight: int) -> Envelope:
         message = WorkerBeat(
             instance_id=self.instance_id,
             groups=self.tokens,
             ts=self._clock.now(),
             lifecycle=lifecycle,
-            status=self._status(),
+            status=self._status(in_flight),
             descriptor_hash=self._hash,
         )
         return Envelope(MessageType.WORKER_BEAT, encode(message), expires=GONE_AFTER)
 
-    def finished(self, seconds: float) -> None:
-        self._recent.append((self._clock.monotonic(), seconds))
+    def finished(self, at: float, seconds: float) -> None:
+        """A step has taken so long. `at`: by the monotonic clock."""
+        self._recent.append((at, seconds))
 
-    def _status(self) -> WorkerStatus:
+    def _status(self, in_flight: int) -> WorkerStatus:
         now, cpu = self._clock.monotonic(), time.process_time()
         elapsed = max(now - self._cpu[0], 1e-3)
         used = cpu - self._cpu[1]
@@ -84,7 +84,7 @@ class Presence:
         return WorkerStatus(
             runtime=Runtime.PYTHON,
             concurrency=Concurrency(mode=ConcurrencyMode.FIXED, limit=self._concurrency),
-            in_flight=self.in_flight,
+            in_flight=in_flight,
             rss_bytes=_resident_bytes(),
             cpu_pct=round(100 * used / elapsed, 1),
             throughput_per_min=float(len(last_minute)),

@@ -27,15 +27,17 @@ PATIENCE = timedelta(seconds=10)
 PROBATION = timedelta(seconds=10)
 """How long nothing new starts beside a suspect; one that lives longer does not stop its worker."""
 
-
 _MOST_DIGITS = 9
 
 
 def is_suspect(delivery: Delivery) -> bool:
     """Whether its process has died over it more than once, or it was given up more than once."""
-    resent = delivery.envelope.headers.get(RESENT_HEADER, "")
-    times = int(resent) if resent.isdecimal() and len(resent) < _MOST_DIGITS else 0
-    return max(delivery.delivery_count, times) >= SUSPICIOUS_DELIVERIES
+    if delivery.delivery_count >= SUSPICIOUS_DELIVERIES:
+        return True
+    resent = delivery.envelope.headers.get(RESENT_HEADER)
+    if resent is None or not resent.isdecimal() or len(resent) >= _MOST_DIGITS:
+        return False
+    return int(resent) >= SUSPICIOUS_DELIVERIES
 
 
 class Quarantine:
@@ -44,8 +46,8 @@ class Quarantine:
     def __init__(self, chance: Chance) -> None:
         self._chance = chance
         self._alone = anyio.Lock()
-        self._opened: anyio.Event | None = None
-        self._quiet = anyio.Event()
+        self._opened: asyncio.Event | None = None
+        self._quiet = asyncio.Event()
         self._running = 0
         self._probation: asyncio.TimerHandle | None = None
 
@@ -71,11 +73,11 @@ class Quarantine:
     async def enter_alone(self) -> None:
         await anyio.sleep(SHUFFLE.total_seconds() * self._chance.fraction())
         await self._alone.acquire()
-        self._opened = anyio.Event()
+        self._opened = asyncio.Event()
         try:
             with anyio.move_on_after(PATIENCE.total_seconds()):
                 while self._running:
-                    self._quiet = anyio.Event()
+                    self._quiet = asyncio.Event()
                     await self._quiet.wait()
         except BaseException:
             self.leave_alone()

@@ -5,6 +5,7 @@ Whatever is open for long, because it runs or because it waits for its turn, is 
 again until it is answered. See protocol/README.md, "Long work".
 """
 
+import asyncio
 from datetime import timedelta
 
 import anyio
@@ -34,7 +35,7 @@ class Renewals:
     def watch(self, delivery: Delivery) -> Delivery:
         """The delivery to use in place of this one."""
         watched = _Watched(delivery, self)
-        self._due[watched] = anyio.current_time() + self._after
+        self._due[watched] = asyncio.get_running_loop().time() + self._after
         return watched
 
     def answered(self, watched: "_Watched") -> None:

@@ -1,13 +1,11 @@
 """Serve a worker on a transport until told to stop, then drain."""
 
 import asyncio
-import math
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import anyio
 import structlog
-from anyio.abc import TaskGroup
 
 from durable_worker.clock import Chance, Clock, SystemChance, SystemClock
 from durable_worker.edge.errors import BlobStoreError, SealError
@@ -15,17 +13,20 @@ from durable_worker.errors import BrokerRefusedError, ProtocolError
 from durable_worker.protocol import codec
 from durable_worker.protocol.base import PROTOCOL_VERSION
 from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
-from durable_worker.protocol.control import CancelRun, Heartbeat
+from durable_worker.protocol.control import CancelRun
 from durable_worker.protocol.descriptor import Lifecycle, WorkerDescriptor
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.tasks import StepTask, WorkflowTask
 from durable_worker.replay.diff import Mismatch, mismatch_in
 from durable_worker.transports.base import Delivery, Envelope, Subscription, Transport
 from durable_worker.worker.answers import Answers
+from durable_worker.worker.attempts import Attempts
+from durable_worker.worker.crew import Crew
 from durable_worker.worker.determinism.checks import checks_for
 from durable_worker.worker.determinism.policy import Determinism, stated_or
 from durable_worker.worker.edge import WorkerEdge, seal_failed
 from durable_worker.worker.live import LiveReports
+from durable_worker.worker.local_steps import LocalSteps
 from durable_worker.worker.loop_watch import LoopWatch
 from durable_worker.worker.operators import OperatorWatch
 from durable_worker.worker.options import WorkerOptions
@@ -91,8 +92,6 @@ class WorkerService:
         self._announce = anyio.Event()
         self._stop = anyio.Event()
         self._hurry = anyio.Event()
-        self._idle = anyio.Event()
-        self._open = 0
         self._refusals: Refusals | None = None
 
     @property
@@ -122,8 +121,17 @@ class WorkerService:
             seal=self._edge.seal_progress,
             clock=self._clock,
         )
+        self._crew = Crew()
+        attempts = Attempts(
+            self._worker,
+            live=self._live,
+            concurrency=self._options.concurrency,
+            clock=self._clock,
+        )
         self._steps = StepRunner(
             self._worker,
+            crew=self._crew,
+            attempts=attempts,
             answers=self._answers,
             recorded=RecordedSteps(
                 self._transport,
@@ -138,9 +146,16 @@ class WorkerService:
             quarantine=self._quarantine,
             clock=self._clock,
         )
+        local_steps = LocalSteps(
+            attempts,
+            answers=self._answers,
+            edge=self._edge,
+            clock=self._clock,
+            crew=self._crew,
+        )
         self._turns = TurnRunner(
             self._worker,
-            run_locally=self._steps.run_local,
+            run_locally=local_steps.run,
             partition=self._options.partition,
             kept=self._options.kept_runs,
             checks=self._checks,
@@ -169,18 +184,19 @@ class WorkerService:
             background.start_soon(self._live.run)
             background.start_soon(self._checks.serve)
             background.start_soon(self._renewals.run)
-            async with anyio.create_task_group() as work:
-                subscriptions = await self._subscribe_unless_stopped(work)
+            background.start_soon(self._crew.watch)
+            async with self._crew:
+                subscriptions = await self._subscribe_unless_stopped()
                 background.start_soon(self._be_present)
                 background.start_soon(self._operators.run)
                 await self._stop.wait()
                 for subscription in subscriptions:
                     await subscription.stop()
-                await self._drain(work)
+                await self._drain()
             background.cancel_scope.cancel()
 
-    async def _subscribe_unless_stopped(self, work: TaskGroup) -> list[Subscription]:
-        opening = asyncio.ensure_future(self._subscribe(work))
+    async def _subscribe_unless_stopped(self) -> list[Subscription]:
+        opening = asyncio.ensure_future(self._subscribe())
         stopping = asyncio.ensure_future(self._stop.wait())
         try:
             await asyncio.wait([opening, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -209,12 +225,11 @@ class WorkerService:
             raise refusal
         return not self._stop.is_set()
 
-    async def _subscribe(self, work: TaskGroup) -> list[Subscription]:
+    async def _subscribe(self) -> list[Subscription]:
         def accept(delivery: Delivery) -> None:
-            if work.cancel_scope.cancel_called:
-                return  # the broker takes it back with the connection
-            self._open += 1
-            work.start_soon(self._handle, self._renewals.watch(delivery))
+            if not self._crew.is_ending:  # else the broker takes it back with the connection
+                handling = self._handle(self._renewals.watch(delivery))
+                self._crew.start(handling, name=delivery.queue)
 
         transport, names = self._transport, self._names
         queues = [names.tasks(token) for token in self._presence.tokens]
@@ -228,69 +243,52 @@ class WorkerService:
             workers = opening.create_task(transport.listen(names.workers, self._on_workers))
         return [tasks.result(), workers.result(), control.result()]
 
-    async def _drain(self, work: TaskGroup) -> None:
+    async def _drain(self) -> None:
         log.info("draining", running=self._steps.in_flight)
-        await self._transport.broadcast(
-            self._names.workers, self._presence.beat(Lifecycle.DRAINING)
-        )
+        await self._transport.broadcast(self._names.workers, self._beat(Lifecycle.DRAINING))
         self._steps.give_back_waiting()
         async with anyio.create_task_group() as waiting:
 
             async def give_up() -> None:
                 with anyio.move_on_after(self._options.grace.total_seconds()):
                     await self._hurry.wait()
+                self._crew.is_ending = True
                 self._steps.give_back_all()
                 await anyio.sleep(LAST_WORDS.total_seconds())
-                work.cancel_scope.cancel()
                 waiting.cancel_scope.cancel()
 
             waiting.start_soon(give_up)
-            while self._open:
-                self._idle = anyio.Event()
-                await self._idle.wait()
+            await self._crew.idle()
             waiting.cancel_scope.cancel()
-        await self._transport.broadcast(self._names.workers, self._presence.beat(Lifecycle.STOPPED))
+        await self._transport.broadcast(self._names.workers, self._beat(Lifecycle.STOPPED))
 
     # Deliveries
 
     async def _handle(self, delivery: Delivery) -> None:
         try:
-            await self._answer(delivery)
+            try:
+                task = _task_in(delivery.envelope)
+            except ProtocolError as error:
+                await self._refuse(delivery, error)
+                return
+            match task:
+                case StepTask():
+                    await self._steps.handle(task, delivery)
+                case WorkflowTask():
+                    await self._turn(task, delivery)
         except Exception:  # a defect of ours: it must cost neither the worker nor the message
             log.exception("delivery_not_handled", queue=delivery.queue)
             await delivery.release()
         except asyncio.CancelledError:
-            if anyio.current_effective_deadline() == -math.inf:
-                raise  # the worker ends; a cancellation of another kind is a defect, too
+            if self._crew.is_ending:
+                raise
+            # A cancellation of another kind is a defect, too.
             log.exception("delivery_not_handled", queue=delivery.queue)
             await delivery.release()
-        finally:
-            self._open -= 1
-            if not self._open:
-                self._idle.set()
-
-    async def _answer(self, delivery: Delivery) -> None:
-        envelope = delivery.envelope
-        try:
-            if envelope.protocol not in (None, PROTOCOL_VERSION):
-                raise ProtocolError(
-                    envelope.type or "task",
-                    f"protocol {envelope.protocol} is not supported, this worker speaks "
-                    f"{PROTOCOL_VERSION}",
-                )
-            task = codec.decode_task(envelope.body, message_type=envelope.type)
-        except ProtocolError as error:
-            await self._refuse(delivery, error)
-            return
-        match task:
-            case StepTask():
-                await self._steps.handle(task, delivery)
-            case WorkflowTask():
-                await self._turn(task, delivery)
 
     async def _turn(self, task: WorkflowTask, delivery: Delivery) -> None:
         enter_turn(task.workflow, task.run_id)
-        self._live.started(task.task_id, Heartbeat(run_id=task.run_id, seq=0, group=task.group))
+        self._live.started(task.task_id, task)
         try:
             async with self._quarantine.admission(delivery):
                 if self._stop.is_set():
@@ -361,12 +359,25 @@ class WorkerService:
         while True:
             self._announce = anyio.Event()
             await self._transport.broadcast(workers, self._presence.announcement())
-            await self._transport.broadcast(workers, self._presence.beat(Lifecycle.UP))
+            await self._transport.broadcast(workers, self._beat(Lifecycle.UP))
             while True:
                 with anyio.move_on_after(BEAT_EVERY.total_seconds()):
                     await self._announce.wait()
                     break
-                await self._transport.broadcast(workers, self._presence.beat(Lifecycle.UP))
+                await self._transport.broadcast(workers, self._beat(Lifecycle.UP))
+
+    def _beat(self, lifecycle: Lifecycle) -> Envelope:
+        return self._presence.beat(lifecycle, in_flight=self._steps.in_flight)
+
+
+def _task_in(envelope: Envelope) -> StepTask | WorkflowTask:
+    """Raises `ProtocolError`."""
+    if envelope.protocol not in (None, PROTOCOL_VERSION):
+        raise ProtocolError(
+            envelope.type or "task",
+            f"protocol {envelope.protocol} is not supported, this worker speaks {PROTOCOL_VERSION}",
+        )
+    return codec.decode_task(envelope.body, message_type=envelope.type)
 
 
 def _headline(message: str) -> str:

@@ -29,6 +29,9 @@ class StepContext(StepContextBase):
     `seq`, `name`, `attempt` (1-based), `traceparent` and `context` (what the caller passed along).
     """
 
+    _dropped = 0
+    _is_cancelled = False
+
     def __init__(
         self,
         *,
@@ -50,10 +53,8 @@ class StepContext(StepContextBase):
         self.traceparent = traceparent
         self.context: Mapping[str, Any] = context or {}
         self.events: list[StepEvent] = []
-        self._dropped = 0
         self._reporter = reporter
         self._now = now
-        self._is_cancelled = False
 
     # Telling
 

@@ -1,9 +1,8 @@
 """What the checks of determinism add to a turn: with them and without, in turns of one process."""
 
 import asyncio
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from msgspec import Raw
 
@@ -14,9 +13,25 @@ from durable_worker.worker.determinism.calls import FIRST_TURNS, ONE_IN
 from durable_worker.worker.determinism.checks import checks_for
 from durable_worker.worker.determinism.policy import Determinism
 from durable_worker.worker.turns import TurnRunner
-from tests.bench.measure import Ratio
+from tests.bench.context import Bench
+from tests.bench.figures import Pairs, Reading, Target
+from tests.bench.registry import measures
 
-PAIRS = 51
+LENGTHS = (1, 10, 100)
+
+
+@measures(
+    *(
+        Target(f"turn_{policy}_{steps}", f"turn of {steps} steps, checks at `{policy}` over none")
+        for policy in (Determinism.WARN, Determinism.RAISE)
+        for steps in LENGTHS
+    )
+)
+def turns(bench: Bench) -> Iterator[Reading]:
+    for policy in (Determinism.WARN, Determinism.RAISE):
+        for steps in LENGTHS:
+            pairs = overhead(policy, steps, bench)
+            yield pairs.reading(f"turn_{policy}_{steps}", "us", ("checked", "unchecked"))
 
 
 def sequence() -> Worker:
@@ -65,38 +80,12 @@ def turns_with(determinism: Determinism, steps: int) -> Callable[[int], float]:
     return run
 
 
-def overhead(determinism: Determinism, steps: int) -> Ratio:
+def overhead(determinism: Determinism, steps: int, bench: Bench) -> Pairs:
     """Of so many turns that sampling comes round; of turns that are all watched for `RAISE`."""
     turns = ONE_IN if determinism is Determinism.WARN else 20
     ours, theirs = turns_with(determinism, steps), turns_with(Determinism.OFF, steps)
-    measured = [(ours(turns), theirs(turns)) for _ in range(PAIRS)]
-    ratios = sorted(a / b for a, b in measured)
-    return Ratio(
-        ours_ms=1_000 * statistics.median(a for a, _ in measured),
-        theirs_ms=1_000 * statistics.median(b for _, b in measured),
-        ratio=statistics.median(ratios),
-        spread=(ratios[0], ratios[-1]),
-    )
+    return bench.pairs(lambda: 1e6 * ours(turns), lambda: 1e6 * theirs(turns), quick=11, full=51)
 
 
 async def _refuse(*_: object) -> RecordStep:
     raise AssertionError("there are no local steps")
-
-
-def report() -> dict[str, Ratio]:
-    """Measures and prints."""
-    measured: dict[str, Ratio] = {}
-    for determinism in (Determinism.WARN, Determinism.RAISE):
-        for steps in (1, 10, 100):
-            key = f"turn_{determinism}_{steps}"
-            ratio = measured[key] = overhead(determinism, steps)
-            low, high = ratio.spread
-            print(
-                f"{key:<22}{ratio.ratio:>6.2f}   {1_000 * ratio.ours_ms:.0f} us a turn of {steps} "
-                f"steps, unchecked {1_000 * ratio.theirs_ms:.0f} us; ratios {low:.2f} to {high:.2f}"
-            )
-    return measured
-
-
-if __name__ == "__main__":
-    report()

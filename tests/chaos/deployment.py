@@ -12,6 +12,7 @@ from durable_worker.client.broker import BrokerPort
 from durable_worker.client.client import Client
 from durable_worker.protocol.names import Names
 from durable_worker.transports.rabbitmq import RabbitTransport
+from tests.broker.lanes import lane_of_the_session
 from tests.chaos import app
 from tests.chaos.audit.evidence import Evidence
 from tests.chaos.fleet import Fleet, Member
@@ -38,7 +39,10 @@ class Deployment:
 
     async def __aenter__(self) -> "Deployment":
         await self._stack.enter_async_context(self.fleet)
-        port = BrokerPort(RabbitTransport(self._url, names=self._names), names=self._names)
+        port = BrokerPort(
+            RabbitTransport(self._url, names=self._names, lane=lane_of_the_session()),
+            names=self._names,
+        )
         client = await self._stack.enter_async_context(Client(port))
         self.load = Load(
             client, folder=self._folder, database=self._database, random=Random(1), width=6

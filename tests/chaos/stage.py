@@ -17,6 +17,7 @@ from durable_worker.client.client import Client
 from durable_worker.protocol.names import Names
 from durable_worker.transports.rabbitmq import RabbitTransport
 from tests.broker.faults import BrokerUnavailableError
+from tests.broker.lanes import lane_of_the_session
 from tests.broker.node import BrokerNode
 from tests.chaos.audit.evidence import Evidence
 from tests.chaos.disk import SmallDisk
@@ -84,7 +85,9 @@ class Stage:
             for member in self.fleet.members:
                 self.fleet.start(member)
             self.client_network = await self._proxy()
-            transport = RabbitTransport(self._url(self.client_network), names=self.names)
+            transport = RabbitTransport(
+                self._url(self.client_network), names=self.names, lane=lane_of_the_session()
+            )
             port = BrokerPort(transport, names=self.names)
             client = await self._stack.enter_async_context(Client(port))
             self.load = Load(client, folder=self.folder, database=self.database, random=self.random)

@@ -28,7 +28,7 @@ def _parse(arguments: list[str]) -> None:
 def _address(arguments: list[str]) -> None:
     for each in arguments:
         address = parse_address(each)
-        password = address.url.password
+        password = address.password
         assert not password or len(password) < 4 or password not in address.safe
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from tests.fuzz import seeds
+from tests.fuzz.amqp import amqp_seeds, read_stream
 from tests.fuzz.cli_texts import read_command_line
 from tests.fuzz.decoding import decode_input_row, decode_message, decode_payload, show_detail
 from tests.fuzz.operator_handlers import handle_as_operator, handle_as_operator_on_disk
@@ -43,6 +44,7 @@ TARGETS: Mapping[str, Target] = {
         Target("input", decode_input_row, seeds.input_seeds),
         Target("detail", show_detail, seeds.detail_seeds),
         Target("properties", read_properties, seeds.properties_seeds),
+        Target("amqp", read_stream, amqp_seeds, head=2),
         Target("cli", read_command_line, seeds.cli_seeds),
         Target("worker", handle_as_worker, seeds.worker_seeds, head=2),
         Target("operator", handle_as_operator, seeds.operator_seeds, head=2),

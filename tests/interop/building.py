@@ -48,6 +48,13 @@ def build_operator() -> Path:
     return OPERATOR / "dist" / "main.js"
 
 
+def build_transport() -> Path:
+    """The main module of the npm package in protocol/nestjs. Raises `AssertionError`."""
+    with _one_at_a_time(TRANSPORT):
+        _make(TRANSPORT, also=[ROOT / "protocol" / "schemas"])
+    return TRANSPORT / "dist" / "index.js"
+
+
 def _make(package: Path, *, also: list[Path]) -> None:
     manifest = [package / name for name in ("package.json", "package-lock.json", ".npmrc")]
     _unless_fresh(package / "node_modules", manifest, ["npm", "ci"], package)

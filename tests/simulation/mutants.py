@@ -23,6 +23,7 @@ from durable_worker.stores.memory import MemoryStore
 from durable_worker.testing.simulation.link import Link, LinkDelivery
 from durable_worker.worker import steps as worker_steps
 from durable_worker.worker.answers import Answers
+from durable_worker.worker.finished import FinishedAttempts
 from durable_worker.worker.recorded import RecordedSteps
 from durable_worker.worker.service import WorkerService
 from durable_worker.worker.steps import StepRunner
@@ -90,14 +91,13 @@ def the_worker_does_not_ask_about_a_repeated_step(patch: Patch) -> None:
 
 @mutant
 def finished_steps_are_remembered_without_their_attempt(patch: Patch) -> None:
-    remember, handle = StepRunner._remember, StepRunner.handle
+    put = FinishedAttempts.put
 
-    def blurred(self: StepRunner, key: Any, result: Any) -> None:
+    def blurred(self: FinishedAttempts, key: Any, result: Any) -> None:
         for attempt in range(1, 10):
-            remember(self, (key[0], attempt), result)
+            put(self, (key[0], attempt), result)
 
-    assert handle is not None
-    patch.setattr(StepRunner, "_remember", blurred)
+    patch.setattr(FinishedAttempts, "put", blurred)
     patch.setattr(worker_steps, "may_repeat", lambda delivery: True)
 
 
@@ -284,7 +284,7 @@ def a_worker_that_stops_drops_what_it_holds(patch: Patch) -> None:
         for execution in self._executions.values():
             for delivery in execution.deliveries:
                 cast("LinkDelivery", delivery).answer(is_done=True)
-            execution.scope.cancel()
+            execution.give_back()
 
     patch.setattr(StepRunner, "give_back_waiting", drop)
     patch.setattr(StepRunner, "give_back_all", drop)

@@ -3,35 +3,33 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from durable_worker.protocol.control import EngineEvent
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.stores.inputs import RunInput
 from durable_worker.stores.records import Checkpoint, Run
 
 
-@dataclass(frozen=True, slots=True)
-class SendTurn:
+class SendTurn(Struct, frozen=True):
     run_id: str
     task_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class SendStep:
+class SendStep(Struct, frozen=True):
     run_id: str
     seq: int
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class BroadcastCancel:
+class BroadcastCancel(Struct, frozen=True):
     """Tell the run's running steps to stop; with `seqs` only those, since others are yet to run."""
 
     run_id: str
     seqs: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AwaitSignal:
+class AwaitSignal(Struct, frozen=True):
     """A wait has begun; a buffered signal of that name resolves it at once."""
 
     run_id: str
@@ -40,20 +38,17 @@ class AwaitSignal:
     signal: str
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(Struct, frozen=True):
     """An input for another run, to be applied in the same transaction or durably later."""
 
     input: RunInput
 
 
-@dataclass(frozen=True, slots=True)
-class Emit:
+class Emit(Struct, frozen=True):
     event: EngineEvent
 
 
-@dataclass(frozen=True, slots=True)
-class Bury:
+class Bury(Struct, frozen=True):
     """Keep the message of a turn (`seq` is None) or an attempt as a dead letter: no broker has it.
 
     `status` is that of the run when it was sent.
@@ -79,8 +74,7 @@ class Limits:
     second_chances: int = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(Struct, frozen=True):
     """What changes: the run (None: unchanged), checkpoints, and the effects in order. `withdrawn`:
     the seqs of checkpoints that are no more."""
 

@@ -6,15 +6,17 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from queue import SimpleQueue
+from threading import Thread
+from typing import TypeVar, cast
 
 from durable_worker.errors import StoreError, StoreFullError
 from durable_worker.stores.base import Owner
 from durable_worker.stores.processes import is_gone
 from durable_worker.stores.queries import load_script, load_statements
+from durable_worker.stores.sqlite.statements import CACHED_STATEMENTS
 
 SCHEMA_VERSION = 2
 BUSY_TIMEOUT_SECONDS = 5.0
@@ -32,33 +34,74 @@ class Connection:
 
     def __init__(self, path: Path, *, thread: str) -> None:
         self._path = path
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=thread)
+        self._thread = Thread(target=self._work_off, name=thread, daemon=True)
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._is_open = False
         self._database: sqlite3.Connection | None = None
 
     async def open(self) -> None:
+        self._thread.start()
+        self._is_open = True
         try:
             await self._submit(self._connect)
         except BaseException:
-            self._executor.shutdown(wait=False)
+            self._end()
             raise
 
     async def close(self) -> None:
-        await self._submit(self._disconnect)
-        self._executor.shutdown(wait=True)
+        if self._is_open:
+            try:
+                await self._submit(self._disconnect)
+            finally:
+                self._end()
+            self._thread.join()
+
+    def _end(self) -> None:
+        self._is_open = False
+        self._work.put(None)
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await self._submit(lambda: self._guarded(work))
 
     async def _submit(self, work: Callable[[], T]) -> T:
-        try:
-            future = self._executor.submit(work)
-        except RuntimeError as error:
-            raise StoreError(f"the database {str(self._path)!r} is closed") from error
-        return await asyncio.wrap_future(future)
+        if not self._is_open:
+            raise self._closed()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+
+        def settle(value: T | None, error: BaseException | None) -> None:
+            if done.cancelled():
+                return
+            if error is None:
+                done.set_result(cast("T", value))
+            else:
+                done.set_exception(error)
+
+        def carry_out() -> None:
+            if done.cancelled():
+                return
+            value, failure = None, None
+            try:
+                value = work()
+            except BaseException as error:  # whatever it is, it is the caller's
+                failure = error
+            with suppress(RuntimeError):  # nobody waits any more: the loop is closed
+                loop.call_soon_threadsafe(settle, value, failure)
+
+        self._work.put(carry_out)
+        return await done
+
+    def _work_off(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+            del work
+
+    def _closed(self) -> StoreError:
+        return StoreError(f"the database {str(self._path)!r} is closed")
 
     def _guarded(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._database is None:
-            raise StoreError(f"the database {str(self._path)!r} is closed")
+            raise self._closed()
         with translated_errors(self._path):
             return work(self._database)
 
@@ -66,7 +109,10 @@ class Connection:
         with translated_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             database = sqlite3.connect(
-                self._path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, cached_statements=64
+                self._path,
+                timeout=BUSY_TIMEOUT_SECONDS,
+                isolation_level=None,
+                cached_statements=CACHED_STATEMENTS,
             )
             try:
                 database.execute("PRAGMA journal_mode = WAL")

@@ -15,6 +15,7 @@ from durable_worker.stores.records import (
     Checkpoint,
     CheckpointStatus,
     DeadLetter,
+    OutboxRow,
     Parent,
     Run,
     SignalRecord,
@@ -30,8 +31,13 @@ _texts = msgspec.json.Decoder(tuple[str, ...])
 _headers = msgspec.json.Decoder(dict[str, str])
 
 
-def _bytes(payload: Payload) -> bytes | None:
-    return None if isinstance(payload, UnsetType) else bytes(payload)
+def _bytes(payload: Payload) -> bytearray | None:
+    # The driver binds a bytearray as it is, but looks for an adapter for each `bytes`.
+    return None if isinstance(payload, UnsetType) else bytearray(payload)
+
+
+def _json(value: object) -> bytearray:
+    return bytearray(_encode(value))
 
 
 def _payload(stored: bytes | None) -> Payload:
@@ -48,16 +54,16 @@ def row_of_run(run: Run) -> Row:
         run.status.value,
         _bytes(run.input),
         _bytes(run.output),
-        None if run.error is None else _encode(run.error),
+        None if run.error is None else _json(run.error),
         None if run.parent is None else run.parent.run_id,
         None if run.parent is None else run.parent.seq,
-        _encode(run.tags).decode(),
+        _encode(run.tags).decode() if run.tags else "[]",
         _bytes(run.search_attributes),
         run.created_at,
         run.updated_at,
         run.turn_no,
         run.task_id,
-        run.is_dirty,
+        int(run.is_dirty),
         run.recoveries,
     )
 
@@ -94,15 +100,15 @@ def row_of_checkpoint(checkpoint: Checkpoint) -> Row:
         checkpoint.status.value,
         _bytes(checkpoint.input),
         _bytes(checkpoint.output),
-        None if checkpoint.error is None else _encode(checkpoint.error),
+        None if checkpoint.error is None else _json(checkpoint.error),
         checkpoint.attempt,
-        None if checkpoint.retry is None else _encode(checkpoint.retry),
+        None if checkpoint.retry is None else _json(checkpoint.retry),
         checkpoint.partition,
         checkpoint.fires_at,
         checkpoint.enqueued_at,
         checkpoint.started_at,
         checkpoint.finished_at,
-        _encode(checkpoint.events) if checkpoint.events else None,
+        _json(checkpoint.events) if checkpoint.events else None,
         checkpoint.parallel_group,
         checkpoint.recoveries,
     )
@@ -151,6 +157,10 @@ def signal_of_row(row: Row) -> SignalRecord:
         received_at=row[4],
         consumed_at=row[5],
     )
+
+
+def row_of_outbox(row: OutboxRow) -> Row:
+    return row.key, row.run_id, row.seq, row.attempt
 
 
 def row_of_letter(letter: DeadLetter) -> Row:

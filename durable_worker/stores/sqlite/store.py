@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -48,11 +48,13 @@ from durable_worker.stores.sqlite.rows import (
     letter_of_row,
     row_of_checkpoint,
     row_of_letter,
+    row_of_outbox,
     row_of_run,
     row_of_signal,
     run_of_row,
     signal_of_row,
 )
+from durable_worker.stores.sqlite.statements import execute_many
 
 _sql = {
     name: statement
@@ -131,11 +133,16 @@ class SqliteStore:
             with transaction(database):
                 if database.execute(_sql["is_lease_held"], (token,)).fetchone() is None:
                     raise self._lease_lost()
-                for statement, rows in changes:
-                    if rows:
-                        database.executemany(_sql[statement], rows)
+                if batch.checkpoints_removed:
+                    database.executemany(_sql["remove_checkpoint"], batch.checkpoints_removed)
+                for statement, rows in inserts:
+                    execute_many(database, _sql[statement], rows)
+                if batch.outbox_removed:
+                    database.execute(_sql["remove_outbox"], (_json_list(batch.outbox_removed),))
+                if batch.inbox_removed:
+                    database.execute(_sql["remove_inbox"], (_json_list(batch.inbox_removed),))
 
-        changes = _changes(batch)
+        inserts = _inserts(batch)
         await self._writer.run(write)
         self._has_own_news |= bool(batch.inbox_added)
 
@@ -278,18 +285,25 @@ class SqliteStore:
         return await self._forget(token, "forget_dead_letters", (received_before, kept))
 
 
-def _changes(batch: Batch) -> list[tuple[str, list[Row]]]:
+def _inserts(batch: Batch) -> list[tuple[str, Collection[Row]]]:
+    """Rows by key: of two that are equal by it, the later one counts."""
+    runs = {each.id: row_of_run(each) for each in batch.runs}
+    checkpoints = {(each.run_id, each.seq): row_of_checkpoint(each) for each in batch.checkpoints}
+    signals = {each.id: row_of_signal(each) for each in batch.signals}
+    outbox = {each.key: row_of_outbox(each) for each in batch.outbox_added}
+    letters = {each.id: row_of_letter(each) for each in batch.dead_letters}
     return [
-        ("put_run", [row_of_run(each) for each in batch.runs]),
-        ("remove_checkpoint", list(batch.checkpoints_removed)),
-        ("put_checkpoint", [row_of_checkpoint(each) for each in batch.checkpoints]),
-        ("put_signal", [row_of_signal(each) for each in batch.signals]),
-        ("put_outbox", [(row.key, row.run_id, row.seq, row.attempt) for row in batch.outbox_added]),
-        ("remove_outbox", [(key,) for key in batch.outbox_removed]),
+        ("put_run", runs.values()),
+        ("put_checkpoint", checkpoints.values()),
+        ("put_signal", signals.values()),
+        ("put_outbox", outbox.values()),
         ("put_inbox", [(encode_input(each),) for each in batch.inbox_added]),
-        ("remove_inbox", [(row_id,) for row_id in batch.inbox_removed]),
-        ("put_dead_letter", [row_of_letter(each) for each in batch.dead_letters]),
+        ("put_dead_letter", letters.values()),
     ]
+
+
+def _json_list(keys: Sequence[str | int]) -> str:
+    return msgspec.json.encode(keys).decode()
 
 
 def _load(database: sqlite3.Connection, run_id: str) -> RunState | None:
@@ -311,7 +325,7 @@ def _filters(query: RunQuery) -> dict[str, Any]:
     statuses = wanted_statuses(query)
     return {
         "workflow": query.workflow,
-        "statuses": None if statuses is None else msgspec.json.encode(statuses).decode(),
+        "statuses": None if statuses is None else _json_list(statuses),
         "tag": query.tag,
         "namespace": None if query.namespace is None else stored_namespace(query.namespace),
     }

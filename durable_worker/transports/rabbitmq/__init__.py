@@ -1,6 +1,7 @@
 """RabbitMQ as the broker (protocol/README.md, "AMQP binding")."""
 
 from durable_worker.transports.rabbitmq.address import TlsOptions, UrlFile
+from durable_worker.transports.rabbitmq.lanes import Lane
 from durable_worker.transports.rabbitmq.states import (
     Blocked,
     Connected,
@@ -24,6 +25,7 @@ __all__ = [
     "ConsumerLost",
     "ConsumerRestored",
     "Disconnected",
+    "Lane",
     "RabbitTransport",
     "StateListener",
     "TlsOptions",

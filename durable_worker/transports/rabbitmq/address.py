@@ -3,14 +3,18 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from msgspec import Struct
-from yarl import URL
 
 from durable_worker.errors import BrokerRefusedError, UsageError
 
 _SCHEME = re.compile(r"[A-Za-z]+://")
 _AFTER_AUTHORITY = re.compile(r"//[^/?#]*(?P<rest>.*)", re.DOTALL)
+
+_PORTS: Final = {"amqp": 5672, "amqps": 5671}
+_PLAIN: Final = "/%:[]!$&'()*+,;=~"
 
 _SET_UP_ELSEWHERE = frozenset(
     {
@@ -44,13 +48,17 @@ class TlsOptions(Struct, frozen=True, kw_only=True):
 
 
 class BrokerAddress(Struct, frozen=True):
-    """Where the broker is. `url` holds the password; `safe` is for people. `tls` is None where none
-    is spoken."""
+    """Where the broker is, and who is to log in there. `safe` is for people; `url` holds the
+    password. `options` are the parameters of the URL; `tls` is None where none is spoken."""
 
-    url: URL
+    url: str
     safe: str
+    host: str
+    port: int
     user: str
+    password: str
     vhost: str
+    options: dict[str, str]
     tls: TlsOptions | None = None
 
     def __repr__(self) -> str:
@@ -66,24 +74,33 @@ def parse_address(text: str, *, tls: TlsOptions | None = None) -> BrokerAddress:
             "password and virtual host, percent-encode `/` `#` `?` `@` as %2F %23 %3F %40."
         )
     try:
-        url = URL(text)
-        problem = _problem_with(url)
+        text.encode()  # what cannot be is no URL either
+        parts = urlsplit(text)
+        problem = _problem_with(parts)
+        port, safe = parts.port, _safe(parts)
     except ValueError:
         # What is wrong is told in words of ours: the library's quote what they cannot read.
         raise _unusable(text, "its host or its port cannot be read") from None
-    if problem is not None:
-        raise _unusable(text, problem)
-    _check_parameters(url)
-    if url.scheme == "amqp" and tls is not None:
+    if problem is not None or parts.hostname is None:
+        raise _unusable(text, problem or "it names no host")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    _check_parameters(options, safe)
+    if parts.scheme == "amqp" and tls is not None:
         raise UsageError(
-            f"files for TLS are given, but the broker URL {_safe(url)} asks for a connection "
+            f"files for TLS are given, but the broker URL {safe} asks for a connection "
             f"without it. Write amqps:// instead (the broker's port for TLS is 5671 by default), "
             f"or leave the files out."
         )
-    vhost = url.path[1:].replace("%2F", "/") or "/"
-    options = None if url.scheme == "amqp" else tls or TlsOptions()
     return BrokerAddress(
-        url=url, safe=_safe(url), user=url.user or "guest", vhost=vhost, tls=options
+        url=text,
+        safe=safe,
+        host=parts.hostname,
+        port=port or _PORTS[parts.scheme],
+        user=unquote(parts.username or "") or "guest",
+        password=unquote(parts.password or ""),
+        vhost=unquote(parts.path[1:]) or "/",
+        options=options,
+        tls=None if parts.scheme == "amqp" else tls or TlsOptions(),
     )
 
 
@@ -153,26 +170,40 @@ def _is_ambiguous(text: str) -> bool:
     return found is not None and ("#" in found["rest"] or "@" in found["rest"])
 
 
-def _problem_with(url: URL) -> str | None:
-    if url.scheme not in ("amqp", "amqps"):
+def _problem_with(parts: SplitResult) -> str | None:
+    if parts.scheme not in _PORTS:
         return "its scheme is neither amqp nor amqps"
-    if not url.host:
+    if not parts.hostname:
         return "it names no host"
+    if not parts.hostname.isprintable() or " " in parts.hostname:
+        return "its host or its port cannot be read"
+    parts.hostname.encode("idna")
     return None
 
 
-def _check_parameters(url: URL) -> None:
-    for name in url.query:
+def _check_parameters(options: dict[str, str], safe: str) -> None:
+    for name in options:
         if name in _SET_UP_ELSEWHERE:
             raise UsageError(
-                f"the broker URL {_safe(url)} has the parameter {name!r}, but TLS is not set up in "
+                f"the broker URL {safe} has the parameter {name!r}, but TLS is not set up in "
                 f"the URL: use --broker-ca, --broker-cert and --broker-key, or TlsOptions. The "
                 f"broker's certificate is always verified."
             )
+    heartbeat = options.get("heartbeat", "0")
+    if not (heartbeat.isascii() and heartbeat.isdecimal() and len(heartbeat) <= 5):
+        raise UsageError(
+            f"the broker URL {safe} has the heartbeat {heartbeat!r}: expected seconds, such as 10."
+        )
+    mechanism = options.get("auth", "plain").upper()
+    if mechanism not in ("PLAIN", "EXTERNAL"):
+        raise UsageError(
+            f"the broker URL {safe} asks to log in by {mechanism!r}: expected plain, or external."
+        )
 
 
-def _safe(url: URL) -> str:
-    return str(url.with_user(None).with_query(None))
+def _safe(parts: SplitResult) -> str:
+    host = parts.netloc.rpartition("@")[2].lower()
+    return f"{parts.scheme}://{quote(host, safe=_PLAIN)}{quote(parts.path, safe=_PLAIN)}"
 
 
 def _unusable(text: str, problem: str) -> UsageError:

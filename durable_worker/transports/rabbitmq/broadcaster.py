@@ -3,14 +3,12 @@
 import asyncio
 from contextlib import suppress
 
-from aiormq.channel import Channel
-
 from durable_worker.errors import BrokerRefusedError, ConnectionLostError, TransportError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import Envelope
+from durable_worker.transports.rabbitmq.lanes import Channel
 from durable_worker.transports.rabbitmq.link import (
     Link,
-    call_at_end,
     channel_of,
     pause,
     raise_if_cancelled,
@@ -36,7 +34,7 @@ class Broadcaster:
         while True:
             try:
                 async with channel_of(link) as channel:
-                    call_at_end(channel, self._wake.set)
+                    channel.on_end(self._wake.set)
                     self._channel = channel
                     await self._declare_on_demand(channel)
             except ConnectionLostError:
@@ -58,13 +56,10 @@ class Broadcaster:
         with suppress(ConnectionLostError):
             await asyncio.shield(self._declaration_of(exchange))
             with translated("broadcast", entity=exchange):
-                await channel.basic_publish(
-                    envelope.body,
-                    exchange=exchange,
-                    routing_key=topic,
-                    properties=to_properties(envelope, persistent=False),
-                    wait=False,
-                )
+                if not channel.has_room:
+                    await channel.room()
+                properties = to_properties(envelope, persistent=False)
+                channel.broadcast(exchange, topic, properties, envelope.body)
 
     def _declaration_of(self, exchange: str) -> asyncio.Future[None]:
         if exchange not in self._declared:

@@ -3,15 +3,12 @@
 import asyncio
 from datetime import timedelta
 
-from aiormq.abc import DeliveredMessage
-from aiormq.channel import Channel
-
 from durable_worker.errors import BrokerRefusedError, ConnectionLostError, TransportError
+from durable_worker.transports.rabbitmq.amqp.events import Message
 from durable_worker.transports.rabbitmq.delivery import Holdings
+from durable_worker.transports.rabbitmq.lanes import Channel
 from durable_worker.transports.rabbitmq.link import (
     Link,
-    call_at_end,
-    close_channel,
     pause,
     raise_if_cancelled,
     translated,
@@ -106,7 +103,7 @@ class Consumer:
         holdings = Holdings(channel, generation=link.generation, window=self._window)
         is_left = False
         try:
-            attachment = await self._attach(channel, holdings)
+            attachment = await self._attach(channel, holdings, former)
             await self._watch(attachment)
             await attachment.cancel()
             if not self._is_stopping:
@@ -121,16 +118,20 @@ class Consumer:
                 holdings.close()
                 if self._window is not None:
                     self._window.end_turn()
-                await close_channel(channel)
+                await channel.close()
 
-    async def _attach(self, channel: Channel, holdings: Holdings) -> "_Attachment":
+    async def _attach(
+        self, channel: Channel, holdings: Holdings, group: asyncio.TaskGroup
+    ) -> "_Attachment":
         self._wake.clear()
-        channel.on_consumer_cancel_callbacks.add(lambda _: self._wake.set())
-        call_at_end(channel, self._wake.set)
+        channel.on_consumer_end(self._wake.set)
+        channel.on_end(self._wake.set)
         if self._window is not None:
             self._window.on_due(self._wake.set)
         queue = await self._source.prepare(channel)
-        attachment = _Attachment(channel, queue, self._source, holdings, self._window)
+        attachment = _Attachment(
+            channel, queue, self._source, holdings, window=self._window, group=group
+        )
         self._is_consuming = True
         await attachment.consume()
         if not self._attached.done():
@@ -183,15 +184,17 @@ class _Attachment:
         queue: str,
         source: Source,
         holdings: Holdings,
+        *,
         window: Window | None,
+        group: asyncio.TaskGroup,
     ) -> None:
         self._channel = channel
         self._queue = queue
         self._source = source
         self._holdings = holdings
         self._window = window
+        self._group = group
         self._tag: str | None = None
-        self._former_tag = ""
         self._has_come = False
 
     async def consume(self) -> None:
@@ -200,21 +203,16 @@ class _Attachment:
             await self._start(is_acked=False)
         elif room := window.room:
             with translated("limit the prefetch of queue", entity=self._source.name):
-                await self._channel.basic_qos(prefetch_count=room)
+                await self._channel.limit(room)
             window.granted(room)
             await self._start(is_acked=True)
 
     async def cancel(self) -> None:
         """What was taken can still be answered on the channel."""
         if self._tag is not None:
-            receive = self._channel.consumers.get(self._tag)
             with translated("stop consuming", entity=self._source.name):
-                await self._channel.basic_cancel(self._tag)
-            # What was on its way may still come, and the library would drop it.
-            self._channel.consumers.pop(self._former_tag, None)
-            if receive is not None:
-                self._channel.consumers[self._tag] = receive
-            self._former_tag, self._tag = self._tag, None
+                await self._channel.cancel(self._tag)
+            self._tag = None
         if self._window is not None:
             self._window.end_turn()
 
@@ -234,17 +232,20 @@ class _Attachment:
         """Raises `ConnectionLostError` if the broker has ended the channel or the consumer."""
         if self._channel.is_closed:
             raise ConnectionLostError("the broker closed the channel")
-        if self._tag is not None and self._tag not in self._channel.consumers:
+        if self._tag is not None and not self._channel.consumes(self._tag):
             raise ConnectionLostError("the broker ended the consumer; was the queue deleted?")
 
     async def _start(self, *, is_acked: bool) -> None:
-        async def receive(message: DeliveredMessage) -> None:
+        receive, holdings = self._source.receive, self._holdings
+
+        def hand_on(message: Message) -> None:
             self._has_come = True
-            await self._source.receive(message, self._holdings)
+            work = receive(message, holdings)
+            if work is not None:
+                self._group.create_task(work)
 
         with translated("consume", entity=self._source.name):
-            consuming = await self._channel.basic_consume(self._queue, receive, no_ack=not is_acked)
-        self._tag = str(consuming.consumer_tag)
+            self._tag = await self._channel.consume(self._queue, hand_on, is_acked=is_acked)
 
 
 async def _leave(channel: Channel, holdings: Holdings) -> None:
@@ -254,4 +255,4 @@ async def _leave(channel: Channel, holdings: Holdings) -> None:
         await holdings.settled()
     finally:
         holdings.close()
-        await close_channel(channel)
+        await channel.close()

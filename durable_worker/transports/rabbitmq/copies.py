@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, cast
 
-from aiormq import spec
-
 from durable_worker.transports.base import DEATH_HEADER, DELIVERY_LIMIT_REASON, HELD_HEADER
+from durable_worker.transports.rabbitmq.amqp.properties import Properties
 
 DELIVERIES_HEADER: Final = "durable-deliveries"
 """On a copy: how often the message had been delivered before its holder got it."""
@@ -32,7 +31,7 @@ def number_in(headers: Headers, queue: str) -> int | None:
     return int(number) if held == queue and number.isascii() and number.isdecimal() else None
 
 
-def copied(original: spec.Basic.Properties, *, deliveries: int, mark: str) -> spec.Basic.Properties:
+def copied(original: Properties, *, deliveries: int, mark: str) -> Properties:
     """Properties of a copy: without what the broker wrote on it, or would act on."""
     headers = _kept(original.headers or {})
     headers[DELIVERIES_HEADER] = str(deliveries)
@@ -40,7 +39,7 @@ def copied(original: spec.Basic.Properties, *, deliveries: int, mark: str) -> sp
     return _like(original, headers)
 
 
-def given_up(original: spec.Basic.Properties, *, queue: str) -> spec.Basic.Properties:
+def given_up(original: Properties, *, queue: str) -> Properties:
     """Properties of a message that was delivered too often, as the broker itself would set them."""
     headers = _kept(original.headers or {})
     for name in (DELIVERIES_HEADER, HELD_HEADER):
@@ -68,6 +67,10 @@ def deaths_elsewhere(headers: Headers) -> list[Headers]:
 
 def deliveries_before(headers: Headers) -> int:
     """How often the message was delivered before, by its queues and over its copies."""
+    if not (
+        "x-delivery-count" in headers or DELIVERIES_HEADER in headers or HELD_HEADER in headers
+    ):
+        return 0
     own = headers.get("x-delivery-count", 0)
     stated = headers.get(DELIVERIES_HEADER, "0")
     held, _ = _mark(headers)
@@ -87,12 +90,12 @@ def _kept(headers: Headers) -> dict[str, object]:
     }
 
 
-def _like(original: spec.Basic.Properties, headers: Headers) -> spec.Basic.Properties:
+def _like(original: Properties, headers: Headers) -> Properties:
     # Without `expiration`, which would end it, and `user_id`, which only its sender may state.
-    return spec.Basic.Properties(
+    return Properties(
         content_type=original.content_type,
         content_encoding=original.content_encoding,
-        headers={**headers},  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+        headers=headers,
         delivery_mode=_PERSISTENT,
         priority=original.priority,
         correlation_id=original.correlation_id,

@@ -2,16 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
-from aiormq import spec
-from aiormq.abc import DeliveredMessage
-from aiormq.channel import Channel
 from msgspec import Struct
 
-from durable_worker.errors import ConnectionLostError
 from durable_worker.transports.base import Envelope
-from durable_worker.transports.rabbitmq.link import translated
+from durable_worker.transports.rabbitmq.amqp.events import Message
+from durable_worker.transports.rabbitmq.amqp.properties import Properties
+from durable_worker.transports.rabbitmq.lanes import Channel
 from durable_worker.transports.rabbitmq.messages import delivery_count_of, to_envelope
 from durable_worker.transports.rabbitmq.window import Window
 
@@ -31,9 +28,8 @@ class Holdings:
         self._settled.set()
         self.generation = generation
 
-    def take(self, message: DeliveredMessage) -> "Place":
-        tag = message.delivery_tag
-        assert tag is not None
+    def take(self, message: Message) -> "Place":
+        tag = message.tag
         self._tags[tag] = None if self._window is None else self._window.took()
         self._settled.clear()
         return Place(self, tag)
@@ -52,16 +48,14 @@ class Holdings:
         """Whether an answer still has an effect."""
         return tag in self._tags
 
-    async def ack(self, tag: int) -> None:
+    def ack(self, tag: int) -> None:
         if self._forget(tag):
-            with suppress(ConnectionLostError), translated("acknowledge a message"):
-                await self._channel.basic_ack(tag, wait=False)
+            self._channel.ack(tag)
             self._note_settled()
 
-    async def release(self, tag: int, *, requeue: bool) -> None:
+    def release(self, tag: int, *, requeue: bool) -> None:
         if self._forget(tag):
-            with suppress(ConnectionLostError), translated("release a message"):
-                await self._channel.basic_nack(tag, requeue=requeue, wait=False)
+            self._channel.nack(tag, requeue=requeue)
             self._note_settled()
 
     def detach(self, tag: int) -> tuple[Window, int] | None:
@@ -97,12 +91,12 @@ class Place(Struct, frozen=True):
         """Whether an answer still has an effect."""
         return self.holdings.holds(self.tag)
 
-    async def ack(self) -> None:
-        await self.holdings.ack(self.tag)
+    def ack(self) -> None:
+        self.holdings.ack(self.tag)
 
-    async def release(self) -> None:
+    def release(self) -> None:
         # Requeued, a copy would only come back; rejected, it goes to the queue it came from.
-        await self.holdings.release(self.tag, requeue=not self.is_held)
+        self.holdings.release(self.tag, requeue=not self.is_held)
 
 
 class RabbitDelivery:
@@ -126,7 +120,7 @@ class RabbitDelivery:
         self,
         place: Place,
         queue: str,
-        message: DeliveredMessage,
+        message: Message,
         renew: "Callable[[RabbitDelivery], Awaitable[None]]",
     ) -> None:
         self._place = place
@@ -139,7 +133,7 @@ class RabbitDelivery:
         self.queue = queue
         self.envelope: Envelope = to_envelope(message)
         self.delivery_count = delivery_count_of(message)
-        self.properties: spec.Basic.Properties = message.header.properties
+        self.properties: Properties = message.properties
 
     @property
     def generation(self) -> int:
@@ -158,14 +152,14 @@ class RabbitDelivery:
     async def ack(self) -> None:
         if not self._is_answered:
             self._note_answered(rejected_at=None)
-            await self._place.ack()
+            self._place.ack()
 
     async def release(self) -> None:
         if not self._is_answered:
             self.was_given_back = True
             place = self._place
             self._note_answered(rejected_at=place.holdings if place.is_held else None)
-            await place.release()
+            place.release()
 
     async def renew(self) -> None:
         if not self._is_answered:
@@ -182,7 +176,7 @@ class RabbitDelivery:
         if detached is not None:
             self._moved_out_of, turn = detached
             await self._moved_out_of.movable(turn)
-        await former.ack()
+        former.ack()
 
     def _note_answered(self, *, rejected_at: Holdings | None) -> None:
         self._is_answered = True

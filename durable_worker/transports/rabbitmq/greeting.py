@@ -11,6 +11,11 @@ class TlsSpokenError(ConnectionError):
     whose end never comes."""
 
 
+def is_tls(data: bytes) -> bool:
+    """Whether a stream that begins like this is of TLS."""
+    return data.startswith(_TLS_ALERT)
+
+
 def expect_amqp(reader: asyncio.StreamReader) -> None:
     """Let the first read fail with `TlsSpokenError` if it meets TLS; later ones cost nothing."""
     stream: Any = reader
@@ -19,7 +24,7 @@ def expect_amqp(reader: asyncio.StreamReader) -> None:
     async def first(size: int) -> bytes:
         del stream.readexactly
         data = await readexactly(size)
-        if data.startswith(_TLS_ALERT):
+        if is_tls(data):
             raise TlsSpokenError
         return data
 

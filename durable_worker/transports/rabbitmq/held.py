@@ -12,16 +12,17 @@ from collections import OrderedDict
 from datetime import timedelta
 from itertools import count
 
-from aiormq.abc import DeliveredMessage
-from aiormq.channel import Channel
-
 from durable_worker.errors import ConnectionLostError, UnsendableError
 from durable_worker.protocol.names import Names
+from durable_worker.transports.rabbitmq.amqp.events import Message
+from durable_worker.transports.rabbitmq.amqp.properties import write_properties
 from durable_worker.transports.rabbitmq.consumer import Consumer
 from durable_worker.transports.rabbitmq.copies import copied, mark_of, number_in
 from durable_worker.transports.rabbitmq.delivery import Holdings, Place, RabbitDelivery
 from durable_worker.transports.rabbitmq.inspection import Inspection
+from durable_worker.transports.rabbitmq.lanes import Channel
 from durable_worker.transports.rabbitmq.publisher import Publisher
+from durable_worker.transports.rabbitmq.sources import Work
 from durable_worker.transports.rabbitmq.states import StateListener
 from durable_worker.transports.rabbitmq.supervisor import Roster
 from durable_worker.transports.rabbitmq.topology import declare_held
@@ -99,24 +100,27 @@ class HeldQueue:
         self._times_made += 1
         return self.name
 
-    async def receive(self, message: DeliveredMessage, holdings: Holdings) -> None:
+    def receive(self, message: Message, holdings: Holdings) -> Work:
         place = Place(holdings, holdings.take(message).tag, is_held=True)
-        number = number_in(message.header.properties.headers or {}, self.name)
+        return self._take_over(message, place)
+
+    async def _take_over(self, message: Message, place: Place) -> None:
+        number = number_in(message.properties.headers or {}, self.name)
         delivery = None if number is None else self._open.get(number)
         if delivery is None:
-            await self._turn_away(place, number)
+            self._turn_away(place, number)
         else:
             await delivery.move(place)
         arrival = None if number is None else self._arrivals.get(number)
         if arrival is not None and not arrival.done():
             arrival.set_result(None)
 
-    async def _turn_away(self, place: Place, number: int | None) -> None:
+    def _turn_away(self, place: Place, number: int | None) -> None:
         if number is not None and self._is_settled(number, place):
-            await place.ack()
+            place.ack()
         else:
             self._has_given_back = True
-            await place.release()
+            place.release()
 
     def _is_settled(self, number: int, place: Place) -> bool:
         # What was rejected over a channel that is gone may have missed its rejection.
@@ -192,8 +196,9 @@ class Held:
 
     async def _copy(self, delivery: RabbitDelivery, number: int) -> None:
         mark = mark_of(self._queue.name, number)
-        properties = copied(delivery.properties, deliveries=delivery.delivery_count, mark=mark)
-        if (size := len(properties.marshal())) > MOST_PROPERTIES:
+        copy = copied(delivery.properties, deliveries=delivery.delivery_count, mark=mark)
+        properties = write_properties(copy)
+        if (size := len(properties)) > MOST_PROPERTIES:
             # The broker would close the connection, and everything on it would come twice.
             raise UnsendableError("headers", mark, size=size, limit=MOST_PROPERTIES)
         arrival = self._queue.arrival(number)

@@ -25,7 +25,7 @@ class Inspection:
         if self._link is not None:
             async with channel_of(self._link) as channel:
                 with translated("delete queue", entity=queue):
-                    await channel.queue_delete(queue)
+                    await channel.delete_queue(queue)
 
     async def serve(self, link: Link) -> None:
         self._link = link

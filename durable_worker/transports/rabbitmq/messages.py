@@ -3,11 +3,14 @@
 from datetime import timedelta
 from typing import Final
 
-from aiormq import spec
-from aiormq.abc import DeliveredMessage
-
-from durable_worker.protocol.base import SIGNATURE_HEADER
+from durable_worker.protocol.base import PROTOCOL_VERSION, SIGNATURE_HEADER
 from durable_worker.transports.base import DEATH_HEADER, DEATH_QUEUE_HEADER, ERROR_HEADER, Envelope
+from durable_worker.transports.rabbitmq.amqp.events import Message
+from durable_worker.transports.rabbitmq.amqp.properties import (
+    Properties,
+    Template,
+    write_properties,
+)
 from durable_worker.transports.rabbitmq.copies import deaths_elsewhere, deliveries_before
 
 PROTOCOL_HEADER: Final = "durable-protocol"
@@ -21,15 +24,34 @@ _PERSISTENT = 2
 _TRANSIENT = 1
 
 
-def to_properties(envelope: Envelope, *, persistent: bool) -> spec.Basic.Properties:
+_templates: dict[tuple[str | None, int | None, bool], Template] = {}
+"""Of messages that state nothing beside their type, protocol and id, as most do."""
+
+_MOST_TEMPLATES = 100
+
+
+def to_properties(envelope: Envelope, *, persistent: bool) -> bytes:
+    """As the broker takes them."""
+    if envelope.headers or envelope.expires is not None or envelope.message_id is None:
+        return write_properties(_properties(envelope, persistent=persistent))
+    key = (envelope.type, envelope.protocol, persistent)
+    template = _templates.get(key)
+    if template is None:
+        if len(_templates) >= _MOST_TEMPLATES:
+            _templates.clear()
+        template = _templates[key] = Template(_properties(envelope, persistent=persistent))
+    return template.with_id(envelope.message_id)
+
+
+def _properties(envelope: Envelope, *, persistent: bool) -> Properties:
     headers: dict[str, object] = dict(envelope.headers)
     if envelope.protocol is not None:
         headers[PROTOCOL_HEADER] = envelope.protocol
-    return spec.Basic.Properties(
+    return Properties(
         content_type="application/json",
         # Some clients parse a body before anybody can see its bytes, unless it has an encoding.
         content_encoding="utf-8" if SIGNATURE_HEADER in headers else None,
-        headers=headers,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        headers=headers,
         delivery_mode=_PERSISTENT if persistent else _TRANSIENT,
         expiration=_expiration(envelope.expires),
         message_id=envelope.message_id,
@@ -37,10 +59,16 @@ def to_properties(envelope: Envelope, *, persistent: bool) -> spec.Basic.Propert
     )
 
 
-def to_envelope(message: DeliveredMessage) -> Envelope:
-    properties = message.header.properties
-    raw: dict[str, object] = dict(properties.headers or {})
-    protocol = raw.pop(PROTOCOL_HEADER, None)
+def to_envelope(message: Message) -> Envelope:
+    properties = message.properties
+    stated = properties.headers or {}
+    protocol = stated.get(PROTOCOL_HEADER)
+    # As nearly all are: nothing else is stated, and no other number that only looks like this one.
+    is_plain = len(stated) == 1 and protocol == PROTOCOL_VERSION and type(protocol) is int
+    if is_plain and properties.expiration is None:
+        return Envelope(properties.message_type, message.body, properties.message_id)
+    raw: dict[str, object] = dict(stated)
+    raw.pop(PROTOCOL_HEADER, None)
     headers = {name: value for name, value in raw.items() if isinstance(value, str)}
     if DEATH_HEADER in headers:
         _tell_death(headers, raw)
@@ -54,8 +82,8 @@ def to_envelope(message: DeliveredMessage) -> Envelope:
     )
 
 
-def delivery_count_of(message: DeliveredMessage) -> int:
-    headers = message.header.properties.headers
+def delivery_count_of(message: Message) -> int:
+    headers = message.properties.headers
     return deliveries_before(headers) if headers else 0
 
 

@@ -2,12 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
-
-from aiormq import spec
-from aiormq.channel import Channel
-from aiormq.exceptions import ChannelPreconditionFailed, DeliveryError, PublishError
+from collections.abc import Awaitable, Callable
 
 from durable_worker.errors import (
     ConnectionLostError,
@@ -17,13 +12,20 @@ from durable_worker.errors import (
     UnroutableError,
 )
 from durable_worker.transports.base import Envelope
+from durable_worker.transports.rabbitmq.amqp.errors import (
+    PRECONDITION_FAILED,
+    AmqpError,
+    ChannelClosedError,
+    RejectedError,
+    ReturnedError,
+)
+from durable_worker.transports.rabbitmq.lanes import Channel
 from durable_worker.transports.rabbitmq.link import (
     Link,
     channel_of,
-    ended,
     pause,
     raise_if_cancelled,
-    translated,
+    translation,
 )
 from durable_worker.transports.rabbitmq.messages import to_properties
 
@@ -45,7 +47,6 @@ class Publisher:
         self._channel: Channel | None = None
         self._changed = asyncio.Event()
         self._refusal: TransportError | None = None
-        self._in_flight: dict[str, asyncio.Future[None]] = {}
         self._pending = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -57,7 +58,7 @@ class Publisher:
                 async with channel_of(link, confirms=True) as channel:
                     raise_if_cancelled()
                     self._use(channel)
-                    await ended(channel)
+                    await channel.ended()
             except ConnectionLostError:
                 await pause(RETRY_SECONDS)
             finally:
@@ -75,82 +76,56 @@ class Publisher:
     async def send(self, queue: str, envelope: Envelope) -> None:
         await self.post(queue, envelope.body, to_properties(envelope, persistent=True))
 
-    async def post(
-        self, queue: str, body: bytes, properties: spec.Basic.Properties, *, exchange: str = ""
-    ) -> None:
+    async def post(self, queue: str, body: bytes, properties: bytes, *, exchange: str = "") -> None:
         """Send what is no envelope of ours; over an exchange, `queue` is its routing key."""
-        channel = await self._open_channel()
-        if properties.message_id is None:
-            await self._publish(channel, queue, body, properties, exchange)
-            return
-        # The library finds the publish that a returned message belongs to by message id alone, so
-        # one id is never in flight twice.
-        while (earlier := self._in_flight.get(properties.message_id)) is not None:
-            await asyncio.wait({earlier})
-            channel = await self._open_channel()
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._in_flight[properties.message_id] = done
-        try:
-            await self._publish(channel, queue, body, properties, exchange)
-        finally:
-            del self._in_flight[properties.message_id]
-            done.set_result(None)
-
-    async def _open_channel(self) -> Channel:
-        while True:
-            if self._refusal is not None:
-                raise self._refusal
-            if self._channel is not None and not self._channel.is_closed:
-                return self._channel
-            self._changed.clear()
-            await self._changed.wait()
-
-    async def _publish(
-        self,
-        channel: Channel,
-        queue: str,
-        body: bytes,
-        properties: spec.Basic.Properties,
-        exchange: str,
-    ) -> None:
+        channel = self._channel
+        if channel is None or channel.is_closed or not channel.has_room:
+            channel = await self._usable_channel()
         self._pending += 1
         self._idle.clear()
         try:
-            with translated("publish"), self._answers(queue, size=len(body)):
-                await channel.basic_publish(
-                    body,
-                    exchange=exchange,
-                    routing_key=queue,
-                    properties=properties,
-                    mandatory=True,
-                    wait=False,
-                )
+            await channel.publish(exchange, queue, properties, body)
+        except (AmqpError, OSError) as error:
+            raise self._told(error, queue, size=len(body)) from error
         finally:
             self._pending -= 1
             if self._pending == 0:
                 self._idle.set()
 
-    @contextmanager
-    def _answers(self, queue: str, *, size: int) -> Generator[None]:
+    async def _usable_channel(self) -> Channel:
+        while True:
+            if self._refusal is not None:
+                raise self._refusal
+            channel = self._channel
+            if channel is None or channel.is_closed:
+                self._changed.clear()
+                await self._changed.wait()
+            elif channel.has_room:
+                return channel
+            else:
+                await channel.room()
+
+    def _told(self, error: AmqpError | OSError, queue: str, *, size: int) -> TransportError:
         """What the broker says about one message."""
-        try:
-            yield
-        except PublishError:
-            self._on_unroutable(queue)
-            raise UnroutableError(queue) from None
-        except DeliveryError:
-            raise PublishRejectedError(
-                f"the broker did not take a message for queue {queue!r}: the queue is full or has "
-                f"no leader at present. Send it again later."
-            ) from None
-        except ChannelPreconditionFailed as error:
-            # The broker closes the channel of all for a message too large of one.
-            found = _BROKER_LIMIT.search(str(error))
-            if found is not None and int(found[1]) == size:
-                raise PayloadTooLargeError(
-                    size=size, limit=int(found[2]), queue=queue, is_brokers=True
-                ) from None
-            raise ConnectionLostError(f"the broker closed the channel: {error}") from error
+        match error:
+            case ReturnedError():
+                self._on_unroutable(queue)
+                return UnroutableError(queue)
+            case RejectedError():
+                return PublishRejectedError(
+                    f"the broker did not take a message for queue {queue!r}: the queue is full or "
+                    f"has no leader at present. Send it again later."
+                )
+            case ChannelClosedError() if error.code == PRECONDITION_FAILED:
+                # The broker closes the channel of all for a message too large of one.
+                found = _BROKER_LIMIT.search(error.text)
+                if found is not None and int(found[1]) == size:
+                    return PayloadTooLargeError(
+                        size=size, limit=int(found[2]), queue=queue, is_brokers=True
+                    )
+                return ConnectionLostError(f"the broker closed the channel: {error}")
+            case _:
+                return translation(error, "publish")
 
     def _use(self, channel: Channel | None) -> None:
         self._channel = channel

@@ -1,17 +1,14 @@
 """Topology for a user who may use it and may not create it (protocol/README.md, "Permissions")."""
 
 from collections.abc import Awaitable, Callable
-from weakref import WeakKeyDictionary
-
-from aiormq.abc import AbstractConnection
-from aiormq.channel import Channel
-from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 
 from durable_worker.errors import ConnectionLostError
-from durable_worker.transports.rabbitmq.link import close_channel
-
-_limited: WeakKeyDictionary[AbstractConnection, bool] = WeakKeyDictionary()
-"""Connections that were refused to create something."""
+from durable_worker.transports.rabbitmq.amqp.errors import (
+    ACCESS_REFUSED,
+    NOT_FOUND,
+    ChannelClosedError,
+)
+from durable_worker.transports.rabbitmq.lanes import Channel
 
 Declare = Callable[[Channel], Awaitable[object]]
 
@@ -22,27 +19,28 @@ async def make_sure(channel: Channel, *, look: Declare, create: Declare) -> None
     The broker closes the channel with the first refusal: then this raises `ConnectionLostError`,
     and the next try knows better.
     """
-    is_limited = channel.connection in _limited
+    is_limited = channel.connection.is_limited
     if is_limited and await _is_there(channel, look):
         return
     try:
         await create(channel)
-    except ChannelAccessRefused as error:
-        if is_limited:
+    except ChannelClosedError as error:
+        if is_limited or error.code != ACCESS_REFUSED:
             raise  # it is not there, and not for us to create
-        _limited[channel.connection] = True
+        channel.connection.is_limited = True
         raise ConnectionLostError(f"this user may not create it: {error}") from None
 
 
 async def _is_there(channel: Channel, look: Declare) -> bool:
     """Over another channel: the broker closes it if there is nothing."""
     probe = await channel.connection.channel()
-    assert isinstance(probe, Channel)
     try:
         await look(probe)
-    except ChannelNotFoundEntity:
+    except ChannelClosedError as error:
+        if error.code != NOT_FOUND:
+            raise
         return False
     else:
         return True
     finally:
-        await close_channel(probe)
+        await probe.close()

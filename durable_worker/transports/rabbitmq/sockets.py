@@ -2,62 +2,54 @@
 
 import asyncio
 import socket
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from ssl import SSLContext
+from typing import Any, TypeVar
 
-from aiormq.connection import TransportFactory
-from aiormq.exceptions import AMQPConnectionError
-from yarl import URL
-
-from durable_worker.transports.rabbitmq.greeting import expect_amqp
 from durable_worker.transports.rabbitmq.pulse import Pulse
 from durable_worker.transports.rabbitmq.wire import Wire
 
+P = TypeVar("P", bound=asyncio.Protocol)
 
-class Sockets(TransportFactory):
+
+class Sockets:
     """Makes the socket of one connection.
 
     A connection whose peer is silent must be cut, not asked; and one whose own process is busy must
     not fall silent, so a thread sends heartbeats through it.
     """
 
-    def __init__(self, *, is_tls: bool, pulse: Pulse) -> None:
-        self._is_tls = is_tls
+    def __init__(self, *, pulse: Pulse) -> None:
         self._pulse = pulse
         self._wire: Wire | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._transport: asyncio.Transport | None = None
+        self._is_tls = False
 
-    async def create(
-        self, url: URL, **kwargs: Any
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        context = await kwargs["ssl_context_provider"].get_context() if self._is_tls else None
-        host, port = url.host, url.port
-        assert host is not None
-        assert port is not None
+    async def connect(
+        self, host: str, port: int, protocol: Callable[[], P], *, context: SSLContext | None
+    ) -> tuple[asyncio.Transport, P]:
+        """Raises `OSError`s, those of TLS among them."""
+        self._is_tls = context is not None
         if context is not None:
             from durable_worker.transports.rabbitmq.sealing import Sealing
 
             context.sslobject_class = Sealing
-        try:
-            self._wire = await _connected(host, port)
-            reader, self._writer = await asyncio.open_connection(
-                sock=self._wire, ssl=context, server_hostname=host if context else None
-            )
-        except OSError as error:
-            raise AMQPConnectionError(*error.args) from error
-        if context is None:
-            expect_amqp(reader)
-        return reader, self._writer
+        self._wire = await _connected(host, port)
+        loop = asyncio.get_running_loop()
+        self._transport, made = await loop.create_connection(
+            protocol, sock=self._wire, ssl=context, server_hostname=host if context else None
+        )
+        return self._transport, made
 
     def keep_alive(self, *, heartbeat: float) -> None:
         """From now on, after the handshake, send heartbeats whatever the event loop does."""
-        wire, writer = self._wire, self._writer
-        if wire is None or writer is None or not wire.is_in_use:
+        wire, transport = self._wire, self._transport
+        if wire is None or transport is None or not wire.is_in_use:
             return  # an event loop that writes to the file itself: two writers would meet there
         if self._is_tls:
             from durable_worker.transports.rabbitmq.sealing import Sealing
 
-            sealing = writer.get_extra_info("ssl_object")
+            sealing = transport.get_extra_info("ssl_object")
             if not isinstance(sealing, Sealing):
                 return
             wire.seal_with(sealing)
@@ -72,8 +64,8 @@ class Sockets(TransportFactory):
         return self._wire is not None and self._wire.has_unread()
 
     def cut(self) -> None:
-        if self._writer is not None:
-            self._writer.transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
 
 async def _connected(host: str, port: int) -> Wire:

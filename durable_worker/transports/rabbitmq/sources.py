@@ -1,17 +1,19 @@
 """The two things that can be consumed: a work queue, and what is broadcast from now on."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Protocol
 
-from aiormq.abc import DeliveredMessage
-from aiormq.channel import Channel
 from msgspec import Struct
 
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import DELIVERY_LIMIT, Delivery, Envelope
+from durable_worker.transports.rabbitmq.amqp.events import Message
 from durable_worker.transports.rabbitmq.delivery import Holdings, RabbitDelivery
+from durable_worker.transports.rabbitmq.lanes import Channel
 from durable_worker.transports.rabbitmq.messages import to_envelope
 from durable_worker.transports.rabbitmq.topology import bind_own_queue, declare_queue
+
+Work = Coroutine[None, None, None]
 
 
 class Source(Protocol):
@@ -31,7 +33,9 @@ class Source(Protocol):
         """Make sure that it exists; the queue to consume. Raises `TransportError`s."""
         ...
 
-    async def receive(self, message: DeliveredMessage, holdings: Holdings) -> None: ...
+    def receive(self, message: Message, holdings: Holdings) -> "Work | None":
+        """Hand it on; what is left to do for it, if it must be waited for."""
+        ...
 
 
 class WorkQueue(Struct, frozen=True):
@@ -40,19 +44,19 @@ class WorkQueue(Struct, frozen=True):
     prefetch: int
     names: Names
     renew: Callable[[RabbitDelivery], Awaitable[None]]
-    give_up: Callable[[RabbitDelivery], Awaitable[None]]
+    give_up: Callable[[RabbitDelivery], Work]
 
     async def prepare(self, channel: Channel) -> str:
         await declare_queue(channel, self.name, self.names)
         return self.name
 
-    async def receive(self, message: DeliveredMessage, holdings: Holdings) -> None:
+    def receive(self, message: Message, holdings: Holdings) -> Work | None:
         delivery = RabbitDelivery(holdings.take(message), self.name, message, self.renew)
         # The broker counts for itself, but not what happened to copies of the message.
         if delivery.delivery_count > DELIVERY_LIMIT and self.name != self.names.dead:
-            await self.give_up(delivery)
-        else:
-            self.handler(delivery)
+            return self.give_up(delivery)
+        self.handler(delivery)
+        return None
 
 
 class Broadcast(Struct, frozen=True):
@@ -65,5 +69,5 @@ class Broadcast(Struct, frozen=True):
     async def prepare(self, channel: Channel) -> str:
         return await bind_own_queue(channel, self.name, self.topic, self.names)
 
-    async def receive(self, message: DeliveredMessage, holdings: Holdings) -> None:  # noqa: ARG002
+    def receive(self, message: Message, holdings: Holdings) -> None:  # noqa: ARG002
         self.handler(to_envelope(message))

@@ -10,6 +10,7 @@ from msgspec import Struct
 from durable_worker.errors import BrokerRefusedError, TransportError
 from durable_worker.transports.rabbitmq.address import AddressSource
 from durable_worker.transports.rabbitmq.backoff import Backoff
+from durable_worker.transports.rabbitmq.lanes import Lane
 from durable_worker.transports.rabbitmq.link import Link, open_link
 from durable_worker.transports.rabbitmq.pulse import Pulse
 from durable_worker.transports.rabbitmq.states import (
@@ -78,6 +79,7 @@ class ConnectionOptions(Struct, frozen=True):
     address: AddressSource
     name: str
     heartbeat: int
+    lane: Lane = Lane.FAST
 
 
 class Supervisor:
@@ -170,6 +172,7 @@ class Supervisor:
             heartbeat=self._options.heartbeat,
             generation=self._generation,
             pulse=self._pulse,
+            lane=self._options.lane,
         )
         try:
             async with asyncio.TaskGroup() as group:

@@ -24,7 +24,6 @@ _PASSWORD: Final = "key password file (--broker-key-password-file)"
 
 _CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
 
-_TLS_PORT: Final = 5671
 _REASON_SECONDS: Final = 3.0
 
 _EXPIRED, _NOT_YET_VALID = 10, 9
@@ -148,10 +147,9 @@ async def reason_of_cut(
     is_cut = isinstance(cause, (asyncio.IncompleteReadError, ConnectionError))
     if not is_cut or isinstance(cause, ConnectionRefusedError):
         return None
-    host, port = address.url.host, address.url.port or _TLS_PORT
     try:
         async with asyncio.timeout(_REASON_SECONDS):
-            reader, writer = await asyncio.open_connection(host, port, ssl=context)
+            reader, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
             try:
                 await reader.read(1)
             finally:

@@ -2,12 +2,10 @@
 
 from datetime import timedelta
 
-from aiormq.channel import Channel
-from aiormq.exceptions import ChannelNotFoundEntity
-from msgspec import Struct
-
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import DELIVERY_LIMIT
+from durable_worker.transports.rabbitmq.amqp.errors import NOT_FOUND, ChannelClosedError
+from durable_worker.transports.rabbitmq.lanes import Channel, QueueState
 from durable_worker.transports.rabbitmq.link import translated
 from durable_worker.transports.rabbitmq.rights import make_sure
 
@@ -50,8 +48,8 @@ async def declare_queue(channel: Channel, queue: str, names: Names) -> None:
     with translated("declare queue", entity=queue):
         await make_sure(
             channel,
-            look=lambda on: on.queue_declare(queue, passive=True),
-            create=lambda on: on.queue_declare(queue, durable=True, arguments={**arguments}),
+            look=lambda on: on.look_at_queue(queue),
+            create=lambda on: on.declare_queue(queue, arguments),
         )
 
 
@@ -61,8 +59,8 @@ async def declare_exchange(channel: Channel, exchange: str, names: Names) -> Non
     with translated("declare exchange", entity=exchange):
         await make_sure(
             channel,
-            look=lambda on: on.exchange_declare(exchange, exchange_type=kind, passive=True),
-            create=lambda on: on.exchange_declare(exchange, exchange_type=kind, durable=True),
+            look=lambda on: on.look_at_exchange(exchange, kind),
+            create=lambda on: on.declare_exchange(exchange, kind),
         )
 
 
@@ -70,11 +68,8 @@ async def bind_own_queue(channel: Channel, exchange: str, topic: str, names: Nam
     """Bind a queue of this process alone to a broadcast; its name."""
     await declare_exchange(channel, exchange, names)
     with translated("listen to exchange", entity=exchange):
-        declared = await channel.queue_declare(
-            "", exclusive=True, auto_delete=True, arguments={"x-max-length": BROADCAST_BUFFER}
-        )
-        queue = str(declared.queue)
-        await channel.queue_bind(queue, exchange, topic)
+        queue = await channel.declare_own_queue({"x-max-length": BROADCAST_BUFFER})
+        await channel.bind(queue, exchange, topic)
     return queue
 
 
@@ -85,32 +80,25 @@ async def declare_held(channel: Channel, queue: str, *, held_for: timedelta) -> 
     """
     arguments = {"x-message-ttl": round(held_for / timedelta(milliseconds=1)), **HELD_ARGUMENTS}
     with translated("declare queue", entity=queue):
-        await channel.queue_declare(queue, durable=True, arguments={**arguments})
+        await channel.declare_queue(queue, arguments)
     with translated("declare exchange", entity=queue):
-        await channel.exchange_declare(queue, exchange_type="fanout", auto_delete=True)
+        await channel.declare_exchange(queue, "fanout", is_passing=True)
     with translated("bind queue", entity=queue):
-        await channel.queue_bind(queue, queue, "")
-
-
-class QueueState(Struct, frozen=True):
-    """What the broker sees: messages that nobody has taken, and consumers."""
-
-    waiting: int
-    consumers: int
+        await channel.bind(queue, queue, "")
 
 
 async def look_at(channel: Channel, queue: str) -> QueueState:
     """Raises `ConnectionLostError` if the queue is gone; then the channel is, too."""
     with translated("look at queue", entity=queue):
-        found = await channel.queue_declare(queue, passive=True)
-    return QueueState(waiting=found.message_count or 0, consumers=found.consumer_count or 0)
+        return await channel.look_at_queue(queue)
 
 
 async def consumers_if_any(channel: Channel, queue: str) -> int:
-    """`consumer_count`, 0 if there is no such queue; then the channel is gone."""
+    """0 if there is no such queue; then the channel is gone."""
     with translated("look at queue", entity=queue):
         try:
-            found = await channel.queue_declare(queue, passive=True)
-        except ChannelNotFoundEntity:
-            return 0
-    return found.consumer_count or 0
+            return (await channel.look_at_queue(queue)).consumers
+        except ChannelClosedError as error:
+            if error.code != NOT_FOUND:
+                raise
+    return 0

@@ -6,14 +6,15 @@ from contextlib import suppress
 from datetime import timedelta
 from random import Random
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
-from durable_worker.errors import ConnectionLostError, TransportError
+from durable_worker.errors import ConnectionLostError, TransportError, UsageError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import DEFAULT_MAX_MESSAGE_BYTES, Delivery, Envelope
 from durable_worker.transports.limits import check_message, check_names
 from durable_worker.transports.rabbitmq.address import AddressSource, TlsOptions, UrlSource
 from durable_worker.transports.rabbitmq.alarms import AlarmWatch
+from durable_worker.transports.rabbitmq.amqp.properties import write_properties
 from durable_worker.transports.rabbitmq.backoff import Backoff
 from durable_worker.transports.rabbitmq.broadcaster import Broadcaster
 from durable_worker.transports.rabbitmq.consumer import Consumer
@@ -22,6 +23,7 @@ from durable_worker.transports.rabbitmq.declarations import Declarations
 from durable_worker.transports.rabbitmq.delivery import RabbitDelivery
 from durable_worker.transports.rabbitmq.held import HELD_FOR, Held
 from durable_worker.transports.rabbitmq.inspection import Inspection
+from durable_worker.transports.rabbitmq.lanes import Lane
 from durable_worker.transports.rabbitmq.publisher import Publisher
 from durable_worker.transports.rabbitmq.sources import Broadcast, Source, WorkQueue
 from durable_worker.transports.rabbitmq.states import StateListener, TransportState
@@ -43,7 +45,8 @@ class RabbitTransport:
     silent broker is given up after a little more than three of them); `watchdog` is how often each
     consumer is looked after; `held_for` is how long messages that were renewed wait for this
     process to come back once its connection is lost, before another process gets them; `on_state`
-    is called on the event loop with each change of state and must not raise. Raises `UsageError`
+    is called on the event loop with each change of state and must not raise; `lane` is the AMQP
+    client that everything goes over, see `Lane`. Raises `UsageError`
     for a URL or files that cannot be read.
     """
 
@@ -56,12 +59,15 @@ class RabbitTransport:
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
         connection_name: str = "durable-worker",
         heartbeat: int = 10,
+        lane: Lane | Literal["fast", "aio-pika"] = Lane.FAST,
         watchdog: timedelta = timedelta(seconds=5),
         held_for: timedelta = HELD_FOR,
         on_state: StateListener | None = None,
         random: Random | None = None,
     ) -> None:
-        self._options = ConnectionOptions(_checked(url, tls), connection_name, heartbeat)
+        self._options = ConnectionOptions(
+            _checked(url, tls), connection_name, heartbeat, _lane(lane)
+        )
         self._names = names
         self._max_message_bytes = max_message_bytes
         self._watchdog = watchdog
@@ -165,7 +171,7 @@ class RabbitTransport:
 
     async def _give_up(self, delivery: RabbitDelivery) -> None:
         """It was delivered too often: do as the broker does with what it has counted itself."""
-        properties = given_up(delivery.properties, queue=delivery.queue)
+        properties = write_properties(given_up(delivery.properties, queue=delivery.queue))
         try:
             await self._publisher.post(self._names.dead, delivery.envelope.body, properties)
         except TransportError:
@@ -239,6 +245,13 @@ def _checked(url: UrlSource, tls: TlsOptions | None) -> AddressSource:
 
         client_context(source.latest.tls)
     return source
+
+
+def _lane(stated: str) -> Lane:
+    try:
+        return Lane(stated)
+    except ValueError:
+        raise UsageError(f"there is no lane {stated!r}: expected fast, or aio-pika.") from None
 
 
 def _closed() -> ConnectionLostError:

@@ -8,7 +8,7 @@ tells of it.
 
 from enum import Enum
 
-from durable_worker.transports.rabbitmq.topology import QueueState
+from durable_worker.transports.rabbitmq.lanes import QueueState
 
 STARVED_LOOKS = 2
 """Looks in a row that find messages waiting although none comes."""

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec import UNSET, Raw
 
 from durable_worker.errors import StoreError, StoreFullError
 from durable_worker.stores.base import Batch, Lease, LeaseHolder
@@ -320,3 +321,14 @@ async def test_a_closed_store_says_so(tmp_path: Path) -> None:
         pass
     with pytest.raises(StoreError, match="is closed"):
         await store.load("a")
+
+
+async def test_a_batch_of_many_rows_of_different_shapes_is_stored_as_it_is(tmp_path: Path) -> None:
+    run = a_run("r")
+    checkpoints = [
+        a_checkpoint("r", seq, output=Raw(b"%d" % seq) if seq % 3 else UNSET) for seq in range(150)
+    ]
+    async with SqliteStore(tmp_path / "db") as store:
+        token = await lease_of(store)
+        await store.commit(Batch(runs=[run], checkpoints=checkpoints), token)
+        assert await store.load("r") == RunState(run, checkpoints)

@@ -32,6 +32,7 @@ RING = Keyring({"k1": bytes(range(32))})
         "signed memory",
         pytest.param("rabbitmq", marks=pytest.mark.broker),
         pytest.param("signed rabbitmq", marks=pytest.mark.broker),
+        pytest.param("rabbitmq over aio-pika", marks=pytest.mark.broker),
     ]
 )
 def new_transport(request: pytest.FixtureRequest, names: Names) -> NewTransport:
@@ -43,7 +44,11 @@ def new_transport(request: pytest.FixtureRequest, names: Names) -> NewTransport:
             return MemoryTransport(names=names, max_message_bytes=SMALL_LIMIT)
         url: str = request.getfixturevalue("broker_url")
         return RabbitTransport(
-            url, names=names, max_message_bytes=SMALL_LIMIT, held_for=timedelta(seconds=4)
+            url,
+            names=names,
+            lane="aio-pika" if "aio-pika" in kind else "fast",
+            max_message_bytes=SMALL_LIMIT,
+            held_for=timedelta(seconds=4),
         )
 
     return (lambda: SigningTransport(make(), RING, names=names)) if "signed" in kind else make

@@ -7,7 +7,7 @@ from typing import TypeVar
 import pytest
 
 from durable_worker.protocol.names import Names
-from durable_worker.transports.rabbitmq import TransportState
+from durable_worker.transports.rabbitmq import Lane, RabbitTransport, TransportState
 from tests.integration.rabbitmq.proxy import Proxy
 
 S = TypeVar("S")
@@ -33,6 +33,14 @@ class States:
                 self._news.clear()
                 await self._news.wait()
         return found[count - 1]
+
+
+@pytest.fixture(params=[*Lane], autouse=True)
+def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Lane:
+    """The AMQP client that every transport of the test uses."""
+    lane: Lane = request.param
+    monkeypatch.setitem(RabbitTransport.__init__.__kwdefaults__, "lane", lane)
+    return lane
 
 
 @pytest.fixture

@@ -7,8 +7,15 @@ import pytest
 
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import Delivery, Envelope
-from durable_worker.transports.rabbitmq import Connected, Disconnected, RabbitTransport, pulse
+from durable_worker.transports.rabbitmq import (
+    Connected,
+    Disconnected,
+    Lane,
+    RabbitTransport,
+    pulse,
+)
 from durable_worker.transports.rabbitmq.address import parse_address
+from durable_worker.transports.rabbitmq.amqp import connection
 from durable_worker.transports.rabbitmq.link import Link, open_link
 from durable_worker.transports.rabbitmq.pulse import Pulse
 from tests.conformance.transports.inbox import Inbox
@@ -59,18 +66,20 @@ async def test_heartbeats_go_between_large_messages_however_slowly_those_leave(
     assert not [state for state in states.seen if isinstance(state, Disconnected)]
 
 
-async def opened(url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Link, Pulse]:
+async def opened(url: str, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> tuple[Link, Pulse]:
     # The client's own patience: less than a second instead of three heartbeats and more.
+    monkeypatch.setattr(connection, "SILENT_HEARTBEATS", 0.3)
     monkeypatch.setattr("aiormq.connection.Connection.HEARTBEAT_GRACE_MULTIPLIER", 0.3)
     own = Pulse()
-    link = await open_link(parse_address(url), name="busy", heartbeat=1, generation=1, pulse=own)
+    address = parse_address(url)
+    link = await open_link(address, name="busy", heartbeat=1, generation=1, pulse=own, lane=lane)
     return link, own
 
 
 async def test_a_broker_that_nobody_had_the_time_to_read_is_not_taken_for_silent(
-    broker_url: str, monkeypatch: pytest.MonkeyPatch
+    broker_url: str, lane: Lane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link, own = await opened(broker_url, monkeypatch)
+    link, own = await opened(broker_url, lane, monkeypatch)
     time.sleep(1.5)  # noqa: ASYNC251 - heartbeats of the broker have arrived meanwhile
     assert not link.is_silent
     await asyncio.sleep(0)
@@ -80,10 +89,10 @@ async def test_a_broker_that_nobody_had_the_time_to_read_is_not_taken_for_silent
 
 
 async def test_a_broker_that_says_nothing_is_silent_however_busy_the_loop_was(
-    broker_url: str, monkeypatch: pytest.MonkeyPatch
+    broker_url: str, lane: Lane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Proxy(broker_url) as proxy:
-        link, own = await opened(proxy.url, monkeypatch)
+        link, own = await opened(proxy.url, lane, monkeypatch)
         proxy.freeze()
         time.sleep(1.5)  # noqa: ASYNC251
         assert link.is_silent

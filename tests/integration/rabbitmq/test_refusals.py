@@ -80,7 +80,7 @@ def test_a_url_is_read_from_a_file_without_what_ends_its_line(tmp_path: Path, en
     path = tmp_path / "url"
     path.write_text(f"amqp://u:s3cret@host/v{end}")
     address = AddressSource(UrlFile(path)).latest
-    assert (address.url.password, address.vhost) == ("s3cret", "v")
+    assert (address.password, address.vhost) == ("s3cret", "v")
     assert "s3cret" not in repr(address)
 
 
@@ -125,7 +125,7 @@ def test_what_is_no_url_is_shown_without_its_credentials(url: str) -> None:
 
 def test_a_percent_encoded_password_is_taken_and_not_shown() -> None:
     address = parse_address("amqp://u:1%232%2F3%40s@host:5672/a%2Fb")
-    assert (address.url.password, address.vhost) == ("1#2/3@s", "a/b")
+    assert (address.password, address.vhost) == ("1#2/3@s", "a/b")
     assert address.safe == "amqp://host:5672/a%2Fb"
 
 

@@ -12,6 +12,7 @@ from msgspec import structs
 
 from durable_worker.cli.grammar import app, parse
 from durable_worker.cli.options import (
+    AmqpLane,
     BrokerOptions,
     Cancel,
     Check,
@@ -71,6 +72,14 @@ COMMANDS = {
                 signing_keys=Path("keys"), signing=Signing.SIGN, token_file=Path("token")
             )
         ),
+    ),
+    "run app:worker --amqp-lane aio-pika": Run(
+        target="app:worker",
+        broker=BrokerOptions(connecting=ConnectOptions(amqp_lane=AmqpLane.AIO_PIKA)),
+    ),
+    "operator --amqp-lane fast": Operate(
+        database="sqlite:///.durable/operator.db",
+        broker=BrokerOptions(connecting=ConnectOptions(amqp_lane=AmqpLane.FAST)),
     ),
     "operator --tenant-keys tenants --signing-keys keys": Operate(
         database="sqlite:///.durable/operator.db",
@@ -213,6 +222,8 @@ WORDS = st.lists(
             "--signing-keys=k",
             "--signing=require",
             "--signing=never",
+            "--amqp-lane=fast",
+            "--amqp-lane=slow",
             "--token",
             "--token-file=t",
             "--help-me",

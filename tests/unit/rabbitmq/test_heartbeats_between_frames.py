@@ -12,9 +12,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from aiormq.abc import SSLCerts
-from aiormq.connection import SSLContextProvider
-from yarl import URL
 
 from durable_worker.transports.rabbitmq.pulse import Pulse
 from durable_worker.transports.rabbitmq.sockets import Sockets
@@ -47,9 +44,8 @@ class Peer:
         self._thread.start()
 
     @property
-    def url(self) -> URL:
-        scheme = "amqp" if self._context is None else "amqps"
-        return URL(f"{scheme}://localhost:{self._server.getsockname()[1]}")
+    def port(self) -> int:
+        return int(self._server.getsockname()[1])
 
     def join(self) -> list[Frame]:
         """Wait for the end; the frames that came, each of them checked."""
@@ -110,13 +106,16 @@ def contexts(
 async def opened(
     peer: Peer, client: ssl.SSLContext | None, pulse: Pulse
 ) -> tuple[Sockets, asyncio.StreamReader, asyncio.StreamWriter]:
-    sockets = Sockets(is_tls=client is not None, pulse=pulse)
-    provider = SSLContextProvider(
-        ssl_context=client,
-        ssl_certs=SSLCerts(None, None, None, None, None, verify=True),
-        loop=asyncio.get_running_loop(),
+    sockets = Sockets(pulse=pulse)
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(loop=loop)
+    transport, protocol = await sockets.connect(
+        "localhost",
+        peer.port,
+        lambda: asyncio.StreamReaderProtocol(reader, loop=loop),
+        context=client,
     )
-    reader, writer = await sockets.create(peer.url, ssl_context_provider=provider)
+    writer = asyncio.StreamWriter(transport, protocol, reader, loop)
     writer.write(HEADER)
     await asyncio.to_thread(peer.has_begun.wait)
     return sockets, reader, writer

@@ -1,6 +1,6 @@
 """When a consumer that seems to stand is taken for lost."""
 
-from durable_worker.transports.rabbitmq.topology import QueueState
+from durable_worker.transports.rabbitmq.lanes import QueueState
 from durable_worker.transports.rabbitmq.vigil import Verdict, Vigil
 
 IDLE = QueueState(waiting=0, consumers=2)

@@ -1,15 +1,12 @@
 """What is on a copy, and what a message tells of its time as one."""
 
 from datetime import UTC, datetime
-from typing import cast
 
 import pytest
-from aiormq import spec
-from aiormq.abc import AbstractChannel, DeliveredMessage
-from pamqp.common import FieldTable
-from pamqp.header import ContentHeader
 
 from durable_worker.transports.base import DEATH_HEADER, ERROR_HEADER
+from durable_worker.transports.rabbitmq.amqp.events import Message
+from durable_worker.transports.rabbitmq.amqp.properties import Properties
 from durable_worker.transports.rabbitmq.copies import (
     copied,
     deliveries_before,
@@ -20,11 +17,9 @@ from durable_worker.transports.rabbitmq.copies import (
 from durable_worker.transports.rabbitmq.messages import delivery_count_of, to_envelope
 
 HELD = "durable-held-a1"
-CHANNEL = cast(AbstractChannel, None)
-"""No message here is answered."""
 
 
-def death(queue: str, reason: str) -> FieldTable:
+def death(queue: str, reason: str) -> dict[str, object]:
     return {
         "queue": queue,
         "reason": reason,
@@ -35,18 +30,12 @@ def death(queue: str, reason: str) -> FieldTable:
     }
 
 
-def message(headers: dict[str, object] | None) -> DeliveredMessage:
-    properties = spec.Basic.Properties(headers=cast(FieldTable, headers))
-    return DeliveredMessage(
-        delivery=spec.Basic.Deliver(),
-        header=ContentHeader(properties=properties),
-        body=b"",
-        channel=CHANNEL,
-    )
+def message(headers: dict[str, object] | None) -> Message:
+    return Message(1, b"1.1", 1, Properties(headers=headers), b"")
 
 
 def test_a_copy_says_what_its_message_says_and_nothing_that_the_broker_would_act_on() -> None:
-    original = spec.Basic.Properties(
+    original = Properties(
         content_type="application/json",
         headers={
             "durable-protocol": 1,
@@ -83,7 +72,7 @@ def test_a_copy_says_what_its_message_says_and_nothing_that_the_broker_would_act
 
 
 def test_how_often_an_operator_sent_a_task_again_stays_on_its_copies() -> None:
-    original = spec.Basic.Properties(headers={"durable-resent": "2"})
+    original = Properties(headers={"durable-resent": "2"})
     copy = copied(original, deliveries=0, mark=mark_of(HELD, 1))
     assert copy.headers is not None
     assert copy.headers["durable-resent"] == "2"
@@ -145,7 +134,7 @@ def test_a_message_that_was_held_and_then_given_up_is_a_dead_letter_of_its_queue
 
 
 def test_a_message_that_is_given_up_looks_as_if_the_broker_had_done_it() -> None:
-    copy = copied(spec.Basic.Properties(headers={"a": "b"}), deliveries=11, mark=mark_of(HELD, 1))
+    copy = copied(Properties(headers={"a": "b"}), deliveries=11, mark=mark_of(HELD, 1))
     letter = given_up(copy, queue="durable-tasks-x")
     assert letter.headers is not None
     assert {"durable-held", "durable-deliveries", ERROR_HEADER}.isdisjoint(letter.headers)

@@ -17,7 +17,7 @@ DELETE FROM signals WHERE consumed_at IS NOT NULL AND consumed_at < ?;
 INSERT OR REPLACE INTO outbox VALUES (?, ?, ?, ?);
 
 -- name: remove_outbox
-DELETE FROM outbox WHERE key = ?;
+DELETE FROM outbox WHERE key IN (SELECT value FROM json_each(?));
 
 -- name: get_outbox
 SELECT key, run_id, seq, attempt FROM outbox ORDER BY key;
@@ -26,7 +26,7 @@ SELECT key, run_id, seq, attempt FROM outbox ORDER BY key;
 INSERT INTO inbox (body) VALUES (?);
 
 -- name: remove_inbox
-DELETE FROM inbox WHERE id = ?;
+DELETE FROM inbox WHERE id IN (SELECT value FROM json_each(?));
 
 -- name: get_inbox
 SELECT id, body FROM inbox WHERE id > ? ORDER BY id LIMIT ?;

@@ -1,0 +1,79 @@
+"""Single attempts at steps: those that a task asks for, and those inside a turn."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+
+import anyio
+
+from durable_worker.clock import Clock
+from durable_worker.protocol.tasks import StepTask
+from durable_worker.replay.definitions import StepDefinition
+from durable_worker.worker.invoke import Returned, invoke
+from durable_worker.worker.live import LiveReports
+from durable_worker.worker.registry import Worker
+from durable_worker.worker.step_context import StepContext
+
+REMEMBERED = 2_000
+"""Cancellations that are kept for steps that are still on their way here."""
+
+
+class Attempts:
+    """Calls the functions of steps, and tells them of the cancellation of their run."""
+
+    def __init__(
+        self, worker: Worker, *, live: LiveReports, concurrency: int, clock: Clock
+    ) -> None:
+        self._interception = worker.interception
+        self._live = live
+        self._now = clock.now
+        self._threads = anyio.CapacityLimiter(concurrency)
+        self._running: dict[StepContext, None] = {}
+        self._cancelled: OrderedDict[tuple[str, int | None], None] = OrderedDict()
+
+    async def run(
+        self, definition: StepDefinition, task: StepTask, *, is_given_up: Callable[[], bool]
+    ) -> tuple[Returned, StepContext]:
+        """What came of it, and its context with what it has told. `is_given_up` as in `invoke`."""
+        context = self._context(task)
+        self._running[context] = None
+        self._live.started(context, task)
+        try:
+            returned = await invoke(
+                definition,
+                task.input,
+                context,
+                threads=self._threads,
+                is_given_up=is_given_up,
+                interception=self._interception,
+            )
+        finally:
+            self._live.ended(context)
+            del self._running[context]
+        return returned, context
+
+    def cancel_run(self, run_id: str, seqs: Collection[int] | None = None) -> None:
+        """Tell the run's steps (only those at `seqs`) that run here, or are on their way here."""
+        for seq in (None,) if seqs is None else seqs:
+            self._cancelled[run_id, seq] = None
+            if len(self._cancelled) > REMEMBERED:
+                self._cancelled.popitem(last=False)
+        for context in self._running:
+            if context.run_id == run_id and (seqs is None or context.seq in seqs):
+                context.cancel()
+
+    def _context(self, task: StepTask) -> StepContext:
+        context = StepContext(
+            run_id=task.run_id,
+            seq=task.seq,
+            name=task.name,
+            step_id=task.step_id,
+            attempt=task.attempt,
+            reporter=self._live,
+            now=self._now,
+            traceparent=task.traceparent,
+            context=task.context,
+        )
+        cancelled = self._cancelled
+        if cancelled and ((task.run_id, None) in cancelled or (task.run_id, task.seq) in cancelled):
+            context.cancel()
+        return context

@@ -1,0 +1,72 @@
+"""A task for each delivery: as structured as a task group, at a fraction of its price."""
+
+import asyncio
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+
+CANCEL_AGAIN_SECONDS = 0.1
+"""What goes on after it was cancelled is cancelled once more after so long, until it has ended."""
+
+Task = asyncio.Task[None]
+
+
+class Crew:
+    """Leaving it cancels what is still at work and waits until the last one has ended.
+
+    `is_ending`: a cancellation, from now on, is meant for the one that it reaches.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._tasks = set[Task]()
+        self._left = asyncio.Event()
+        self._defect: asyncio.Future[None] = self._loop.create_future()
+        self.is_ending = False
+
+    def start(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        task = self._loop.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    async def idle(self) -> None:
+        """Wait until nobody is at work."""
+        while self._tasks:
+            self._left.clear()
+            await self._left.wait()
+
+    async def watch(self) -> None:
+        """Raise what one of them raises; never return."""
+        await self._defect
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.is_ending = True
+        cancelled: asyncio.CancelledError | None = None
+        with anyio.CancelScope(shield=True):
+            while self._tasks:
+                for task in self._tasks:
+                    task.cancel()
+                try:
+                    await asyncio.wait(self._tasks, timeout=CANCEL_AGAIN_SECONDS)
+                except asyncio.CancelledError as again:  # nothing may outlive its crew
+                    cancelled = again
+        if cancelled is not None:
+            raise cancelled
+
+    def _ended(self, task: Task) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self._defect.done():
+            self._defect.set_exception(error)
+        if not self._tasks:
+            self._left.set()

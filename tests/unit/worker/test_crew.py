@@ -1,0 +1,87 @@
+"""Nobody of a crew outlives it, and what one of them raises is not lost."""
+
+import asyncio
+
+import pytest
+
+from durable_worker.worker import crew as crews
+from durable_worker.worker.crew import Crew
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crews, "CANCEL_AGAIN_SECONDS", 0.001)
+
+
+async def sleep(ends: list[str], name: str, *, resists: int = 0) -> None:
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            resists -= 1
+            if resists < 0:
+                ends.append(name)
+                raise
+
+
+async def test_leaving_cancels_who_is_at_work_and_again_who_resists() -> None:
+    ends: list[str] = []
+
+    async with Crew() as crew:
+        crew.start(sleep(ends, "stubborn", resists=3), name="stubborn")
+        crew.start(sleep(ends, "obedient"), name="obedient")
+        await asyncio.sleep(0)
+        assert not crew.is_ending
+    assert (ends, crew.is_ending) == (["obedient", "stubborn"], True)
+
+
+async def test_a_crew_that_is_cancelled_while_it_waits_still_waits_for_the_last_one() -> None:
+    ends: list[str] = []
+
+    async def live() -> None:
+        async with Crew() as crew:
+            crew.start(sleep(ends, "stubborn", resists=5), name="stubborn")
+            await asyncio.Event().wait()
+
+    living = asyncio.ensure_future(live())
+    await asyncio.sleep(0)
+    while not living.done():
+        living.cancel()
+        await asyncio.sleep(0)
+    assert (living.cancelled(), ends) == (True, ["stubborn"])
+
+
+async def test_what_one_raises_is_raised_to_who_watches_and_the_others_go_on() -> None:
+    ends: list[str] = []
+
+    async def break_down(reason: str) -> None:
+        raise ValueError(reason)
+
+    async with Crew() as crew:
+        crew.start(sleep(ends, "sleeper"), name="sleeper")
+        crew.start(break_down("first"), name="first")
+        crew.start(break_down("second"), name="second")
+        with pytest.raises(ValueError, match="first"):
+            await crew.watch()
+        assert ends == []
+    assert ends == ["sleeper"]
+
+
+async def test_it_is_idle_once_the_last_one_has_ended() -> None:
+    gates = [asyncio.Event() for _ in range(3)]
+
+    async def wait(gate: asyncio.Event) -> None:
+        await gate.wait()
+
+    async with Crew() as crew:
+        await crew.idle()
+        for gate in gates:
+            crew.start(wait(gate), name="waits")
+        idle = asyncio.ensure_future(crew.idle())
+        for gate in gates:
+            await asyncio.sleep(0)
+            assert not idle.done()
+            gate.set()
+        await idle
