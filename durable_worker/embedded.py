@@ -16,9 +16,10 @@ from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.service import OperatorService
 from durable_worker.own_operator import OwnOperatorPort
 from durable_worker.protocol.names import Names
+from durable_worker.stores.address import PostgresAddress
 from durable_worker.stores.base import Store
 from durable_worker.stores.memory import MemoryStore
-from durable_worker.stores.sqlite import SqliteStore
+from durable_worker.stores.opening import store_at
 from durable_worker.transports.base import DEFAULT_MAX_MESSAGE_BYTES
 from durable_worker.transports.memory import MemoryTransport
 from durable_worker.worker.determinism.policy import determinism_here
@@ -32,10 +33,10 @@ DEFAULT_GRACE = timedelta(seconds=5)
 class Embedded:
     """Runs a worker's workflows in this process; entering it gives a client for them.
 
-    The client has the worker's codec. `database` is a file that any number of processes may read
-    while one operates it; without it nothing outlives the process. On leaving, running steps get
-    the grace period of `options` (5 s by default), then they are cancelled; the next process runs
-    them again.
+    The client has the worker's codec. `database` is a file or a PostgreSQL URL, which any number of
+    processes may read while one operates it; without it nothing outlives the process. On leaving,
+    running steps get the grace period of `options` (5 s by default), then they are cancelled; the
+    next process runs them again.
 
     `max_message_bytes` bounds inputs, results, signals and decisions, as a broker would.
 
@@ -49,12 +50,12 @@ class Embedded:
         self,
         worker: Worker,
         *,
-        database: str | PathLike[str] | None = None,
+        database: str | PathLike[str] | PostgresAddress | None = None,
         options: WorkerOptions | None = None,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
     ) -> None:
         names = Names()
-        self._store: Store = MemoryStore() if database is None else SqliteStore(database)
+        self._store: Store = MemoryStore() if database is None else store_at(database)
         self._transport = MemoryTransport(names=names, max_message_bytes=max_message_bytes)
         self._operator = OperatorService(
             self._store,

@@ -383,6 +383,11 @@ class StoreError(DurableError):
     code = "store"
 
 
+class StoreUnavailableError(StoreError):
+    """The database cannot be reached at present, or has no connection left; nothing else is wrong
+    with it, so it may be there again soon."""
+
+
 class StoreFullError(StoreError):
     """The disk that holds the database is full; nothing was written."""
 

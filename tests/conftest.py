@@ -7,9 +7,12 @@ from contextlib import ExitStack
 
 import pytest
 
+from durable_worker.stores.address import PostgresAddress
 from tests.broker import Broker, BrokerNode, BrokerUnavailableError, new_prefix, open_broker
 from tests.broker.choice import PORT_VARIABLE
 from tests.broker.lanes import LANE_VARIABLE
+from tests.database import DatabaseUnavailableError, Postgres, PostgresServer, open_postgres
+from tests.database.schemas import empty, made_schema
 
 TEARDOWN_SECONDS = 20
 NO_PORT = "1"
@@ -101,3 +104,37 @@ def broker_node() -> Iterator[BrokerNode]:
     """A started private node that the test may stop, restart, kill and run rabbitmqctl on."""
     with BrokerNode() as node:
         yield node
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL database in which schemas can be made."""
+    with ExitStack() as stack:
+        obstacle = ""
+        try:
+            found = stack.enter_context(open_postgres())
+        except DatabaseUnavailableError as error:
+            obstacle = str(error)
+        if obstacle:
+            pytest.fail(obstacle, pytrace=False)
+        yield found
+
+
+@pytest.fixture(scope="session")
+def shared_schema(postgres: Postgres) -> Iterator[PostgresAddress]:
+    with made_schema(postgres) as address:
+        yield address
+
+
+@pytest.fixture
+def schema(postgres: Postgres, shared_schema: PostgresAddress) -> PostgresAddress:
+    """A schema with our tables, all empty."""
+    empty(postgres, shared_schema)
+    return shared_schema
+
+
+@pytest.fixture
+def postgres_server() -> Iterator[PostgresServer]:
+    """A started private server that the test may stop, kill and start again."""
+    with PostgresServer() as server:
+        yield server

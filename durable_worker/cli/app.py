@@ -13,7 +13,10 @@ from durable_worker.cli.options import (
     AnyOptions,
     Cancel,
     Check,
+    CheckDb,
     Dev,
+    ExportDb,
+    ImportDb,
     ListDead,
     ListRuns,
     Operate,
@@ -27,6 +30,7 @@ from durable_worker.cli.options import (
     Simulate,
     Start,
     Token,
+    UpgradeDb,
 )
 from durable_worker.cli.quick import parse_run
 from durable_worker.errors import DurableError, UsageError
@@ -49,6 +53,10 @@ _MODULES: dict[type[AnyOptions], str] = {
     ShowDead: "dead_show",
     RedriveDead: "dead_redrive",
     Token: "token",
+    UpgradeDb: "db_upgrade",
+    CheckDb: "db_check",
+    ExportDb: "db_export",
+    ImportDb: "db_import",
     Simulate: "simulate",
 }
 """Each command is a module, imported with its adapters only when it is the one asked for."""

@@ -1,11 +1,9 @@
 """The commands that hold recorded runs against the code, parsed into `options`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from durable_worker.cli.databases import database_path
 from durable_worker.cli.options import Check, Replay
 from durable_worker.cli.parameters import (
     Database,
@@ -61,8 +59,8 @@ def check(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Where the runs are: amqp://... of a broker, or a database (sqlite:///PATH or a "
-            "path). The same as --broker or --db.",
+            help="Where the runs are: amqp://... of a broker, or a database (postgresql://..., "
+            "sqlite:///PATH or a path). The same as --broker or --db.",
         ),
     ] = None,
     workflow: Annotated[
@@ -85,7 +83,5 @@ def check(
     return Check(place=place, target=target, workflow=workflow, is_json=is_json, debug=debug)
 
 
-def _either(operator: str) -> tuple[Path | None, str | None]:
-    if operator.startswith(_AMQP):
-        return None, operator
-    return database_path(operator), None
+def _either(operator: str) -> tuple[str | None, str | None]:
+    return (None, operator) if operator.startswith(_AMQP) else (operator, None)

@@ -11,8 +11,11 @@ from typing import Annotated
 
 import typer
 
-from durable_worker.cli import checks, connections, dead, issuing, simulations
+from durable_worker.cli import checks, connections, db, dead, issuing, simulations
+from durable_worker.cli.databases import dev_database
 from durable_worker.cli.options import (
+    DATABASE_FILE_VARIABLE,
+    DATABASE_VARIABLE,
     DEFAULT_CONCURRENCY,
     DEFAULT_GRACE,
     DEFAULT_RENEW_AFTER,
@@ -158,8 +161,14 @@ def _dev(  # pyright: ignore[reportUnusedFunction]
     target: Target,
     *,
     database: Annotated[
-        Path, typer.Option("--db", metavar="PATH", help="Database file.")
-    ] = DEV_DATABASE,
+        str | None,
+        typer.Option(
+            "--db",
+            metavar="PATH|URL",
+            help=f"Database file, or postgresql://USER@HOST/DATABASE. Default: {DEV_DATABASE}",
+            show_default=False,
+        ),
+    ] = None,
     is_not_reloading: Annotated[
         bool, typer.Option("--no-reload", help="Do not restart when source files change.")
     ] = False,
@@ -171,7 +180,7 @@ def _dev(  # pyright: ignore[reportUnusedFunction]
     """Everything in one process: operator and worker, no broker, state in a SQLite file."""
     return Dev(
         target=target,
-        database=database,
+        database=dev_database(database),
         is_reloading=not is_not_reloading,
         max_message_bytes=max_message_bytes,
         determinism=determinism,
@@ -185,8 +194,15 @@ def _operator(  # pyright: ignore[reportUnusedFunction]
     *,
     broker: Broker = None,
     database: Annotated[
-        str, typer.Option(metavar="URL", help="sqlite:///path, or a path.")
-    ] = f"sqlite:///{OPERATOR_DATABASE}",
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="A path, sqlite:///PATH or postgresql://USER@HOST/DATABASE. Default: "
+            f"${DATABASE_VARIABLE} or what is in the file ${DATABASE_FILE_VARIABLE}, else "
+            f"{OPERATOR_DATABASE}",
+            show_default=False,
+        ),
+    ] = None,
     tenant_keys: Annotated[
         Path | None,
         typer.Option(
@@ -369,5 +385,6 @@ app.command("replay")(checks.replay)
 app.command("simulate")(simulations.simulate)
 app.command("check")(checks.check)
 app.add_typer(dead.app, name="dead")
+app.add_typer(db.app, name="db")
 app.command("token")(issuing.token)
 connections.add_to(app)

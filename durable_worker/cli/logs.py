@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -19,18 +20,21 @@ _QUIET = ("aio_pika", "aiormq", "asyncio")
 
 _BELOW_EVENT = " " * len("12:03:44 warning  ")
 
+_LEVELS = {"warn": "warning", "exception": "error"}
+
+_ALL = ("debug", "info", "warning", "error", "critical")
 _LEVEL_COLOURS = {"warning": "33", "error": "31", "critical": "31", "debug": "2"}
 
 
 def configure(log_format: LogFormat, *, debug: bool) -> None:
     """Send every log line of this process to standard error, in one format."""
     level = logging.DEBUG if debug else logging.INFO
-    common = _common(log_format)
+    common: list[Processor] = [structlog.contextvars.merge_contextvars, _Stamp(log_format)]
     renderers = _renderers(log_format)
     structlog.configure(
         processors=[*common, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -47,13 +51,30 @@ def configure(log_format: LogFormat, *, debug: bool) -> None:
         logging.getLogger(name).setLevel(level if debug else logging.CRITICAL)
 
 
-def _common(log_format: LogFormat) -> list[Processor]:
-    stamp = (
-        structlog.processors.TimeStamper(fmt="iso", utc=True)
-        if log_format is LogFormat.JSON
-        else structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
-    )
-    return [structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level, stamp]
+class _Stamp:
+    """Adds the level and the time, which is written anew for each second only."""
+
+    def __init__(self, log_format: LogFormat) -> None:
+        self._written: Callable[[int], str] = _utc if log_format is LogFormat.JSON else _local
+        self._has_fraction = log_format is LogFormat.JSON
+        self._second, self._text = 0, ""
+
+    def __call__(self, _logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+        if second != self._second:
+            self._second, self._text = second, self._written(second)
+        text = self._text
+        event["timestamp"] = f"{text}.{nanoseconds // 1000:06d}Z" if self._has_fraction else text
+        event["level"] = _LEVELS.get(method, method)
+        return event
+
+
+def _utc(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+def _local(second: int) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(second))
 
 
 def _renderers(log_format: LogFormat) -> list[Processor]:
@@ -75,36 +96,32 @@ class _ConsoleLine:
 
     def __init__(self, is_coloured: bool) -> None:
         self._is_coloured = is_coloured
+        self._levels = {level: self._in(f"{level:<7}", _LEVEL_COLOURS.get(level)) for level in _ALL}
 
-    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> str:
-        fields: dict[str, Any] = dict(event)
+    def __call__(self, _logger: WrappedLogger, _method: str, fields: EventDict) -> str:
         stamp, level = fields.pop("timestamp", ""), str(fields.pop("level", ""))
         text, trace = str(fields.pop("event", "")), fields.pop("exception", None)
         hint, mismatch = fields.pop("hint", None), fields.pop("mismatch", None)
-        level_colour = _LEVEL_COLOURS.get(level, "")
-        line = "  ".join(
-            part
-            for part in (
-                f"{self._in(stamp, '2')} {self._in(f'{level:<7}', level_colour)}",
-                self._in(text, "1"),
-                self._in(_pairs(fields), ""),
-            )
-            if part
-        )
-        below = [f"{_BELOW_EVENT}{line}" for line in str(hint).splitlines()] if hint else []
+        line = f"{self._in(stamp, '2')} {self._levels.get(level) or f'{level:<7}'}"
+        if text:
+            line = f"{line}  {self._in(text, '1')}"
+        if fields:
+            line = f"{line}  {_pairs(fields)}"
+        if hint:
+            line = "\n".join([line, *(f"{_BELOW_EVENT}{each}" for each in str(hint).splitlines())])
         if isinstance(mismatch, Mismatch):
-            below.append(plain_text(diff_lines(mismatch)))
-        return "\n".join([line, *below, *([str(trace).rstrip()] if trace else [])])
+            line = f"{line}\n{plain_text(diff_lines(mismatch))}"
+        return f"{line}\n{str(trace).rstrip()}" if trace else line
 
-    def _in(self, text: object, colour: str) -> str:
+    def _in(self, text: object, colour: str | None) -> str:
         return f"\x1b[{colour}m{text}\x1b[0m" if self._is_coloured and colour else str(text)
 
 
 def _pairs(fields: Mapping[str, Any]) -> str:
-    return " ".join(f"{key}={_value(value)}" for key, value in fields.items())
+    return " ".join([f"{key}={_value(value)}" for key, value in fields.items()])
 
 
 def _value(value: object) -> str:
     text = str(value)
-    needs_quotes = not text.isprintable() or not text or any(each in '"= ' for each in text)
-    return repr(text) if needs_quotes else text
+    is_plain = text.isprintable() and " " not in text and "=" not in text and '"' not in text
+    return text if is_plain and text else repr(text)

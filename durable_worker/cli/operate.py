@@ -5,16 +5,18 @@ import os
 from pathlib import Path
 
 from durable_worker.cli.connecting import address_of, transport_to
-from durable_worker.cli.databases import database_path
+from durable_worker.cli.databases import operators_database, risks_of_database
 from durable_worker.cli.key_files import keyring_in
 from durable_worker.cli.logs import configure
 from durable_worker.cli.options import TENANT_KEYS_VARIABLE, LogFormat, Operate
 from durable_worker.cli.serving import Server, StopSignals, run_server, tell
 from durable_worker.cli.states import ConnectionReporter, log, warn_of_risks
+from durable_worker.cli.waiting import opened
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.service import OperatorService
 from durable_worker.protocol.keys import Keyring
-from durable_worker.stores.sqlite import SqliteStore
+from durable_worker.stores.base import Store
+from durable_worker.stores.opening import store_at
 from durable_worker.version import VERSION
 
 
@@ -24,19 +26,22 @@ def perform(options: Operate) -> int:
 
 def _prepare(options: Operate) -> Server:
     configure(options.log_format, debug=options.debug)
-    address, path = address_of(options.broker), database_path(options.database)
+    address, where = address_of(options.broker), operators_database(options.database)
+    store = store_at(where)
     warn_of_risks(options.broker)
+    for name, sentence in risks_of_database(options.database).items():
+        log.warning(name, hint=sentence)
     prefix = options.broker.names.effective_prefix
     if options.log_format is LogFormat.JSON:
         log.info(
-            "operating", version=VERSION, broker=address.safe, prefix=prefix, database=str(path)
+            "operating", version=VERSION, broker=address.safe, prefix=prefix, database=str(where)
         )
     else:
         tell(
             f"durable-worker {VERSION} operates the runs of prefix {prefix} on {address.safe}\n"
-            f"  database  {path}"
+            f"  database  {where}"
         )
-    return _serve(options, path)
+    return _serve(options, store)
 
 
 def _tenant_keys(options: Operate) -> Keyring | None:
@@ -44,13 +49,12 @@ def _tenant_keys(options: Operate) -> Keyring | None:
     return keyring_in(Path(path)) if path else None
 
 
-async def _serve(options: Operate, path: Path) -> None:
+async def _serve(options: Operate, store: Store) -> None:
     names = options.broker.names
     transport = transport_to(options.broker, on_state=ConnectionReporter())
-    store = SqliteStore(path)
     settings = OperatorOptions(partition=options.partition, tenant_keys=_tenant_keys(options))
     operator = OperatorService(store, transport, names=names, options=settings)
-    async with store, transport:
+    async with opened(store), transport:
         serving = asyncio.ensure_future(operator.serve())
 
         def stop(is_hurrying: bool) -> None:

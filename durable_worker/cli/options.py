@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from durable_worker.protocol.names import DEFAULT_NAMESPACE, DEFAULT_PREFIX, Names
 from durable_worker.protocol.runs import RunStatus
+from durable_worker.stores.address import Address
 from durable_worker.worker.determinism.policy import Determinism
 
 DEFAULT_BROKER = "amqp://guest:guest@127.0.0.1:5672/"
@@ -32,6 +33,11 @@ TOKEN_VARIABLE = "DURABLE_TENANT_TOKEN"
 TOKEN_FILE_VARIABLE = "DURABLE_TENANT_TOKEN_FILE"
 LIFELINE_VARIABLE = "DURABLE_DEV_LIFELINE"
 """A file descriptor at whose end the child of `dev` knows that its parent is gone."""
+
+DATABASE_VARIABLE = "DURABLE_DATABASE_URL"
+DATABASE_FILE_VARIABLE = "DURABLE_DATABASE_URL_FILE"
+DEV_DATABASE_VARIABLE = "DURABLE_DEV_DATABASE_URL"
+"""How the child of `dev` is told a URL, which may hold a password."""
 
 DEV_DATABASE = Path(".durable/dev.db")
 OPERATOR_DATABASE = Path(".durable/operator.db")
@@ -112,7 +118,7 @@ class Run(Struct, frozen=True, kw_only=True):
 
 class Dev(Struct, frozen=True, kw_only=True):
     target: str
-    database: Path = DEV_DATABASE
+    database: Address = DEV_DATABASE
     is_reloading: bool = True
     max_message_bytes: int | None = None
     determinism: Determinism | None = None
@@ -121,7 +127,7 @@ class Dev(Struct, frozen=True, kw_only=True):
 
 
 class Operate(Struct, frozen=True, kw_only=True):
-    database: str
+    database: str | None = None
     broker: BrokerOptions = BrokerOptions()
     tenant_keys: Path | None = None
     partition: str | None = None
@@ -130,9 +136,9 @@ class Operate(Struct, frozen=True, kw_only=True):
 
 
 class Place(Struct, frozen=True, kw_only=True):
-    """Where runs are looked for: a database file, or an operator behind a broker."""
+    """Where runs are looked for: a database, or an operator behind a broker."""
 
-    database: Path | None = None
+    database: Address | None = None
     broker: BrokerOptions = BrokerOptions()
     tenant: str | None = None
 
@@ -247,6 +253,33 @@ class Token(Struct, frozen=True, kw_only=True):
     debug: bool = False
 
 
+class UpgradeDb(Struct, frozen=True, kw_only=True):
+    database: str | None = None
+    debug: bool = False
+
+
+class CheckDb(Struct, frozen=True, kw_only=True):
+    database: str | None = None
+    debug: bool = False
+
+
+class ExportDb(Struct, frozen=True, kw_only=True):
+    """`file` is None for standard output."""
+
+    database: str | None = None
+    file: Path | None = None
+    debug: bool = False
+
+
+class ImportDb(Struct, frozen=True, kw_only=True):
+    """`file` is None for standard input. `is_merging`: into a database that has runs already."""
+
+    database: str | None = None
+    file: Path | None = None
+    is_merging: bool = False
+    debug: bool = False
+
+
 class Simulate(Struct, frozen=True, kw_only=True):
     """`seed`: this one alone, and what happens in it. `stubs`, `signals`: `NAME=JSON` each;
     `real`, `faults`: names, or `all`."""
@@ -282,5 +315,9 @@ AnyOptions = (
     | ShowDead
     | RedriveDead
     | Token
+    | UpgradeDb
+    | CheckDb
+    | ExportDb
+    | ImportDb
     | Simulate
 )

@@ -1,6 +1,5 @@
 """Arguments and options that several commands share."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,6 +7,8 @@ import typer
 from durable_worker.cli.options import (
     BROKER_FILE_VARIABLE,
     BROKER_VARIABLE,
+    DATABASE_FILE_VARIABLE,
+    DATABASE_VARIABLE,
     DEFAULT_BROKER,
     DEV_DATABASE,
     BrokerOptions,
@@ -15,6 +16,7 @@ from durable_worker.cli.options import (
     Place,
 )
 from durable_worker.errors import UsageError
+from durable_worker.stores.address import parse_database
 from durable_worker.worker.determinism.policy import DETERMINISM_VARIABLE, Determinism
 
 Target = Annotated[
@@ -54,11 +56,13 @@ Checks = Annotated[
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug lines.")]
 Database = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--db",
-        metavar="PATH",
-        help=f"Database file. Default: {DEV_DATABASE}, if it exists and no broker is given.",
+        metavar="PATH|URL",
+        help=f"Database: a file, or postgresql://USER@HOST/DATABASE. Default, if no broker is "
+        f"given: ${DATABASE_VARIABLE} or what is in the file ${DATABASE_FILE_VARIABLE}, else "
+        f"{DEV_DATABASE} if it exists.",
         show_default=False,
     ),
 ]
@@ -87,7 +91,7 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.", call
 
 
 def place_of(
-    database: Path | None,
+    database: str | None,
     broker: str | None,
     prefix: str,
     namespace: str | None,
@@ -95,4 +99,5 @@ def place_of(
 ) -> Place:
     if database is not None and broker is not None:
         raise UsageError("--db and --broker exclude each other: runs are in one place or the other")
-    return Place(database=database, broker=BrokerOptions(broker, prefix, namespace), tenant=tenant)
+    where = None if database is None else parse_database(database)
+    return Place(database=where, broker=BrokerOptions(broker, prefix, namespace), tenant=tenant)

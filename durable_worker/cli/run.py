@@ -15,6 +15,10 @@ from durable_worker.worker.options import WorkerOptions
 from durable_worker.worker.registry import Worker
 from durable_worker.worker.service import WorkerService
 
+YOUNG_OBJECTS = 10_000
+"""Of a hundred steps at work there are always more than the 700 after which Python would look for
+garbage again and again, and find that all of it is in use."""
+
 
 def perform(options: Run) -> int:
     return run_server(lambda: _prepare(options))
@@ -34,6 +38,7 @@ def _prepare(options: Run) -> Server:
         partition=options.partition,
     )
     gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
     gc.enable()
     return _serve(options, worker, address)
 

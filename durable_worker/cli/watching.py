@@ -10,7 +10,7 @@ from typing import Any
 
 from watchfiles import PythonFilter, awatch  # pyright: ignore[reportUnknownVariableType]
 
-from durable_worker.cli.options import LIFELINE_VARIABLE, Dev
+from durable_worker.cli.options import DEV_DATABASE_VARIABLE, LIFELINE_VARIABLE, Dev
 from durable_worker.cli.serving import Server, StopSignals, tell
 
 _PATIENCE = 10.0
@@ -24,6 +24,7 @@ def prepare(options: Dev) -> Server:
 class _Watcher:
     def __init__(self, options: Dev) -> None:
         self._command = child_command(options)
+        self._told = child_environment(options)
         self._roots = _roots(options.target)
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
@@ -48,7 +49,7 @@ class _Watcher:
             child = self._child = await asyncio.create_subprocess_exec(
                 *self._command,
                 pass_fds=[lifeline],
-                env={**os.environ, LIFELINE_VARIABLE: str(lifeline)},
+                env={**os.environ, **self._told, LIFELINE_VARIABLE: str(lifeline)},
             )
             await _first_of(child.wait(), self._changed.wait(), self._stop.wait())
             if child.returncode is not None and not self._stop.is_set():
@@ -86,12 +87,20 @@ class _Watcher:
 def child_command(options: Dev) -> list[str]:
     """The command line of the process that does the work."""
     command = [sys.executable, "-m", "durable_worker", "dev", options.target, "--no-reload"]
-    command += ["--db", str(options.database), "--log-format", options.log_format]
+    command += ["--log-format", options.log_format]
+    if isinstance(options.database, Path):
+        command += ["--db", str(options.database)]
     if options.determinism is not None:
         command += ["--determinism", options.determinism]
     if options.max_message_bytes is not None:
         command += ["--max-message-bytes", str(options.max_message_bytes)]
     return [*command, "--debug"] if options.debug else command
+
+
+def child_environment(options: Dev) -> dict[str, str]:
+    """What others must not see, unlike a command line."""
+    where = options.database
+    return {} if isinstance(where, Path) else {DEV_DATABASE_VARIABLE: where.url}
 
 
 def _roots(target: str) -> list[Path]:

@@ -14,6 +14,7 @@ from durable_worker.client.events import MOST_WAITING, EventStream, RunEvent
 from durable_worker.client.handles import RunHandle
 from durable_worker.client.outcomes import published_entry
 from durable_worker.client.port import OperatorPort, RunStart
+from durable_worker.clock import SystemClock, ordered_id
 from durable_worker.edge.plain import PLAIN, Codec
 from durable_worker.edge.records import RecordOpener
 from durable_worker.errors import RegistrationError, RunEndedError, StartWaitsError
@@ -151,7 +152,7 @@ class Client:
         name, decoder = self._resolved(workflow, returns)
         payload = encode_payload(input, what=f"the input of {name!r}")
         told = encoded_context(self._context, context)
-        wanted = run_id or str(uuid4())
+        wanted = run_id or _new_run_id()
         attributes = None if search_attributes is None else _plain_object(search_attributes)
         sealed = await self._codec.seal(payload, salt=wanted, context=told)
         if run_id is None or reuse == "return":
@@ -350,3 +351,7 @@ def _plain_object(attributes: SearchAttributes) -> dict[str, Any]:
 
 
 _attributes = PayloadDecoder(dict[str, Any])
+
+
+def _new_run_id() -> str:
+    return str(ordered_id(uuid4(), now=SystemClock().now()))

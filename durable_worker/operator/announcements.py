@@ -8,6 +8,8 @@ from msgspec import Raw, field
 
 from durable_worker.errors import PayloadTooLargeError, TransportError
 from durable_worker.operator.log import log
+from durable_worker.operator.transitions.effects import Emit
+from durable_worker.operator.transitions.events import event_of
 from durable_worker.protocol.base import Message
 from durable_worker.protocol.codec import MessageType, encode
 from durable_worker.protocol.control import (
@@ -60,13 +62,13 @@ class Announcer:
         self._waiting.appendleft((self._names.control, "", envelope))
         self._wake.set()
 
-    def events(self, events: Iterable[EngineEvent]) -> None:
+    def events(self, events: Iterable[Emit]) -> None:
         if not self._tells_events:
             return
         for each in events:
             if len(self._waiting) > MAX_BACKLOG and each.type in _OF_STEPS:
                 continue
-            event = Raw(encode(each))
+            event = Raw(encode(event_of(each)))
             control = encode(_EventHappened(event=event, sender=self._instance_id))
             self._waiting.append(
                 (self._names.control, "", Envelope(type=MessageType.CONTROL, body=control))

@@ -3,8 +3,9 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from durable_worker.clock import Clock
 from durable_worker.errors import (
@@ -26,8 +27,7 @@ _TIDY_SECONDS = 0.05
 """How long sent outbox rows wait for a commit that takes them along, when little happens."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(Struct, frozen=True, kw_only=True):
     """Something to apply or to keep, and what settles it once that is committed.
 
     `inbox_id` is the inbox row that it came from, `letter` a dead letter to keep. `refuse` takes it

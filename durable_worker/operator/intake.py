@@ -205,8 +205,6 @@ def _attempt(result: StepResult, message_id: str | None) -> int | None:
 
 def _decision(envelope: Envelope) -> DecisionReceived:
     decision = WORKFLOW_DECISION.decode(envelope.body)
-    if any(command.seq > LAST_SEQ for command in decision.commands):
-        raise ProtocolError(MessageType.WORKFLOW_DECISION, f"a `seq` is above {LAST_SEQ}")
     return DecisionReceived(run_id=decision.run_id, decision=decision)
 
 

@@ -123,6 +123,10 @@ class Ledgers:
         found = self._ledgers.get(run_id)
         return None if found is None else found.state
 
+    def find(self, run_id: str) -> Ledger | None:
+        """What is in memory, as `peek`."""
+        return self._ledgers.get(run_id)
+
     def held(self, run_id: str) -> Ledger:
         """A ledger that is known to be in memory: nothing leaves it within a transaction."""
         return self._ledgers[run_id]
@@ -160,7 +164,8 @@ class Ledgers:
                 self.forget([run_id])
                 continue
             self._ledgers.move_to_end(run_id)
-            self._total += ledger.weight - self._weights.get(run_id, 0)
-            self._weights[run_id] = ledger.weight
+            weight = ledger.weight
+            self._total += weight - self._weights.get(run_id, 0)
+            self._weights[run_id] = weight
         while self._total > self._capacity and len(self._ledgers) > 1:
             self.forget([next(iter(self._ledgers))])

@@ -32,8 +32,8 @@ def tell_of(done: Consequences) -> None:
             log.error(
                 "step_poisoned",
                 run_id=event.run_id,
-                step=event.name,
-                seq=event.seq,
+                step=None if event.call is None else event.call.name,
+                seq=None if event.call is None else event.call.seq,
                 error=error.message,
             )
     for run in done.ended:

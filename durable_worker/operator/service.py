@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import UNSET
 
-from durable_worker.clock import Chance, Clock, SystemChance, SystemClock
+from durable_worker.clock import Chance, Clock, SystemChance, SystemClock, ordered_id
 from durable_worker.edge.followers import Followers
 from durable_worker.errors import NoOperatorError, RunNotFoundError
 from durable_worker.operator.lease import LeaseKeeper
@@ -135,7 +135,7 @@ class OperatorService:
     ) -> str:
         """Start a run, once for each `run_id`; returns its id when it is recorded."""
         value = StartRun(
-            run_id=run_id or self._new_id(),
+            run_id=run_id or str(ordered_id(self._chance.new_id(), now=self._clock.now())),
             workflow=workflow,
             input=payload,
             namespace=stored_namespace(namespace),

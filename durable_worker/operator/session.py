@@ -1,7 +1,7 @@
 """One tenure of the lease: everything that runs between acquiring and releasing it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -28,6 +28,7 @@ from durable_worker.operator.reports import tell_of
 from durable_worker.operator.requests import Requests, Sources
 from durable_worker.operator.timers import Timers
 from durable_worker.operator.transitions.effects import Limits
+from durable_worker.operator.transitions.events import event_of
 from durable_worker.operator.work import Consequences, WorkContext
 from durable_worker.protocol.control import EngineEvent
 from durable_worker.protocol.names import Names
@@ -63,7 +64,7 @@ class Session:
         lease: Lease,
         instance_id: str,
         on_ended: Callable[[Run], None],
-        on_events: Callable[[Sequence[EngineEvent]], None],
+        on_events: Callable[[Iterable[EngineEvent]], None],
     ) -> None:
         self._store = store
         self._transport = transport
@@ -159,7 +160,9 @@ class Session:
 
     def advances(self, run_id: str) -> bool:
         """Whether the run is known to be going on; False says nothing."""
-        return self._ledgers.peek(run_id) is not None
+        state = self._ledgers.peek(run_id)
+        # One that has ended is here for a late message only: nothing more happens to it.
+        return state is not None and not state.run.status.is_terminal
 
     async def applied(self, value: AnyInput) -> None:
         await self._engine.applied(value)
@@ -285,7 +288,7 @@ class Session:
         for cancelled in done.cancelled:
             self._announcer.cancel(cancelled.run_id, cancelled.seqs)
         self._announcer.events(done.events)
-        self._on_events(done.events)
+        self._on_events(map(event_of, done.events))
         if done.earliest_timer is not None:
             self._timers.arm(done.earliest_timer)
         for run in done.unserved:

@@ -30,7 +30,6 @@ from durable_worker.operator.transitions.effects import (
     SendStep,
     SendTurn,
 )
-from durable_worker.protocol.control import EngineEvent
 from durable_worker.protocol.names import Names
 from durable_worker.stores.base import Batch, Store, stored_namespace
 from durable_worker.stores.inputs import (
@@ -78,7 +77,7 @@ class Consequences:
 
     outgoing: list[Outgoing] = field(default_factory=list[Outgoing])
     cancelled: list[BroadcastCancel] = field(default_factory=list[BroadcastCancel])
-    events: list[EngineEvent] = field(default_factory=list[EngineEvent])
+    events: list[Emit] = field(default_factory=list[Emit])
     ended: list[Run] = field(default_factory=list[Run])
     unserved: list[Run] = field(default_factory=list[Run])
     stale: list[str] = field(default_factory=list[str])
@@ -148,7 +147,7 @@ class UnitOfWork:
             case StartRequested():
                 pass
             case _:
-                queue.append(value)
+                await self._advance(value, queue)
 
     async def _is_known(self, signal_id: str) -> bool:
         return signal_id in self._signals or await self._context.store.signal(signal_id) is not None
@@ -209,7 +208,9 @@ class UnitOfWork:
             self._done.stale.append(row.key)
 
     async def _advance(self, value: RunInput, queue: deque[RunInput]) -> None:
-        ledger = await self._ledger(value.run_id)
+        ledger = self._context.ledgers.find(value.run_id)
+        if ledger is None or value.run_id not in self._seen:
+            ledger = await self._ledger(value.run_id)
         if ledger is None and isinstance(value, StartRun):
             if value.parent is not None and not await self._is_awaited(value.parent):
                 return
@@ -236,7 +237,8 @@ class UnitOfWork:
         for checkpoint in moved.checkpoints:
             self._note_checkpoint(checkpoint)
         for effect in moved.effects:
-            await self._perform(effect, queue)
+            if not self._note_effect(effect, queue):
+                await self._carry_out(effect, queue)
 
     async def _is_awaited(self, parent: Parent) -> bool:
         """Whether the parent still waits for this child; it may have been cancelled meanwhile."""
@@ -255,29 +257,35 @@ class UnitOfWork:
             earliest = self._done.earliest_timer
             self._done.earliest_timer = fires_at if earliest is None else min(earliest, fires_at)
 
-    async def _perform(self, effect: Effect, queue: deque[RunInput]) -> None:
+    def _note_effect(self, effect: Effect, queue: deque[RunInput]) -> bool:
+        """False if the store is needed for it."""
         match effect:
             case SendTurn(run_id=run_id, task_id=task_id):
                 self._owe(turn_row(run_id, task_id))
             case SendStep(run_id=run_id, seq=seq, attempt=attempt):
                 self._owe(step_row(run_id, seq, attempt))
+            case Emit():
+                self._done.events.append(effect)
             case BroadcastCancel():
                 self._done.cancelled.append(effect)
-            case Emit(event=event):
-                self._done.events.append(event)
-            case Bury(run_id=run_id):
-                ledger = self._context.ledgers.held(run_id)
-                names = self._context.names
-                await self.keep(lost_letter(ledger, effect, now=self._now, names=names))
-            case AwaitSignal():
-                await self._take_buffered(effect, queue)
             case Deliver(input=value):
                 if len(self._runs) + len(self._checkpoints) < MAX_CHANGES:
                     queue.append(value)
                 else:
                     self._put_off.append(value)
+            case Bury() | AwaitSignal():
+                return False
             case _:
                 assert_never(effect)
+        return True
+
+    async def _carry_out(self, effect: Effect, queue: deque[RunInput]) -> None:
+        if isinstance(effect, Bury):
+            ledger = self._context.ledgers.held(effect.run_id)
+            names = self._context.names
+            await self.keep(lost_letter(ledger, effect, now=self._now, names=names))
+        elif isinstance(effect, AwaitSignal):
+            await self._take_buffered(effect, queue)
 
     def _owe(self, row: OutboxRow) -> None:
         self._rows[row.key] = row

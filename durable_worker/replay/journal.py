@@ -12,6 +12,7 @@ from msgspec import UNSET, Struct
 
 from durable_worker.errors import DurableError, NeverAwaitedError, NondeterminismError
 from durable_worker.protocol.commands import RecordStep
+from durable_worker.protocol.growing import History
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind, WorkflowTask
 from durable_worker.replay.loop import DeterministicLoop
 from durable_worker.replay.operations import (
@@ -51,6 +52,10 @@ class Journal:
     def __init__(self) -> None:
         self.events: dict[int, HistoryEvent] = {}
         self.bytes = 0
+        self.untold: set[int] = set()
+        """What is in `events` on account of this body alone: no history has held it yet."""
+        self._history: History | None = None
+        self._told = 0
         self.last_seq = -1
         self.told_seq = -1
         self.next_seq = 0
@@ -64,19 +69,38 @@ class Journal:
 
     # History
 
-    def extend(self, events: Iterable[HistoryEvent]) -> None:
+    def tell(self, history: list[HistoryEvent]) -> None:
+        """Take over the history of a turn."""
+        added = self._fresh(history)
+        self.extend(added)
+        if self.untold:
+            self.untold.difference_update([event.seq for event in added])
+        self._history = history if isinstance(history, History) else None
+        self._told = len(history)
+
+    def assume(self, events: Iterable[HistoryEvent]) -> None:
+        """Take over what a later history will have to hold."""
+        self.untold.update(self.extend(events))
+
+    def extend(self, events: Iterable[HistoryEvent]) -> Iterable[int]:
         added = {event.seq: event for event in events}
         if added:
             self.events.update(added)
             self.bytes += sum([len(e.output) for e in added.values() if e.output is not UNSET])
             self.last_seq = max(self.last_seq, *added)
+        return added
 
-    def is_extended_by(self, events: Iterable[HistoryEvent]) -> list[HistoryEvent] | None:
-        """What `events` add to what is known here; None if they do not hold all of it."""
+    def _fresh(self, history: list[HistoryEvent]) -> list[HistoryEvent]:
+        """What the history that was told last did not have."""
+        return history[self._told :] if history is self._history else history
+
+    def is_extended_by(self, history: list[HistoryEvent]) -> list[HistoryEvent] | None:
+        """What `history` adds to what is known here; None if it does not hold all of it."""
         known = self.events
         added: list[HistoryEvent] = []
-        held = 0
-        for event in events:
+        fresh = self._fresh(history)
+        held = 0 if fresh is history else len(known) - len(self.untold)
+        for event in fresh:
             mine = known.get(event.seq)
             if mine is None:
                 added.append(event)

@@ -67,7 +67,7 @@ class Queries:
             seq = journal.take_seq()
             record = RecordStep(seq=seq, name=name, output=output, error=error)
             journal.recorded.append(record)
-            journal.extend([recorded_event(record)])
+            journal.assume([recorded_event(record)])
 
     def _ask(self, name: str, handler: Callable[[], Any]) -> tuple[Payload, Failure | None]:
         journal = self._journal

@@ -80,18 +80,18 @@ class Replay:
         self._task = task
         self.now_ms = now_ms
         self.journal.recorded.clear()
-        self.journal.extend(task.history)
+        self.journal.tell(task.history)
         self.journal.told_seq = max(self.journal.told_seq, self.journal.last_seq)
         for signal in task.pending_signals or ():
             if signal.seq not in self.journal.events:
                 event = HistoryEvent(seq=signal.seq, kind=HistoryKind.SIGNAL, output=signal.payload)
-                self.journal.extend([event])
+                self.journal.assume([event])
         return self._drive()
 
     def go_on(self, results: Mapping[int, RecordStep]) -> Outcome:
         """Continue after `RunLocally` with the recorded outcome of each of its steps."""
         for record in results.values():
-            self.journal.extend([recorded_event(record)])
+            self.journal.assume([recorded_event(record)])
             self.journal.recorded.append(record)
         return self._drive()
 
@@ -279,7 +279,7 @@ class Replay:
         # What is recorded must be in history before what was asked for on account of it.
         commands.sort(key=_seq_of)
         # What was recorded here is history for the turns to come.
-        self.journal.extend(recorded_event(each) for each in self.journal.recorded)
+        self.journal.assume(recorded_event(each) for each in self.journal.recorded)
         return WorkflowDecision(
             task_id=self._task.task_id,
             run_id=self._task.run_id,
@@ -329,7 +329,7 @@ class Replay:
             self.journal.recorded.append(
                 RecordStep(seq=seq, name=name, output=event.output, error=event.error)
             )
-            self.journal.extend([event])
+            self.journal.assume([event])
         return event
 
 

@@ -252,15 +252,12 @@ class Waiting:
 
     def record_deadlines(self, now_ms: int) -> None:
         """Fix the deadlines of timers that another turn could come before (it resets them)."""
-        others = [seq for seq in self._abandoned if seq not in self._journal.events]
-        if len(self.outstanding) + len(others) < 2:
-            return
         new = [
             op
             for op in self.outstanding.values()
             if isinstance(op, Timer) and op.deadline_ms is None
         ]
-        if not new:
+        if not new or not self._is_beside_others():
             return
         for timer in new:
             timer.deadline_ms = now_ms + timer.ms
@@ -268,6 +265,12 @@ class Waiting:
         seq = self._journal.take_seq()
         self._pass(seq)
         self._journal.recorded.append(deadlines_marker(seq, deadlines))
+
+    def _is_beside_others(self) -> bool:
+        """Whether two or more results can still come. The latest to be given up most likely can."""
+        events = self._journal.events
+        given_up = (seq for seq in reversed(self._abandoned) if seq not in events)
+        return len(self.outstanding) > 1 or next(given_up, None) is not None
 
     def answer_queries(self) -> None:
         """Record the answers that have changed; the body asks for nothing by that."""

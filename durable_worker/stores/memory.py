@@ -1,7 +1,7 @@
 """A store that forgets everything with its process: for tests, and the model of all others."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +22,7 @@ from durable_worker.stores.base import (
     stored_namespace,
     wanted_statuses,
 )
+from durable_worker.stores.dumps import AnyRow, Submitted
 from durable_worker.stores.inputs import AnyInput, decode_input, encode_input
 from durable_worker.stores.records import (
     Checkpoint,
@@ -266,6 +267,14 @@ class MemoryStore:
 
     def _dead_by_age(self) -> list[DeadLetter]:
         return sorted(self._dead.values(), key=_age_of, reverse=True)
+
+    async def dump(self) -> AsyncGenerator[Sequence[AnyRow]]:
+        for run_id, run in sorted(self._runs.items()):
+            yield [run, *(each for _, each in sorted(self._checkpoints.get(run_id, {}).items()))]
+        yield [each for _, each in sorted(self._signals.items())]
+        yield [each for _, each in sorted(self._outbox.items())]
+        yield [Submitted(body) for _, body in sorted(self._inbox.items())]
+        yield [each for _, each in sorted(self._dead.items())]
 
     async def dead_letter(self, letter_id: str) -> DeadLetter | None:
         return self._dead.get(letter_id)

@@ -1,7 +1,8 @@
 """What a store keeps: runs, their checkpoints, and what waits around them.
 
 Instants are epoch milliseconds (UTC) everywhere on this floor and in the operator. Payloads are the
-bytes that came over the wire, never decoded.
+bytes that came over the wire, never decoded. What there may be a hundred thousand of is kept from
+the garbage collector: it is part of no cycle.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,14 +33,14 @@ def turn_id(run_id: str, turn_no: int) -> str:
     return f"{run_id}#{turn_no}"
 
 
-class Parent(Struct, frozen=True):
+class Parent(Struct, frozen=True, gc=False):
     """The child operation that a run answers to."""
 
     run_id: str
     seq: int
 
 
-class Run(Struct, frozen=True, kw_only=True):
+class Run(Struct, frozen=True, kw_only=True, gc=False):
     """One execution. `version` is None until a worker that serves the workflow has appeared.
 
     `task_id` is the turn that the run awaits (None: no turn is out), `is_dirty` that history grew
@@ -73,7 +74,11 @@ class CheckpointStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Checkpoint(Struct, frozen=True, kw_only=True):
+_PENDING = CheckpointStatus.PENDING
+_ENDED = (CheckpointStatus.COMPLETED, CheckpointStatus.FAILED)
+
+
+class Checkpoint(Struct, frozen=True, kw_only=True, gc=False):
     """How the operation at one seq of a run stands.
 
     `name` is the step, the signal, the child's workflow, or `sleep:<seq>`. `fires_at` is a timer's
@@ -102,12 +107,16 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
 
     @property
     def is_pending(self) -> bool:
-        return self.status is CheckpointStatus.PENDING
+        return self.status is _PENDING
+
+    @property
+    def is_timer(self) -> bool:
+        return self.kind is HistoryKind.TIMER
 
     @property
     def is_history(self) -> bool:
         """Whether a turn gets to see it."""
-        return self.status in (CheckpointStatus.COMPLETED, CheckpointStatus.FAILED)
+        return self.status in _ENDED
 
 
 class RunState:
@@ -117,12 +126,13 @@ class RunState:
     the length of the history.
     """
 
-    __slots__ = ("_checkpoints", "_pending", "run")
+    __slots__ = ("_checkpoints", "_pending", "_timers", "run")
 
     def __init__(self, run: Run, checkpoints: Iterable[Checkpoint] = ()) -> None:
         self.run = run
         self._checkpoints = {each.seq: each for each in checkpoints}
         self._pending = {seq: each for seq, each in self._checkpoints.items() if each.is_pending}
+        self._timers = {each.seq: each for each in self._pending.values() if each.is_timer}
 
     @property
     def checkpoints(self) -> Mapping[int, Checkpoint]:
@@ -132,6 +142,11 @@ class RunState:
     def pending(self) -> Mapping[int, Checkpoint]:
         return self._pending
 
+    @property
+    def timers(self) -> Mapping[int, Checkpoint]:
+        """Of those that are pending, the sleeps."""
+        return self._timers
+
     def absorb(
         self, run: Run | None, checkpoints: Iterable[Checkpoint], withdrawn: Iterable[int] = ()
     ) -> None:
@@ -140,12 +155,16 @@ class RunState:
         for seq in withdrawn:
             self._checkpoints.pop(seq, None)
             self._pending.pop(seq, None)
+            self._timers.pop(seq, None)
         for each in checkpoints:
             self._checkpoints[each.seq] = each
-            if each.is_pending:
-                self._pending[each.seq] = each
-            else:
+            if not each.is_pending:
                 self._pending.pop(each.seq, None)
+                self._timers.pop(each.seq, None)
+                continue
+            self._pending[each.seq] = each
+            if each.is_timer:
+                self._timers[each.seq] = each
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RunState):
@@ -182,7 +201,7 @@ class DueTimer(Struct, frozen=True):
     fires_at: int
 
 
-class OutboxRow(Struct, frozen=True):
+class OutboxRow(Struct, frozen=True, gc=False):
     """A message that is owed: a turn (`seq` is None, `key` its task id), an attempt at a step, or a
     dead letter that is sent again (`attempt` is 0, `run_id` the id of the letter)."""
 

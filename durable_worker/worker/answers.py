@@ -50,6 +50,8 @@ class Answers:
 
     async def open(self) -> None:
         """Declare where answers go; until then they wait."""
+        if self._is_open.is_set():
+            return
         names = self._names
         await self._transport.declare(
             [names.results, names.decisions, names.step_events, names.dead]

@@ -30,6 +30,7 @@ from durable_worker.protocol.commands import (
     WorkflowDecision,
 )
 from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.growing import History
 from durable_worker.protocol.names import child_run_id
 from durable_worker.protocol.payload_envelope import MARK, Opened, may_be_enveloped
 from durable_worker.protocol.results import StepEvent, StepResult, WorkflowStepEvent
@@ -82,7 +83,7 @@ class WorkerEdge:
 
     async def open_turn(self, task: WorkflowTask, body: bytes) -> WorkflowTask:
         """The task in clear, with the context of its run. `body` is the message that it came in."""
-        if not self._codec.demands_seals and MARK not in body:
+        if not self._codec.demands_seals and not _may_hold_envelopes(task, body):
             return task
         kept = self._take(task.run_id)
         opened = await self._input(task, kept)
@@ -252,6 +253,11 @@ class WorkerEdge:
 
     async def _failure(self, failure: Failure | None, run_id: str) -> Failure | None:
         return None if failure is None else await seal_failure(self._codec, failure, salt=run_id)
+
+
+def _may_hold_envelopes(task: WorkflowTask, body: bytes) -> bool:
+    history = task.history
+    return history.may_hold_envelopes if isinstance(history, History) else MARK in body
 
 
 def with_context(task: StepTask, context: Raw | None) -> StepTask:

@@ -8,23 +8,21 @@ import anyio
 import structlog
 
 from durable_worker.clock import Chance, Clock, SystemChance, SystemClock
-from durable_worker.edge.errors import BlobStoreError, SealError
 from durable_worker.errors import BrokerRefusedError, ProtocolError
 from durable_worker.protocol import codec
 from durable_worker.protocol.base import PROTOCOL_VERSION
-from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
 from durable_worker.protocol.control import CancelRun
 from durable_worker.protocol.descriptor import Lifecycle, WorkerDescriptor
+from durable_worker.protocol.growing import TurnReader
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.tasks import StepTask, WorkflowTask
-from durable_worker.replay.diff import Mismatch, mismatch_in
 from durable_worker.transports.base import Delivery, Envelope, Subscription, Transport
 from durable_worker.worker.answers import Answers
 from durable_worker.worker.attempts import Attempts
 from durable_worker.worker.crew import Crew
 from durable_worker.worker.determinism.checks import checks_for
 from durable_worker.worker.determinism.policy import Determinism, stated_or
-from durable_worker.worker.edge import WorkerEdge, seal_failed
+from durable_worker.worker.edge import WorkerEdge
 from durable_worker.worker.live import LiveReports
 from durable_worker.worker.local_steps import LocalSteps
 from durable_worker.worker.loop_watch import LoopWatch
@@ -35,8 +33,8 @@ from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.recorded import RecordedSteps
 from durable_worker.worker.registry import Worker
 from durable_worker.worker.renewal import Renewals
-from durable_worker.worker.step_context import enter_turn
 from durable_worker.worker.steps import StepRunner
+from durable_worker.worker.turn_tasks import TurnTasks
 from durable_worker.worker.turns import TurnRunner
 
 if TYPE_CHECKING:
@@ -84,6 +82,7 @@ class WorkerService:
         )
         self._answers = Answers(transport, names, chance=self._chance)
         self._edge = WorkerEdge(worker)
+        self._reader = TurnReader(limit=self._options.kept_runs)
         self._quarantine = Quarantine(self._chance)
         self._renewals = Renewals(after=self._options.renew_after)
         self._operators = OperatorWatch(
@@ -161,9 +160,16 @@ class WorkerService:
             checks=self._checks,
             clock=self._clock,
         )
-        interception = self._worker.interception
-        decide = self._turns.decide
-        self._decide = decide if interception is None else interception.around_turns(decide)
+        self._turn_tasks = TurnTasks(
+            self._worker,
+            self._turns,
+            reader=self._reader,
+            answers=self._answers,
+            edge=self._edge,
+            live=self._live,
+            quarantine=self._quarantine,
+            is_stopping=self._stop.is_set,
+        )
         if not await self._connected():
             return
         try:
@@ -258,6 +264,8 @@ class WorkerService:
                 waiting.cancel_scope.cancel()
 
             waiting.start_soon(give_up)
+            # The stop may have come before this was done, and what runs waits for it.
+            waiting.start_soon(self._answers.open)
             await self._crew.idle()
             waiting.cancel_scope.cancel()
         await self._transport.broadcast(self._names.workers, self._beat(Lifecycle.STOPPED))
@@ -267,7 +275,9 @@ class WorkerService:
     async def _handle(self, delivery: Delivery) -> None:
         try:
             try:
-                task = _task_in(delivery.envelope)
+                envelope = delivery.envelope
+                _check_protocol(envelope)
+                task = self._reader.task_in(envelope.body, message_type=envelope.type)
             except ProtocolError as error:
                 await self._refuse(delivery, error)
                 return
@@ -275,7 +285,7 @@ class WorkerService:
                 case StepTask():
                     await self._steps.handle(task, delivery)
                 case WorkflowTask():
-                    await self._turn(task, delivery)
+                    await self._turn_tasks.handle(task, delivery)
         except Exception:  # a defect of ours: it must cost neither the worker nor the message
             log.exception("delivery_not_handled", queue=delivery.queue)
             await delivery.release()
@@ -285,50 +295,6 @@ class WorkerService:
             # A cancellation of another kind is a defect, too.
             log.exception("delivery_not_handled", queue=delivery.queue)
             await delivery.release()
-
-    async def _turn(self, task: WorkflowTask, delivery: Delivery) -> None:
-        enter_turn(task.workflow, task.run_id)
-        self._live.started(task.task_id, task)
-        try:
-            async with self._quarantine.admission(delivery):
-                if self._stop.is_set():
-                    await delivery.release()
-                    return
-                decision, sealed = await self._decided(task, delivery.envelope.body)
-        finally:
-            self._live.ended(task.task_id)
-        level = log.warning if decision.status is DecisionStatus.FAILED else log.debug
-        level(
-            "turn_decided",
-            run_id=task.run_id,
-            workflow=task.workflow,
-            status=decision.status.value,
-            commands=len(decision.commands),
-            **({"error": _headline(decision.error.message)} if decision.error else {}),
-            **_diff_of(decision),
-        )
-        await self._answers.decision(sealed)
-        await delivery.ack()
-
-    async def _decided(
-        self, task: WorkflowTask, body: bytes
-    ) -> tuple[WorkflowDecision, WorkflowDecision]:
-        """The decision as it was made, and as it travels."""
-        try:
-            opened = await self._edge.open_turn(task, body)
-            decision = await self._decide(opened)
-            return decision, await self._edge.seal_decision(decision, opened)
-        except BlobStoreError:
-            raise  # the store may come back, a failed decision would end the run for good
-        except SealError as error:
-            failed = WorkflowDecision(
-                task_id=task.task_id,
-                run_id=task.run_id,
-                status=DecisionStatus.FAILED,
-                commands=[],
-                error=seal_failed(error),
-            )
-            return failed, failed
 
     async def _refuse(self, delivery: Delivery, error: ProtocolError) -> None:
         if self._refusals is None:
@@ -370,23 +336,13 @@ class WorkerService:
         return self._presence.beat(lifecycle, in_flight=self._steps.in_flight)
 
 
-def _task_in(envelope: Envelope) -> StepTask | WorkflowTask:
+def _check_protocol(envelope: Envelope) -> None:
     """Raises `ProtocolError`."""
     if envelope.protocol not in (None, PROTOCOL_VERSION):
         raise ProtocolError(
             envelope.type or "task",
             f"protocol {envelope.protocol} is not supported, this worker speaks {PROTOCOL_VERSION}",
         )
-    return codec.decode_task(envelope.body, message_type=envelope.type)
-
-
-def _headline(message: str) -> str:
-    return message.partition("\n")[0]
-
-
-def _diff_of(decision: WorkflowDecision) -> dict[str, Mismatch]:
-    mismatch = mismatch_in(decision.error)
-    return {} if mismatch is None else {"mismatch": mismatch}
 
 
 def _first_of(group: BaseExceptionGroup[BrokerRefusedError]) -> BrokerRefusedError:

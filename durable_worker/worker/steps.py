@@ -29,6 +29,7 @@ from durable_worker.worker.presence import Presence
 from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.recorded import RecordedSteps
 from durable_worker.worker.registry import Worker
+from durable_worker.worker.step_lines import StepLines
 
 log = structlog.get_logger("durable_worker.worker")
 
@@ -86,7 +87,7 @@ class StepRunner:
         self._slots = asyncio.Semaphore(concurrency)
         self._executions: dict[Key, _Execution] = {}
         self._finished = FinishedAttempts()
-        self._log = log.bind()  # what the module's does with each line costs more than the line
+        self._lines = StepLines()
 
     async def handle(self, task: StepTask, delivery: Delivery) -> None:
         """Run the step, publish its result, acknowledge. A cancelled run gives the message back.
@@ -178,28 +179,15 @@ class StepRunner:
             if isinstance(opened, Failure):
                 return _result(task, opened, started_at=self._clock.now())
             task = opened
-        crew, run_id, step, attempt = self._crew, task.run_id, task.name, task.attempt
-        started_at, started = self._clock.now(), self._clock.monotonic()
-        self._log.debug("step_started", run_id=run_id, step=step, attempt=attempt)
+        crew, started_at, started = self._crew, self._clock.now(), self._clock.monotonic()
+        self._lines.started(task)
         returned, context = await self._attempts.run(
             definition, task, is_given_up=lambda: execution.is_given_back or crew.is_ending
         )
         ended = self._clock.monotonic()
-        seconds = ended - started
-        self._presence.finished(ended, seconds)
+        self._presence.finished(ended, ended - started)
         result = _result(task, returned, started_at=started_at, events=context.final_events())
-        if (error := result.error) is None:
-            self._log.info(
-                "step_completed",
-                run_id=run_id,
-                step=step,
-                attempt=attempt,
-                seconds=round(seconds, 3),
-            )
-        else:
-            self._log.warning(
-                "step_failed", run_id=run_id, step=step, attempt=attempt, error=error.message
-            )
+        self._lines.ended(task, ended - started, result.error)
         return await self._sealed(task, result) if self._edge.has_to_seal(result) else result
 
     async def _open(self, task: StepTask) -> StepTask | Failure:

@@ -10,7 +10,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,12 +36,14 @@ def main() -> int:
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended first
     TARGET.unlink(missing_ok=True)
+    TARGET.parent.mkdir(exist_ok=True)
+    rows: list[Row] = []
     started = time.monotonic()
     print(table.HEAD, flush=True)
     with Bench(is_quick=arguments.quick, installs=not arguments.peers_only_if_installed) as bench:
-        rows = [row for measurement in chosen for row in rows_of(measurement, bench)]
-    TARGET.parent.mkdir(exist_ok=True)
-    TARGET.write_text(table.to_json(rows, is_quick=arguments.quick))
+        for measurement in chosen:
+            rows += rows_of(measurement, bench)
+            TARGET.write_text(table.to_json(rows, is_quick=arguments.quick))
     print(f"{len(rows)} rows in {time.monotonic() - started:.0f} s, {TARGET.relative_to(ROOT)}")
     return any(row.is_broken for row in rows)
 
@@ -59,7 +61,7 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def rows_of(measurement: Measurement, bench: Bench) -> Sequence[Row]:
+def rows_of(measurement: Measurement, bench: Bench) -> list[Row]:
     """One row for each target, printed as they come; a measurement that fails fails alone."""
     left = {target.key: target for target in measurement.targets}
     rows: list[Row] = []

@@ -84,7 +84,7 @@ def overhead(determinism: Determinism, steps: int, bench: Bench) -> Pairs:
     """Of so many turns that sampling comes round; of turns that are all watched for `RAISE`."""
     turns = ONE_IN if determinism is Determinism.WARN else 20
     ours, theirs = turns_with(determinism, steps), turns_with(Determinism.OFF, steps)
-    return bench.pairs(lambda: 1e6 * ours(turns), lambda: 1e6 * theirs(turns), quick=11, full=51)
+    return bench.pairs(lambda: 1e6 * ours(turns), lambda: 1e6 * theirs(turns), quick=7, full=31)
 
 
 async def _refuse(*_: object) -> RecordStep:

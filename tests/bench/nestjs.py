@@ -59,17 +59,15 @@ def nestjs(bench: Bench) -> Iterator[Reading]:
         command = [sys.executable, "-m", "durable_worker", "run", target, "--log-format", "json"]
         settings = {"kind": "rabbitmq", "url": url, "prefix": prefix, "module": str(transport)}
         command += ["--broker", url, "--prefix", prefix]
-        return measured(home, command, environment(), settings, count)
+        return measured(home, command, settings, count)
 
     def theirs() -> Told:
         prefix = f"b{uuid.uuid4().hex[:10]}"
         program = PEERS / "original" / "noop.py"
         command = [original, program, URL, prefix, str(ORIGINAL_CONCURRENCY), ROOT]
-        # Without the path to the bench: there lies a durable_worker, too.
-        own = {name: value for name, value in environment().items() if name != "PYTHONPATH"}
         settings = {"kind": "bullmq", "url": URL, "prefix": prefix}
         try:
-            return measured(home, command, own, settings, count)
+            return measured(home, command, settings, count)
         finally:
             with Redis() as redis:
                 redis.delete_all(f"*{prefix}-*")
@@ -91,14 +89,13 @@ def nestjs(bench: Bench) -> Iterator[Reading]:
 def measured(
     home: Path,
     worker: Sequence[str | Path],
-    env: Mapping[str, str],
     settings: Mapping[str, str],
     count: int,
 ) -> Told:
     """Raises `WrongResultError` unless each step took effect once."""
     with scratch() as folder:
         counted = folder / "effects"
-        with Program(worker, env={**env, effects.VARIABLE: str(counted)}) as serving:
+        with Program(worker, env=environment(**{effects.VARIABLE: str(counted)})) as serving:
             load = {**settings, "runs": count, "concurrency": CONCURRENCY, "warm": WARM}
             told = Told(**told_by(["node", home / "operator.mjs", json.dumps(load)]))
             serving.require_running()

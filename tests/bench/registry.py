@@ -15,14 +15,16 @@ MODULES = (
     "tests.bench.worker.latency",
     "tests.bench.checks",
     "tests.bench.embedded",
+    "tests.bench.postgres",
     "tests.bench.sequential",
     "tests.bench.nestjs",
+    "tests.bench.fanout",
 )
 """Modules with measurements, in the order of the table."""
 
 Measure: TypeAlias = Callable[[Bench], Iterable[Reading]]
 
-QUICK_SECONDS = 120.0
+QUICK_SECONDS = 180.0
 FULL_SECONDS = 600.0
 
 

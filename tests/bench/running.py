@@ -13,10 +13,15 @@ from tests.bench.figures import WrongResultError
 from tests.bench.processes import environment
 
 
+def with_bench(**more: str) -> dict[str, str]:
+    """So that programs of other environments find the bench; and `durable_worker` beside it."""
+    return environment(PYTHONPATH=str(ROOT), **more)
+
+
 def told_by(command: Sequence[str | Path]) -> Any:
     """What it tells. Raises `WrongResultError` if it does not vouch for its results."""
     done = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+        command, cwd=ROOT, env=with_bench(), capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip()

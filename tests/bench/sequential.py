@@ -19,6 +19,7 @@ from durable_worker.worker.determinism.calls import FIRST_TURNS
 from tests.bench.context import Bench
 from tests.bench.environments import PEERS
 from tests.bench.figures import Reading, Side, Target, WrongResultError
+from tests.bench.growth import exponent
 from tests.bench.processes import Program
 from tests.bench.registry import measures
 from tests.bench.running import told_by
@@ -150,11 +151,3 @@ async def operating(url: str, names: Names) -> AsyncGenerator[Operator]:
         await transport.declare([names.tasks("sequence"), names.tasks("step"), names.dead])
         await transport.consume([names.decisions], operator.decisions.put_nowait, prefetch=10)
         yield operator
-
-
-def exponent(counts: Sequence[int], costs: Sequence[float]) -> float:
-    """The slope of the straight line that fits best in a plot of both logarithms."""
-    xs, ys = [math.log(each) for each in counts], [math.log(each) for each in costs]
-    middle, level = sum(xs) / len(xs), sum(ys) / len(ys)
-    rise = sum((x - middle) * (y - level) for x, y in zip(xs, ys, strict=True))
-    return rise / sum((x - middle) ** 2 for x in xs)

@@ -89,7 +89,8 @@ async def put_one(url: str, names: Names) -> None:
     """Exactly one message on the queue, whatever an earlier measurement left there."""
     queue = names.tasks(STEP)
     async with RabbitTransport(url, names=names) as transport:
-        await transport.declare([queue])
+        # As an operator leaves them.
+        await transport.declare([queue, names.results, names.decisions, names.step_events])
         connection = await aio_pika.connect(url)
         async with connection:
             channel = await connection.channel()

@@ -79,8 +79,12 @@ def _to_dict(row: Row) -> dict[str, Any]:
 
 
 def markdown(document: Mapping[str, Any]) -> str:
-    """The table of a bench.json."""
+    """The table of a bench.json, and what it was measured on."""
+    machine = document["machine"]
+    command = "make bench-quick" if machine["quick"] else "make bench"
     lines = [
+        f"`{command}` on {machine['processor']}, Python {machine['python']}; medians:",
+        "",
         "| Figure | What | Median | Min - max | Reach | Measured |",
         "|---|---|---|---|---|---|",
     ]

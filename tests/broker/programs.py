@@ -4,7 +4,7 @@ import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ APT_INSTALL = (
     "install",
     "--no-install-recommends",
 )
+POLICY = Path("/usr/sbin/policy-rc.d")
 EPMD_ROOTS = (Path("/usr/lib"), Path("/usr/local/lib"))
 EPMD_PATTERN = "erlang/erts-*/bin/epmd"
 NO_BROKER = (
@@ -62,22 +63,32 @@ def require_programs(port: int) -> Programs:
     raise BrokerUnavailableError(NO_BROKER.format(port=port))
 
 
-def install_with_apt(*, policy: Path = Path("/usr/sbin/policy-rc.d")) -> None:
-    """Install the distribution's package without starting its service.
+def install_with_apt(*, policy: Path = POLICY) -> None:
+    """Raises `BrokerUnavailableError` with the end of apt's output."""
+    problem = install_package(
+        "rabbitmq-server", is_there=lambda: find_programs() is not None, policy=policy
+    )
+    if problem:
+        raise BrokerUnavailableError(
+            f"there is no RabbitMQ to test against: {problem}. Install rabbitmq-server or set "
+            f"DURABLE_BROKER_URL."
+        )
 
-    Two sessions may ask at once: a lock lets the second find the work done. Raises
-    `BrokerUnavailableError` with the end of apt's output.
+
+def install_package(
+    package: str, *, is_there: Callable[[], bool], policy: Path = POLICY
+) -> str | None:
+    """Install the distribution's package without starting its service; returns what went wrong.
+
+    Two sessions may ask at once: a lock lets the second find the work done.
     """
     with ExitStack() as stack:
         stack.enter_context(_one_at_a_time(policy.parent))
-        if find_programs():
-            return
+        if is_there():
+            return None
         stack.enter_context(_no_service_starts(policy))
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for command in (
-            ["apt-get", "-q", "update"],
-            [*APT_INSTALL, "rabbitmq-server"],
-        ):
+        for command in (["apt-get", "-q", "update"], [*APT_INSTALL, package]):
             done = subprocess.run(
                 command,
                 env=environment,
@@ -88,11 +99,8 @@ def install_with_apt(*, policy: Path = Path("/usr/sbin/policy-rc.d")) -> None:
                 check=False,
             )
             if done.returncode != 0:
-                raise BrokerUnavailableError(
-                    f"`{' '.join(command)}` failed, so there is no RabbitMQ to test against. "
-                    f"Install rabbitmq-server or set DURABLE_BROKER_URL. It said:\n"
-                    f"{done.stdout[-2000:]}"
-                )
+                return f"`{' '.join(command)}` failed and said:\n{done.stdout[-2000:]}"
+    return None
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from msgspec import json
 from durable_worker import Worker
 from durable_worker.protocol.commands import DecisionStatus, ScheduleStep, WaitSignal
 from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.growing import TurnReader
 from durable_worker.replay.turn import Replay
 from tests.replay.model import ModelOperator, full_turn, new_replay, take_turn
 
@@ -36,23 +37,27 @@ def drive(
 ) -> list[bytes]:
     """Run to the end with turns split, repeated, dropped and half applied; return the decisions.
 
-    Every turn is decided twice: from the top, and by the body kept from earlier turns. `deploy`
+    Every turn is decided twice: from the top, and by the body kept from earlier turns, which gets
+    the turns as a worker reads them. `deploy`
     takes the place of `worker` after some turns, when there is something new to decide about. With
     `is_cancelled` the run is cancelled after some turns, whether or not there is something new.
     """
     cancel_after = chance.randrange(8) if is_cancelled else 400
     deploy_after = chance.randrange(8)
     kept: Replay | None = None
+    reader = TurnReader(limit=1)
     decisions: list[bytes] = []
     for turn in range(400):
         operator.is_cancelled = turn >= cancel_after
         task = operator.task()
         full = full_turn(worker, task, now_ms=operator.now_ms)
+        task = reader.read(json.encode(task))
         is_twice = full.status is DecisionStatus.CONTINUE and chance.random() < 0.1
         if is_twice and kept is not None and operator.pending:
             # Another copy of the turn, sent later, knows more. Both are answered, the first counts.
             resolve(operator, chance.choice(sorted(operator.pending)), chance)
-            longer = operator.task()
+            longer = reader.read(json.encode(operator.task()))
+            reader.keep(longer)
             if kept.can_continue(longer):
                 ahead = take_turn(kept, longer, now_ms=operator.now_ms)
                 if ahead.status is not DecisionStatus.CONTINUE:
@@ -68,6 +73,7 @@ def drive(
             sticky = take_turn(kept, task, now_ms=operator.now_ms)
         assert json.encode(sticky) == json.encode(full)
         decisions.append(json.encode(full))
+        reader.keep(task)
         if full.status is not DecisionStatus.CONTINUE:
             kept.dispose()
             operator.apply(full)

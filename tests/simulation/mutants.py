@@ -25,8 +25,8 @@ from durable_worker.worker import steps as worker_steps
 from durable_worker.worker.answers import Answers
 from durable_worker.worker.finished import FinishedAttempts
 from durable_worker.worker.recorded import RecordedSteps
-from durable_worker.worker.service import WorkerService
 from durable_worker.worker.steps import StepRunner
+from durable_worker.worker.turn_tasks import TurnTasks
 
 Patch = pytest.MonkeyPatch
 Mutation = Callable[[Patch], None]
@@ -72,13 +72,13 @@ def the_worker_acknowledges_before_it_publishes(patch: Patch) -> None:
 
 @mutant
 def the_worker_acknowledges_a_turn_before_it_decides(patch: Patch) -> None:
-    turn = WorkerService._turn
+    handle = TurnTasks.handle
 
-    async def eager(self: WorkerService, task: Any, delivery: Any) -> None:
+    async def eager(self: TurnTasks, task: Any, delivery: Any) -> None:
         await delivery.ack()
-        await turn(self, task, delivery)
+        await handle(self, task, delivery)
 
-    patch.setattr(WorkerService, "_turn", eager)
+    patch.setattr(TurnTasks, "handle", eager)
 
 
 @mutant

@@ -75,7 +75,7 @@ def _ignores_cancellation(draft: Draft, decision: WorkflowDecision) -> bool:
 def _suspend(draft: Draft, commands: Iterable[AnyCommand], *, has_grown: bool) -> None:
     has_recorded = False
     repeated: set[int] = set()
-    for command in commands:
+    for command in _without_repeated(draft, commands):
         match command:
             case StartTimer():
                 repeated.add(command.seq)
@@ -103,6 +103,12 @@ def _suspend(draft: Draft, commands: Iterable[AnyCommand], *, has_grown: bool) -
         draft.grow()
     else:
         end_run(draft, RunStatus.FAILED, error=_STUCK)
+
+
+def _without_repeated(draft: Draft, commands: Iterable[AnyCommand]) -> Iterable[AnyCommand]:
+    """A body asks for all that is outstanding in each of its decisions. Timers have to be."""
+    known = draft.state.checkpoints
+    return (each for each in commands if each.seq not in known or isinstance(each, StartTimer))
 
 
 def _record(draft: Draft, commands: Iterable[AnyCommand]) -> None:
@@ -167,8 +173,8 @@ def _start_timer(draft: Draft, command: StartTimer) -> None:
 
 
 def _forget_timers(draft: Draft, *, except_for: set[int]) -> None:
-    for each in draft.pending():
-        if each.kind is HistoryKind.TIMER and each.seq not in except_for:
+    for each in draft.pending_timers():
+        if each.seq not in except_for:
             draft.put(replace(each, status=CheckpointStatus.CANCELLED, finished_at=draft.now))
 
 

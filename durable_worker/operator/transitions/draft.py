@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from durable_worker.operator.transitions.effects import Effect, Emit, Limits, SendTurn, Transition
 from durable_worker.protocol.base import Payload
-from durable_worker.protocol.control import EngineEvent, EngineEventType
+from durable_worker.protocol.control import EngineEventType
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryKind
@@ -18,7 +18,6 @@ from durable_worker.stores.records import (
     RunState,
     turn_id,
 )
-from durable_worker.stores.views import iso_time
 
 
 def instant(at: int) -> int:
@@ -80,6 +79,16 @@ class Draft:
         found = (self.checkpoint(seq) for seq in candidates)
         return [each for each in found if each is not None and each.is_pending]
 
+    def pending_timers(self) -> list[Checkpoint]:
+        """In order of seq."""
+        candidates = [*self._state.timers, *self._changed]
+        found = (self.checkpoint(seq) for seq in sorted(set(candidates)))
+        return [
+            each
+            for each in found
+            if each is not None and each.is_pending and each.kind is HistoryKind.TIMER
+        ]
+
     def has_pending(self) -> bool:
         if any(each.is_pending for each in self._changed.values()):
             return True
@@ -133,13 +142,15 @@ class Draft:
         )
         self.grow()
 
-    def emit(self, event_type: EngineEventType, **fields: Any) -> None:
-        event = EngineEvent(
-            type=event_type,
-            run_id=self.run.id,
-            workflow=self.run.workflow,
-            namespace=self.run.namespace,
-            at=iso_time(self.now),
-            **fields,
+    def emit(
+        self,
+        event_type: EngineEventType,
+        *,
+        call: Checkpoint | None = None,
+        output: Payload = UNSET,
+        error: Failure | None = None,
+    ) -> None:
+        run = self.run
+        self._effects.append(
+            Emit(event_type, run.id, run.workflow, run.namespace, self.now, call, output, error)
         )
-        self.add(Emit(event))

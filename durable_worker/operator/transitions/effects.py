@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
-from durable_worker.protocol.control import EngineEvent
+from durable_worker.protocol.base import Payload
+from durable_worker.protocol.control import EngineEventType
+from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.stores.inputs import RunInput
 from durable_worker.stores.records import Checkpoint, Run
@@ -45,7 +47,16 @@ class Deliver(Struct, frozen=True):
 
 
 class Emit(Struct, frozen=True):
-    event: EngineEvent
+    """Something that whoever listens is told (`events.event_of`); `call` is how it stood before."""
+
+    type: EngineEventType
+    run_id: str
+    workflow: str
+    namespace: str
+    at: int
+    call: Checkpoint | None = None
+    output: Payload = UNSET
+    error: Failure | None = None
 
 
 class Bury(Struct, frozen=True):

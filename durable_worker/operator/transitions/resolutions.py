@@ -34,7 +34,7 @@ def on_result(draft: Draft, result: StepResult, *, attempt: int | None) -> None:
     call = _with_report(call, result, now=draft.now)
     if result.status is ResultStatus.COMPLETED:
         draft.resolve(call, output=result.output)
-        draft.emit(EngineEventType.STEP_COMPLETED, **_described(draft, call), output=result.output)
+        draft.emit(EngineEventType.STEP_COMPLETED, call=call, output=result.output)
         return
     failure = result.error or _UNEXPLAINED
     is_over = _was_given_up(draft, call)
@@ -64,23 +64,13 @@ def _with_report(call: Checkpoint, result: StepResult, *, now: int) -> Checkpoin
     started = call.started_at
     if started is None and result.started_at is not None:
         started = min(instant(result.started_at), now)
-    return replace(call, started_at=started, events=(*call.events, *(result.events or ())))
+    events = (*call.events, *result.events) if result.events else call.events
+    return replace(call, started_at=started, events=events)
 
 
 def _fail(draft: Draft, call: Checkpoint, failure: Failure) -> None:
     draft.resolve(call, error=failure)
-    draft.emit(EngineEventType.STEP_FAILED, **_described(draft, call), error=failure)
-
-
-def _described(draft: Draft, call: Checkpoint) -> dict[str, object]:
-    started = call.started_at
-    return {
-        "seq": call.seq,
-        "name": call.name,
-        "kind": call.kind.value,
-        "duration_ms": None if started is None else float(max(0, draft.now - started)),
-        "queue_ms": None if started is None else float(max(0, started - call.enqueued_at)),
-    }
+    draft.emit(EngineEventType.STEP_FAILED, call=call, error=failure)
 
 
 def on_timer(draft: Draft, seq: int) -> None:

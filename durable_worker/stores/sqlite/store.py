@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from durable_worker.stores.base import (
     stored_namespace,
     wanted_statuses,
 )
+from durable_worker.stores.dumps import AnyRow
 from durable_worker.stores.inputs import AnyInput, decode_input, encode_input
 from durable_worker.stores.processes import is_gone
 from durable_worker.stores.queries import load_statements
@@ -42,6 +43,7 @@ from durable_worker.stores.records import (
     Waiter,
 )
 from durable_worker.stores.sqlite.connection import Connection, transaction
+from durable_worker.stores.sqlite.dumping import dumped
 from durable_worker.stores.sqlite.rows import (
     Row,
     checkpoint_of_row,
@@ -280,6 +282,15 @@ class SqliteStore:
     async def dead_letter(self, letter_id: str) -> DeadLetter | None:
         rows = await self._rows("get_dead_letter", (letter_id,))
         return letter_of_row(rows[0]) if rows else None
+
+    async def dump(self) -> AsyncGenerator[Sequence[AnyRow]]:
+        connection = Connection(self.path, thread="durable-store-dump")
+        await connection.open()
+        try:
+            async for rows in dumped(connection):
+                yield rows
+        finally:
+            await connection.close()
 
     async def forget_dead_letters(self, token: int, *, received_before: int, kept: int) -> int:
         return await self._forget(token, "forget_dead_letters", (received_before, kept))

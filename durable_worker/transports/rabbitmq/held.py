@@ -12,7 +12,7 @@ from collections import OrderedDict
 from datetime import timedelta
 from itertools import count
 
-from durable_worker.errors import ConnectionLostError, UnsendableError
+from durable_worker.errors import ConnectionLostError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.rabbitmq.amqp.events import Message
 from durable_worker.transports.rabbitmq.amqp.properties import write_properties
@@ -36,9 +36,6 @@ AT_ONCE = 32
 
 LARGE_BYTES = 512 * 1024
 """Copies of larger messages are made one at a time, since each is in memory several times."""
-
-MOST_PROPERTIES = 128_000
-"""Bytes that fit into one frame, as all properties of a message must."""
 
 REMEMBERED = 10_000
 """Answered messages of which a copy may still come."""
@@ -198,9 +195,6 @@ class Held:
         mark = mark_of(self._queue.name, number)
         copy = copied(delivery.properties, deliveries=delivery.delivery_count, mark=mark)
         properties = write_properties(copy)
-        if (size := len(properties)) > MOST_PROPERTIES:
-            # The broker would close the connection, and everything on it would come twice.
-            raise UnsendableError("headers", mark, size=size, limit=MOST_PROPERTIES)
         arrival = self._queue.arrival(number)
         try:
             await self._publisher.post(

@@ -19,6 +19,9 @@ class Lane(StrEnum):
 
     `FAST` is our own. `AIO_PIKA` is the client that aio-pika stands on, and does all that ours does
     at many times its cost: for whoever has to rule out that a problem is one of ours.
+
+    Under an event loop other than asyncio's own, such as uvloop, either works, but no thread sends
+    heartbeats: code that blocks the loop for long then costs the connections.
     """
 
     FAST = "fast"

@@ -10,8 +10,8 @@ from durable_worker.errors import (
     PublishRejectedError,
     TransportError,
     UnroutableError,
+    UnsendableError,
 )
-from durable_worker.transports.base import Envelope
 from durable_worker.transports.rabbitmq.amqp.errors import (
     PRECONDITION_FAILED,
     AmqpError,
@@ -27,9 +27,12 @@ from durable_worker.transports.rabbitmq.link import (
     raise_if_cancelled,
     translation,
 )
-from durable_worker.transports.rabbitmq.messages import to_properties
 
 RETRY_SECONDS = 0.1
+
+MOST_PROPERTIES = 128_000
+"""Bytes that fit into one frame, as all properties of a message must."""
+
 _BROKER_LIMIT = re.compile(r"message size (\d+) is larger than configured max size (\d+)")
 
 
@@ -49,7 +52,6 @@ class Publisher:
         self._refusal: TransportError | None = None
         self._pending = 0
         self._idle = asyncio.Event()
-        self._idle.set()
 
     async def serve(self, link: Link) -> None:
         while True:
@@ -71,25 +73,27 @@ class Publisher:
 
     async def drained(self) -> None:
         """Wait until the broker has answered for everything that was published."""
-        await self._idle.wait()
-
-    async def send(self, queue: str, envelope: Envelope) -> None:
-        await self.post(queue, envelope.body, to_properties(envelope, persistent=True))
+        while self._pending:
+            self._idle.clear()
+            await self._idle.wait()
 
     async def post(self, queue: str, body: bytes, properties: bytes, *, exchange: str = "") -> None:
         """Send what is no envelope of ours; over an exchange, `queue` is its routing key."""
+        if len(properties) > MOST_PROPERTIES:
+            # The broker would close the connection, and everything on it would come twice.
+            size, limit = len(properties), MOST_PROPERTIES
+            raise UnsendableError("headers", f"of a message for {queue}", size=size, limit=limit)
         channel = self._channel
         if channel is None or channel.is_closed or not channel.has_room:
             channel = await self._usable_channel()
         self._pending += 1
-        self._idle.clear()
         try:
             await channel.publish(exchange, queue, properties, body)
         except (AmqpError, OSError) as error:
             raise self._told(error, queue, size=len(body)) from error
         finally:
             self._pending -= 1
-            if self._pending == 0:
+            if not self._pending:
                 self._idle.set()
 
     async def _usable_channel(self) -> Channel:

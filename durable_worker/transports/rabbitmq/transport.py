@@ -24,6 +24,7 @@ from durable_worker.transports.rabbitmq.delivery import RabbitDelivery
 from durable_worker.transports.rabbitmq.held import HELD_FOR, Held
 from durable_worker.transports.rabbitmq.inspection import Inspection
 from durable_worker.transports.rabbitmq.lanes import Lane
+from durable_worker.transports.rabbitmq.messages import to_properties
 from durable_worker.transports.rabbitmq.publisher import Publisher
 from durable_worker.transports.rabbitmq.sources import Broadcast, Source, WorkQueue
 from durable_worker.transports.rabbitmq.states import StateListener, TransportState
@@ -145,7 +146,7 @@ class RabbitTransport:
 
     async def send(self, queue: str, envelope: Envelope) -> None:
         self._check(envelope, queue)
-        await self._publisher.send(queue, envelope)
+        await self._publisher.post(queue, envelope.body, to_properties(envelope, persistent=True))
 
     async def broadcast(self, exchange: str, envelope: Envelope, *, topic: str = "") -> None:
         self._check(envelope, exchange, topic=topic)
@@ -204,7 +205,8 @@ class RabbitTransport:
         check_names(*names)
 
     def _check(self, envelope: Envelope, target: str, *, topic: str = "") -> None:
-        self._check_open()
+        if self._is_closed or self._running is None:
+            raise _closed()
         check_message(target, envelope, topic=topic, max_bytes=self._max_message_bytes)
 
     def _emit(self, state: TransportState) -> None:

@@ -66,8 +66,12 @@ class Window:
 
     def left(self, turn: int) -> None:
         """A message of that turn was answered, or is lost with its connection."""
-        self._used -= turn == self.turn
-        self.ended()
+        if turn == self.turn:
+            # The broker fills its room up again: what stays unused is as it was.
+            self._used -= 1
+            self._out -= 1
+        else:
+            self.ended()
 
     def ended(self) -> None:
         """A message that was moved is out no more."""

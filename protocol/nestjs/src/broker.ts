@@ -1,7 +1,9 @@
 /** The two connections of a process: a blocked publisher must not stop consuming, acks included. */
 import { setMaxListeners } from 'node:events';
+import type { Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Connection } from 'rabbitmq-client';
+import { batchWrites } from './batching.js';
 import { TransportClosedError } from './errors.js';
 import { textOf, type Logger } from './logger.js';
 import { withoutPassword } from './options.js';
@@ -16,18 +18,33 @@ export class Broker {
   readonly consuming: Connection;
   readonly #logger: Logger;
   readonly #closing = new AbortController();
+  /** To the client, a socket whose writes are held for a moment looks like one that is blocked. */
+  readonly #isHeld = new Map<Connection, () => boolean>();
+  #isBlocked = false;
   #isReachable: boolean | undefined;
 
   constructor(url: string, name: string, logger: Logger) {
     this.#logger = logger;
     this.publishing = this.#connect(url, `${name} publishing`);
     this.consuming = this.#connect(url, `${name} consuming`);
+    this.publishing.on('connection', () => (this.#isBlocked = false));
+    this.publishing.on('connection.blocked', () => (this.#isBlocked = true));
+    this.publishing.on('connection.unblocked', () => (this.#isBlocked = false));
     // One listener for each queue and each message that waits: many, and no leak.
     setMaxListeners(0, this.#closing.signal, this.publishing, this.consuming);
   }
 
   get isClosed(): boolean {
     return this.#closing.signal.aborted;
+  }
+
+  /** Whether what is published now goes out: connected, and not blocked by the broker. */
+  get canPublish(): boolean {
+    return this.#isConnected(this.publishing) && !this.#isBlocked;
+  }
+
+  #isConnected(connection: Connection): boolean {
+    return connection.ready || this.#isHeld.get(connection)?.() === true;
   }
 
   /** Aborted once `close` begins. */
@@ -50,7 +67,8 @@ export class Broker {
 
   async close(channels: Iterable<{ close(): Promise<void> }>): Promise<void> {
     // Without a connection there is nothing to say goodbye to.
-    const patience = delay(this.publishing.ready || this.consuming.ready ? 5_000 : 0, false, { ref: false });
+    const isConnected = this.#isConnected(this.publishing) || this.#isConnected(this.consuming);
+    const patience = delay(isConnected ? 5_000 : 0, false, { ref: false });
     const orderly = Promise.allSettled([...channels].map((each) => each.close()))
       .then(() => Promise.allSettled([this.publishing.close(), this.consuming.close()]))
       .then(() => true);
@@ -70,7 +88,12 @@ export class Broker {
       frameMax: FRAME_BYTES,
       noDelay: true, // else a confirm waits some 40 ms for the delayed acknowledgement of TCP
     });
-    connection.on('connection', () => this.#report(url, true));
+    connection.on('connection', () => {
+      // Internal to the client, whose version is pinned; without it messages go out one by one.
+      const { _socket: socket } = connection as unknown as { _socket?: Socket };
+      if (socket !== undefined) this.#isHeld.set(connection, batchWrites(socket));
+      this.#report(url, true);
+    });
     connection.on('error', (error) => this.#report(url, false, textOf(error)));
     connection.on('connection.blocked', (reason) => this.#logger.warn('broker_blocks_publishing', { reason }));
     connection.on('connection.unblocked', () => this.#logger.info('broker_unblocked'));

@@ -65,7 +65,7 @@ export class Publisher {
     message: Outgoing,
     { routingKey = '', isPatient = false } = {},
   ): Promise<void> {
-    if (this.#broker.isClosed || !(isPatient || this.#broker.publishing.ready)) return;
+    if (this.#broker.isClosed || !(isPatient || this.#broker.canPublish)) return;
     try {
       const [properties, body] = toEnvelope(message, exchange, this.#maxBytes);
       const sent = this.#signed(properties, body, { exchange, topic: routingKey });

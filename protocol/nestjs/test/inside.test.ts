@@ -1,7 +1,10 @@
 /** Parts of the transport that hold no connection. */
 import assert from 'node:assert/strict';
+import { Writable } from 'node:stream';
 import { describe, it } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
 import type { WorkflowStepEvent } from '@dudousxd/nestjs-durable-core';
+import { batchWrites } from '../src/batching.js';
 import { Gate } from '../src/conformance/bench.js';
 import { InOrder } from '../src/in-order.js';
 import { LiveSteps } from '../src/live-steps.js';
@@ -117,5 +120,62 @@ describe('live reports of steps', () => {
     live.onDecision({ taskId: 't', runId: 'run-1', status: 'continue', commands: [{ kind: 'recordStep', seq: 3, name: 'local' }] });
     assert.equal(live.isWelcome(report(), false), false);
     assert.equal(live.isWelcome(report({ seq: 4 }), false), true);
+  });
+});
+
+describe('batched writes', () => {
+  /** A socket that notes what goes to the system at once. */
+  class Noting extends Writable {
+    readonly calls: string[][] = [];
+
+    override _write(chunk: Buffer, _encoding: unknown, done: () => void): void {
+      this.calls.push([chunk.toString()]);
+      done();
+    }
+
+    override _writev(chunks: { chunk: Buffer }[], done: () => void): void {
+      this.calls.push(chunks.map(({ chunk }) => chunk.toString()));
+      done();
+    }
+  }
+
+  const send = (socket: Writable, ...frames: string[]): void => {
+    socket.cork();
+    for (const frame of frames) socket.write(frame);
+    socket.uncork();
+  };
+
+  it('go out together at the end of the turn, in order', async () => {
+    const socket = new Noting();
+    const isHeld = batchWrites(socket);
+    send(socket, 'a', 'b');
+    await Promise.resolve();
+    send(socket, 'c');
+    assert.deepEqual([socket.calls, isHeld()], [[], true]);
+    await turn();
+    assert.deepEqual([socket.calls, isHeld()], [[['a', 'b', 'c']], false]);
+    send(socket, 'd');
+    await turn();
+    assert.deepEqual(socket.calls, [['a', 'b', 'c'], ['d']]);
+  });
+
+  it('wait for as long as somebody else holds them back', async () => {
+    const socket = new Noting();
+    batchWrites(socket);
+    socket.cork(); // as the client does while the broker blocks it
+    send(socket, 'a');
+    await turn();
+    assert.deepEqual([socket.calls, socket.writableCorked], [[], 1]);
+    socket.uncork();
+    assert.deepEqual(socket.calls, [['a']]);
+  });
+
+  it('are not lost at the end', async () => {
+    const socket = new Noting();
+    batchWrites(socket);
+    send(socket, 'a');
+    socket.end('b');
+    await turn();
+    assert.deepEqual(socket.calls.flat(), ['a', 'b']);
   });
 });

@@ -11,6 +11,7 @@ from urllib.error import URLError
 from tests.bench.environments import PEERS
 from tests.bench.figures import UnavailableError
 from tests.bench.processes import Program, environment
+from tests.bench.running import with_bench
 
 START_SECONDS = 60.0
 PLATFORMS = ("linux-x64", "linux-arm64", "darwin-x64", "darwin-arm64")
@@ -32,7 +33,10 @@ def served(python: Path, packages: Path, folder: Path, *, steps: int) -> Generat
             Program([_binary(packages), "--no-logo"], cwd=folder, env=settings)
         )
         handlers = stack.enter_context(
-            Program([python, PEERS / "restate" / "service.py", str(steps), str(service)])
+            Program(
+                [python, PEERS / "restate" / "service.py", str(steps), str(service)],
+                env=with_bench(),
+            )
         )
         # It keeps serving for as long as the server is connected.
         stack.callback(handlers.process.kill)

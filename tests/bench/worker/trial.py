@@ -17,11 +17,32 @@ IDLE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """`rate` in steps per second from the first answer that was seen to the last, without the
-    start of the program; `cpu_us` what the program spent for each of them meanwhile."""
+    """What was seen from the first answer to the last, without the start of the program: `done`
+    answers of `count`, in so many seconds, for so much CPU of the program."""
 
-    rate: float
-    cpu_us: float
+    count: int
+    done: int
+    seconds: float
+    cpu_seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Steps per second."""
+        return self._done / self.seconds
+
+    @property
+    def cpu_us(self) -> float:
+        """CPU of the program for each step."""
+        return 1e6 * self.cpu_seconds / self._done
+
+    @property
+    def _done(self) -> int:
+        if self.done < self.count / 2:
+            raise ValueError(
+                f"{self.count - self.done} of {self.count} answers were there at first sight: "
+                f"too few tasks to measure by"
+            )
+        return self.done
 
 
 def trial(url: str, contender: Contender, count: int) -> Trial:
@@ -62,11 +83,8 @@ def watched(program: Program, answered: Callable[[], int], count: int) -> Trial:
         elif at - progress > (IDLE_SECONDS if now else START_SECONDS):
             raise TimeoutError(f"{now} of {count} answers, then none: {program.said()}")
         program.require_running()
-    done = count - before
-    if done < count / 2:
-        raise ValueError(f"{before} of {count} answers were there at first sight: too few tasks")
     spent = program.cpu_seconds() - cpu_before
-    return Trial(rate=done / (at - first), cpu_us=1e6 * spent / done)
+    return Trial(count=count, done=count - before, seconds=at - first, cpu_seconds=spent)
 
 
 def require_once(name: str, answers: Iterable[int], count: int) -> None:

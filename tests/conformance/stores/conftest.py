@@ -5,13 +5,25 @@ from pathlib import Path
 
 import pytest
 
+from durable_worker.stores.address import PostgresAddress
 from durable_worker.stores.base import Store
 from durable_worker.stores.memory import MemoryStore
+from durable_worker.stores.postgres import PostgresStore
 from durable_worker.stores.sqlite import SqliteStore
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    made: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "a" / "b")
-    async with made:
+    async with _made(request, tmp_path) as made:
         yield made
+
+
+def _made(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    match request.param:
+        case "memory":
+            return MemoryStore()
+        case "sqlite":
+            return SqliteStore(tmp_path / "a" / "b")
+        case _:
+            schema: PostgresAddress = request.getfixturevalue("schema")
+            return PostgresStore(schema)

@@ -1,24 +1,31 @@
-"""SQLite against the memory store: whatever happens, both tell the same."""
+"""Each database against the memory store: whatever happens, both tell the same."""
 
 import asyncio
-import shutil
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 from msgspec import UNSET, Raw
+from msgspec.structs import replace
 
 from durable_worker.errors import LeaseLostError
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.runs import RunQuery, RunStatus
 from durable_worker.protocol.tasks import HistoryKind
+from durable_worker.stores.address import PostgresAddress
 from durable_worker.stores.base import Batch, Lease, LeaseHolder, RunCursor, Store
 from durable_worker.stores.inputs import CancelRequested, SignalSent
 from durable_worker.stores.memory import MemoryStore
+from durable_worker.stores.postgres import PostgresStore
 from durable_worker.stores.records import (
     Checkpoint,
     CheckpointStatus,
@@ -29,22 +36,27 @@ from durable_worker.stores.records import (
 )
 from durable_worker.stores.sqlite import SqliteStore
 from tests.conformance.stores.samples import ME, NOW, TTL
+from tests.database import Postgres
+from tests.database.schemas import empty
 
 T = TypeVar("T")
 
-ids = st.sampled_from(["a", "b", "ü#1"])
+ids = st.sampled_from(["a", "b\x00", "ü#1"])
 names = st.sampled_from(["go", "stop"])
 namespaces = st.sampled_from(["default", "acme"])
 times = st.integers(NOW, NOW + 5)
 payloads = st.sampled_from([UNSET, Raw(b"null"), Raw(b'{"a": 1.0}')])
 errors = st.none() | st.builds(Failure, message=st.text(max_size=3).filter(str.isprintable))
 
+HOMES = {"a": "default", "b\x00": "acme", "ü#1": "acme"}
+"""A run never changes its namespace."""
+
 runs = st.builds(
     Run,
     id=ids,
     workflow=names,
     version=st.none() | st.just("1"),
-    namespace=namespaces,
+    namespace=st.just(""),
     status=st.sampled_from(RunStatus),
     input=payloads,
     output=payloads,
@@ -53,7 +65,7 @@ runs = st.builds(
     created_at=times,
     updated_at=times,
     task_id=st.none(),
-)
+).map(lambda run: replace(run, namespace=HOMES[run.id]))
 checkpoints = st.builds(
     Checkpoint,
     run_id=ids,
@@ -104,13 +116,15 @@ batches = st.builds(
 
 
 class Stores(RuleBasedStateMachine):
-    def __init__(self) -> None:
+    """`open_store` opens the same database each time."""
+
+    def __init__(self, open_store: Callable[[], Store]) -> None:
         super().__init__()
-        self._folder = Path(tempfile.mkdtemp())
+        self._open = open_store
         self._loop = asyncio.new_event_loop()
         self._memory = MemoryStore()
-        self._sqlite = SqliteStore(self._folder / "db")
-        self._do(self._sqlite.__aenter__())
+        self._database = self._open()
+        self._do(self._database.__aenter__())
         self._now = NOW
         self._token = 0
 
@@ -118,7 +132,7 @@ class Stores(RuleBasedStateMachine):
         return self._loop.run_until_complete(work)
 
     def _both(self) -> tuple[Store, Store]:
-        return self._memory, self._sqlite
+        return self._memory, self._database
 
     @rule(batch=batches)
     def commit(self, batch: Batch) -> None:
@@ -171,34 +185,33 @@ class Stores(RuleBasedStateMachine):
 
     @rule()
     def reopen(self) -> None:
-        self._do(self._sqlite.__aexit__(None, None, None))
-        self._sqlite = SqliteStore(self._folder / "db")
-        self._do(self._sqlite.__aenter__())
+        self._do(self._database.__aexit__(None, None, None))
+        self._database = self._open()
+        self._do(self._database.__aenter__())
 
     @invariant()
     def both_tell_the_same(self) -> None:
-        memory, sqlite = (self._do(_everything(store)) for store in self._both())
-        assert memory == sqlite
+        memory, database = (self._do(_everything(store)) for store in self._both())
+        assert memory == database
 
     def teardown(self) -> None:
-        self._do(self._sqlite.__aexit__(None, None, None))
+        self._do(self._database.__aexit__(None, None, None))
         self._loop.close()
-        shutil.rmtree(self._folder)
 
 
 async def _everything(store: Store) -> list[Any]:
     found: list[Any] = [
-        await store.load_many(["a", "b", "ü#1"]),
+        await store.load_many(["a", "b\x00", "ü#1"]),
         await store.next_timer(),
         await store.due_timers(NOW + 2, limit=3),
-        await store.next_wakes(["a", "b"]),
+        await store.next_wakes(["a", "b\x00"]),
         await store.outbox(),
         await store.pending_work(),
         await store.unserved_workflows(),
         await store.inbox(after=0, limit=9),
         await store.dead_letters(limit=9),
         await store.dead_letters(limit=2, namespace="acme", run_id="a"),
-        await store.dead_letters(limit=2, after="b"),
+        await store.dead_letters(limit=2, after="b\x00"),
         await store.dead_letter("ü#1"),
     ]
     for name in ("go", "stop"):
@@ -209,6 +222,10 @@ async def _everything(store: Store) -> list[Any]:
     for query in (
         RunQuery(),
         RunQuery(tag="go", namespace=""),
+        RunQuery(tag="go", workflow="stop", statuses=[RunStatus.RUNNING, RunStatus.COMPLETED]),
+        RunQuery(tag="stop", namespace="acme", offset=1),
+        RunQuery(namespace="acme"),
+        RunQuery(namespace="acme", status=RunStatus.FAILED),
         RunQuery(workflow="go", limit=1, offset=1),
         RunQuery(status=RunStatus.RUNNING, statuses=[RunStatus.DEAD]),
     ):
@@ -218,5 +235,25 @@ async def _everything(store: Store) -> list[Any]:
     return found
 
 
-TestStores = Stores.TestCase
-TestStores.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)
+EXAMPLES = settings(max_examples=15, stateful_step_count=15, deadline=None)
+
+
+def test_sqlite_tells_the_same_as_the_memory_store() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        numbers = iter(range(1_000_000))
+
+        def machine() -> Stores:
+            path = Path(folder) / str(next(numbers))
+            return Stores(lambda: SqliteStore(path))
+
+        run_state_machine_as_test(machine, settings=EXAMPLES)
+
+
+def test_postgres_tells_the_same_as_the_memory_store(
+    postgres: Postgres, schema: PostgresAddress
+) -> None:
+    def machine() -> Stores:
+        empty(postgres, schema)
+        return Stores(lambda: PostgresStore(schema))
+
+    run_state_machine_as_test(machine, settings=EXAMPLES)

@@ -39,7 +39,15 @@ def _told(program: Program, *words: str, code: int, broker: str | None = None) -
         (["start", "x", "--input", "[1,"], "line 1, column 4, where it ends"),
         (["start", "x", "--input", "NaN"], "--input is not JSON"),
         (["signal", "x", "--payload", "abc"], "--payload is not JSON"),
-        (["operator", "--database", "postgresql://user:secret@x/y"], "expected sqlite:///"),
+        (["operator", "--database", "mysql://user:secret@x/y"], "postgresql://USER@HOST:PORT/"),
+        (
+            ["operator", "--database", "postgresql://u:secret@h/d?schema=a-b"],
+            "the name of a schema",
+        ),
+        (["runs", "--db", "postgresql://u:12#secret@h/d"], "is written %23"),
+        (["db", "check"], "which database? Name a path"),
+        (["db", "export", "nosuch.db"], "there is no database nosuch.db"),
+        (["db", "import", "x.db", "--input", "nosuch"], "nosuch cannot be read"),
         (["operator", "--database", "sqlite:///"], "names no file"),
     ],
 )

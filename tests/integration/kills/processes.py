@@ -14,7 +14,7 @@ import anyio
 from durable_worker.operator.service import OperatorService
 from durable_worker.protocol.codec import MessageType
 from durable_worker.protocol.names import Names
-from durable_worker.stores.sqlite.store import SqliteStore
+from durable_worker.stores.opening import store_at
 from durable_worker.transports.base import Delivery, Envelope, Subscription
 from durable_worker.transports.rabbitmq import RabbitTransport
 from durable_worker.worker.options import WorkerOptions
@@ -110,7 +110,7 @@ async def main(role: str) -> None:
             options = WorkerOptions(concurrency=4)
             await WorkerService(app.worker, transport, names=names, options=options).serve()
         else:
-            async with SqliteStore(os.environ["KILL_DATABASE"]) as store:
+            async with store_at(os.environ["KILL_DATABASE"]) as store:
                 await OperatorService(store, transport, names=names).serve()
 
 

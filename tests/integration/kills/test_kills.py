@@ -18,6 +18,7 @@ from durable_worker.client.broker import BrokerPort
 from durable_worker.client.client import Client
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.runs import RunStatus
+from durable_worker.stores.address import PostgresAddress
 from durable_worker.transports.rabbitmq import RabbitTransport
 from tests.integration.kills import app
 
@@ -89,20 +90,37 @@ async def messages_left(url: str, names: Names) -> dict[str, int]:
     return {queue: state.message_count or 0 for queue, state in found.items()}
 
 
+@pytest.fixture
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return str(tmp_path / "operator.db")
+    schema: PostgresAddress = request.getfixturevalue("schema")
+    return schema.url
+
+
 @pytest.mark.parametrize(
-    ("mortal", "point"),
+    ("mortal", "point", "database"),
     [
-        ("worker", "step"),
-        ("worker", "turn"),
-        ("worker", "before-send"),
-        ("worker", "before-ack"),
-        ("operator", "before-send"),
-        ("operator", "after-send"),
-        ("operator", "before-ack"),
+        ("worker", "step", "sqlite"),
+        ("worker", "turn", "sqlite"),
+        ("worker", "before-send", "sqlite"),
+        ("worker", "before-ack", "sqlite"),
+        ("operator", "before-send", "sqlite"),
+        ("operator", "after-send", "sqlite"),
+        ("operator", "before-ack", "sqlite"),
+        ("operator", "before-send", "postgres"),
+        ("operator", "before-ack", "postgres"),
     ],
+    indirect=["database"],
 )
 async def test_every_run_completes_and_no_completed_step_runs_again(
-    mortal: str, point: str, broker_url: str, prefix: str, tmp_path: Path
+    mortal: str,
+    point: str,
+    *,
+    database: str,
+    broker_url: str,
+    prefix: str,
+    tmp_path: Path,
 ) -> None:
     seed = int(os.environ.get("KILL_SEED", "0")) or Random().randrange(1, 2**31)
     print(f"KILL_SEED={seed}")
@@ -111,7 +129,7 @@ async def test_every_run_completes_and_no_completed_step_runs_again(
         {
             "KILL_BROKER": broker_url,
             "KILL_PREFIX": prefix,
-            "KILL_DATABASE": str(tmp_path / "operator.db"),
+            "KILL_DATABASE": database,
             "KILL_JOURNAL": str(tmp_path / "journal"),
             "KILL_LOG": str(tmp_path / "log"),
         },

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
 from durable_worker.errors import ConnectionLostError
 from durable_worker.operator import work
@@ -13,9 +13,10 @@ from durable_worker.protocol.commands import StartChild, StartTimer, WaitSignal,
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.runs import RunQuery, RunStatus
 from durable_worker.protocol.tasks import StepTask, WorkflowTask
-from durable_worker.stores.base import Store
+from durable_worker.stores.base import Batch, Store
 from durable_worker.stores.memory import MemoryStore
 from durable_worker.transports.base import Delivery, Envelope
+from durable_worker.transports.memory import MemoryTransport
 from tests.integration.operator.conftest import DurableMemory
 from tests.integration.operator.scripted import (
     ScriptedWorker,
@@ -23,6 +24,7 @@ from tests.integration.operator.scripted import (
     call,
     complete,
     json,
+    operating,
     outputs,
     proceed,
 )
@@ -214,3 +216,40 @@ async def test_a_task_refused_as_too_large_while_stopping_is_refused_again_after
             assert ended.error.code == "payload-too-large"
             operator.request_stop()
             await serving
+
+
+class Gated(MemoryStore):
+    """Commits wait while the gate is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.is_held = asyncio.Event()
+
+    async def commit(self, batch: Batch, token: int) -> None:
+        if not self.gate.is_set():
+            self.is_held.set()
+            await self.gate.wait()
+        await super().commit(batch, token)
+
+
+async def test_waiting_for_a_run_that_has_ended_returns_also_while_a_late_message_is_applied(
+    names: Names,
+) -> None:
+    async with Gated() as store, MemoryTransport(names=names) as transport:
+        worker = ScriptedWorker(
+            transport, names, workflows={"w": lambda task: complete(task, 1)}, steps={}
+        )
+        async with operating(store, transport, names) as operator, worker.serving():
+            await operator.start("w", UNSET, run_id="r")
+            assert (await operator.wait("r")).status is RunStatus.COMPLETED
+            store.gate.clear()
+            late = encode(complete(worker.turns[0], 2))
+            await transport.send(names.decisions, Envelope(MessageType.WORKFLOW_DECISION, late))
+            await store.is_held.wait()
+            try:
+                ended = await asyncio.wait_for(operator.wait("r"), 10)
+            finally:
+                store.gate.set()
+            assert ended.output == Raw(b"1")

@@ -1,7 +1,7 @@
 """How running steps learn that their worker ends, and what becomes of their tasks."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
 import anyio
@@ -70,6 +70,36 @@ async def test_a_step_that_finishes_although_it_was_cancelled_is_answered(
 
 class Interrupted(Exception):
     pass
+
+
+class SlowToDeclare(MemoryTransport):
+    """Does not get the queues of answers ready before whoever asked first has given up."""
+
+    is_slow = True
+
+    async def declare(self, queues: Sequence[str]) -> None:
+        if self.is_slow and NAMES.results in queues:
+            self.is_slow = False
+            await anyio.sleep_forever()
+        await super().declare(queues)
+
+
+async def test_a_step_that_ran_while_its_worker_was_starting_is_answered_after_a_stop() -> None:
+    worker, ran = Worker(), anyio.Event()
+
+    @worker.step("early")
+    async def early() -> str:
+        ran.set()
+        return "done"
+
+    async with SlowToDeclare(names=NAMES) as transport:
+        async with serving(worker, transport, NAMES, grace=timedelta(hours=1)) as desk:
+            await desk.send_step("early")
+            await ran.wait()
+            desk.service.request_stop()
+            result = await desk.result()
+        assert bytes(result.output) == b'"done"'
+        assert transport.depth(NAMES.tasks("early")) == 0
 
 
 async def test_a_step_whose_worker_is_cancelled_has_no_result(transport: MemoryTransport) -> None:

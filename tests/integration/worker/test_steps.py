@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import anyio
 import pytest
+import structlog
 
 from durable_worker import FatalError, Retry, StepContext, Worker, current_step
 from durable_worker.protocol import codec
@@ -406,3 +407,45 @@ async def test_a_failed_attempt_that_is_sent_as_new_runs_anew_but_a_repeated_one
         await desk.send_step("mended", seq=7)
         anew = await desk.result()
     assert (first, anew.status, runs) == (repeated, ResultStatus.COMPLETED, [1, 1])
+
+
+async def test_the_log_tells_how_a_step_ended_with_what_the_step_has_bound(
+    transport: MemoryTransport,
+) -> None:
+    worker = Worker()
+
+    @worker.step("ships")
+    async def ships(parcel: int) -> None:
+        structlog.contextvars.bind_contextvars(parcel=parcel)
+        if not parcel:
+            raise ValueError("no parcel")
+
+    with structlog.testing.capture_logs(
+        processors=[structlog.contextvars.merge_contextvars]
+    ) as lines:
+        async with serving(worker, transport, NAMES) as desk:
+            for parcel in (1, 0):
+                await desk.send_step("ships", parcel)
+                await desk.result()
+    ends = [each for each in lines if each["event"].startswith(("step_completed", "step_failed"))]
+    assert [{**each, "seconds": 0} for each in ends] == [
+        {
+            "event": "step_completed",
+            "log_level": "info",
+            "run_id": "run-1",
+            "step": "ships",
+            "attempt": 1,
+            "parcel": 1,
+            "seconds": 0,
+        },
+        {
+            "event": "step_failed",
+            "log_level": "warning",
+            "run_id": "run-1",
+            "step": "ships",
+            "attempt": 1,
+            "parcel": 0,
+            "error": "no parcel",
+            "seconds": 0,
+        },
+    ]

@@ -82,7 +82,6 @@ COMMANDS = {
         broker=BrokerOptions(connecting=ConnectOptions(amqp_lane=AmqpLane.FAST)),
     ),
     "operator --tenant-keys tenants --signing-keys keys": Operate(
-        database="sqlite:///.durable/operator.db",
         broker=BrokerOptions(connecting=ConnectOptions(signing_keys=Path("keys"))),
         tenant_keys=Path("tenants"),
     ),
@@ -97,7 +96,6 @@ COMMANDS = {
     ),
     "token --worker --expires 30d": Token(keys=None, tenant=None, expires=timedelta(days=30)),
     "operator --broker-accept-any-host-name --max-message-bytes 500000": Operate(
-        database="sqlite:///.durable/operator.db",
         broker=BrokerOptions(
             connecting=ConnectOptions(accepts_any_host_name=True, max_message_bytes=500_000)
         ),
@@ -121,7 +119,7 @@ COMMANDS = {
     ),
     "dev app:worker --determinism off": Dev(target="app:worker", determinism=Determinism.OFF),
     "operator --database x.db": Operate(database="x.db"),
-    "operator": Operate(database="sqlite:///.durable/operator.db"),
+    "operator": Operate(),
     "start pay --input 3 --id r1 --wait --db x.db": Start(
         place=Place(database=Path("x.db")),
         workflow="pay",

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from copy import copy
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
 
@@ -20,6 +21,7 @@ from durable_worker.transports.rabbitmq.amqp.errors import (
     ReturnedError,
 )
 from durable_worker.transports.rabbitmq.amqp.frames import nack_frame
+from durable_worker.transports.rabbitmq.amqp.machine import ChannelState
 from durable_worker.transports.rabbitmq.lanes import Arguments, Handler, QueueState
 
 if TYPE_CHECKING:
@@ -57,11 +59,12 @@ class AmqpChannel:
         self._end: asyncio.Future[AmqpError | None] = self._loop.create_future()
         self._on_consumer_end: list[Callable[[], None]] = []
         self._is_flowing = True
-        self._is_closing = False
+        # The broker's end of a channel stands there before its event comes here.
+        self._state = ChannelState()
 
     @property
     def is_closed(self) -> bool:
-        return self._is_closing or self._end.done()
+        return self._state.is_closing or self._end.done()
 
     async def ended(self) -> AmqpError | None:
         await asyncio.wait({self._end})
@@ -77,7 +80,7 @@ class AmqpChannel:
 
     async def open(self, *, confirms: bool) -> None:
         try:
-            self._machine.open_channel(self.number)
+            self._state = self._machine.open_channel(self.number)
             await self._answer(commands.Channel.OpenOk)
             if confirms:
                 await self._ask(commands.Confirm.Select(), commands.Confirm.SelectOk)
@@ -153,12 +156,12 @@ class AmqpChannel:
     # Messages
 
     def ack(self, tag: int) -> None:
-        if self._is_closing or not self._answers.ack(tag):
+        if self._state.is_closing or not self._answers.ack(tag):
             return
         self.connection.has_answers(self)
 
     def nack(self, tag: int, *, requeue: bool) -> None:
-        if self._is_closing or not self._answers.nack(tag):
+        if self._state.is_closing or not self._answers.nack(tag):
             return
         self._machine.out.append(nack_frame(self.number, tag, requeue=requeue))
         self.connection.flush_soon()
@@ -175,7 +178,7 @@ class AmqpChannel:
         self, exchange: str, routing_key: str, properties: bytes, body: bytes
     ) -> "asyncio.Future[None]":
         confirm: asyncio.Future[None] = self._loop.create_future()
-        if self._is_closing or self._end.done():
+        if self._state.is_closing or self._end.done():
             confirm.set_exception(self._gone())
             return confirm
         self._machine.publish(self.number, exchange, routing_key, properties, body, mandatory=True)
@@ -184,7 +187,7 @@ class AmqpChannel:
         return confirm
 
     def broadcast(self, exchange: str, routing_key: str, properties: bytes, body: bytes) -> None:
-        if self._is_closing or self._end.done():
+        if self._state.is_closing or self._end.done():
             raise self._gone()
         self._machine.publish(self.number, exchange, routing_key, properties, body, mandatory=False)
         self.connection.wrote(len(body))
@@ -239,7 +242,7 @@ class AmqpChannel:
                 each.exception()
 
     def take_answers(self) -> list[bytes]:
-        return [] if self._is_closing else self._answers.frames()
+        return [] if self._state.is_closing else self._answers.frames()
 
     # Inside
 
@@ -255,14 +258,13 @@ class AmqpChannel:
                 confirm.set_exception(RejectedError())
 
     def _begin_close(self) -> None:
-        self._machine.out += self._answers.frames()
-        self._is_closing = True
+        self._machine.out += self.take_answers()
         self._machine.close_channel(self.number)
         self.connection.flush_soon()
 
     def _gone(self) -> AmqpError:
         reason = self._end.result() if self._end.done() else None
-        return reason or GoneError("the connection was closed")
+        return copy(reason) if reason else GoneError("the connection was closed")
 
     async def _ask(self, request: Frame, answer: type[F]) -> F:
         if self.is_closed:

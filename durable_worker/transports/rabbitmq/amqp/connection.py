@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, assert_never
+from typing import Final, assert_never, cast
 
 from durable_worker.transports.rabbitmq.amqp import events
 from durable_worker.transports.rabbitmq.amqp.channel import AmqpChannel
@@ -155,8 +155,8 @@ class AmqpConnection(asyncio.Protocol):
     # For asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Those of other event loops do not derive from it.
+        self._transport = cast(asyncio.Transport, transport)
         self._flush()
 
     def data_received(self, data: bytes) -> None:

@@ -67,8 +67,11 @@ class _Phase(Enum):
     OVER = "over"
 
 
-class _Channel:
-    """What was asked for on it and not answered, and the message that is coming in."""
+class ChannelState:
+    """What was asked for on it and not answered, and the message that is coming in.
+
+    Once it `is_closing`, by whichever side, nothing may be said on it any more.
+    """
 
     __slots__ = ("content", "expected", "is_closing")
 
@@ -87,7 +90,7 @@ class Machine:
         self.limits = Limits()
         self._login = login
         self._phase = _Phase.GREETING
-        self._channels: dict[int, _Channel] = {}
+        self._channels: dict[int, ChannelState] = {}
         self._rest: list[bytes] = []
         self._have = self._need = 0
         self._largest = self.limits.frame - FRAME_OVERHEAD
@@ -252,13 +255,14 @@ class Machine:
         self._say(0, commands.Connection.Open(virtual_host=self._login.vhost))
 
     def _on_method(
-        self, number: int, channel: _Channel, data: bytes, found: list[events.Event]
+        self, number: int, channel: ChannelState, data: bytes, found: list[events.Event]
     ) -> None:
         method = _method_in(data)
         match method:
             case commands.Channel.Close():
                 self._say(number, commands.Channel.CloseOk())
-                if not channel.is_closing:  # else our own close will be answered, too
+                is_ours, channel.is_closing = channel.is_closing, True
+                if not is_ours:  # else our own close will be answered, too
                     del self._channels[number]
                     found.append(
                         events.ChannelClosed(
@@ -296,9 +300,11 @@ class Machine:
         numbers = range(1, self.limits.channels + 1)
         return next((number for number in numbers if number not in self._channels), None)
 
-    def open_channel(self, number: int) -> None:
-        self._channels[number] = _Channel()
+    def open_channel(self, number: int) -> ChannelState:
+        """What is known of it, for its user to see."""
+        state = self._channels[number] = ChannelState()
         self.request(number, commands.Channel.Open())
+        return state
 
     def close_channel(self, number: int) -> None:
         """`ChannelEnded` follows, and nothing else of this channel before it."""

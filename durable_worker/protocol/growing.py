@@ -1,0 +1,183 @@
+"""Histories that grow: each turn of a run comes with all of it, and most of that was read before.
+
+What was read is compared as bytes and not read again. Where two turns have the same bytes from
+behind their `runId` to the end of an event, a reader of JSON has found the same there in both; so
+what is left to read is the rest. Any turn that is written in another way is read as a whole.
+"""
+
+import re
+from collections import OrderedDict
+
+import msgspec
+from msgspec import Raw, UnsetType
+
+from durable_worker.errors import ProtocolError
+from durable_worker.protocol.base import Message, Payload
+from durable_worker.protocol.codec import WORKFLOW_TASK, MessageType, decode_task
+from durable_worker.protocol.payload_envelope import MARK
+from durable_worker.protocol.tasks import HistoryEvent, StepTask, WorkflowTask
+
+KEPT_BYTES = 128 * 1024 * 1024
+"""What the histories that are kept may take, roughly."""
+
+_EVENT_BYTES = 250
+
+_TEXT = rb'"[^"\\\x00-\x1f]*"'
+_address = re.compile(rb'\{"taskId":' + _TEXT + rb',"runId":"([^"\\\x00-\x1f]+)"').match
+_names = re.compile(rb',"workflow":' + _TEXT + rb',"workflowVersion":' + _TEXT).match
+_INPUT, _HISTORY = b',"input":', b',"history":'
+# A key that comes a second time replaces the first, and an escape may hide it.
+_may_repeat = re.compile(rb'\\|"history"|"input"').search
+
+
+class History(list[HistoryEvent]):
+    """A history as it was read; when the next turn is read it grows in place. Copy it to keep it.
+
+    `may_hold_envelopes`: whether the turns that it came with can hold a payload in an envelope.
+    """
+
+    __slots__ = ("_body", "_input", "_names", "_text", "may_hold_envelopes", "size")
+
+    def __init__(self, events: list[HistoryEvent], input: Payload, body: bytes) -> None:
+        super().__init__(events)
+        self.may_hold_envelopes = MARK in body
+        self._input = input
+        self.size = 0
+        # The bytes from behind `runId` to the end of the last event, in pieces; until they are
+        # wanted, the turn itself. `_names` is how they begin.
+        self._text: list[bytes] = []
+        self._names = b""
+        self._body = body
+
+    def go_on(self, body: bytes, start: int) -> WorkflowTask | None:
+        """Read a turn whose `runId` ends at `start`; None if it does not go on from this."""
+        if self._body and not self._find_text():
+            return None
+        end = start
+        for piece in self._text:
+            if not body.startswith(piece, end):
+                return None
+            end += len(piece)
+        rest = body[end:]
+        if self and rest.startswith(b",{"):
+            rest = rest[1:]
+        elif not rest.startswith((b"]",) if self else (b"]", b"{")):
+            return None
+        rest_of_it = body[:start] + self._names + _HISTORY + b"[" + rest
+        try:
+            task = WORKFLOW_TASK.decode(rest_of_it)
+            added = _parts.decode(rest_of_it).history
+        except (ProtocolError, msgspec.MsgspecError, RecursionError):
+            return None  # whoever reads it as a whole says what is wrong
+        if not _is_whole(added, rest, at=-1):
+            return None
+        if task.history:
+            self += task.history
+            _add(self._text, body[end : len(body) - len(rest) + len(added) - 2])
+        self.may_hold_envelopes = self.may_hold_envelopes or MARK in rest
+        return msgspec.structs.replace(task, input=self._input, history=self)
+
+    def _find_text(self) -> bool:
+        """Whether the turn is written as expected, so that another may go on from it."""
+        body, self._body = self._body, b""
+        address = _address(body)
+        names = None if address is None else _names(body, address.end())
+        if address is None or names is None:
+            return False
+        parts = _parts.decode(body)
+        at = names.end()
+        if body.startswith(_INPUT, at) and not isinstance(parts.input, UnsetType):
+            value, at = bytes(parts.input), at + len(_INPUT)
+            if not body.startswith(value, at):
+                return False
+            at += len(value)
+        if not body.startswith(_HISTORY, at):
+            return False
+        at += len(_HISTORY)
+        if not _is_whole(parts.history, body, at=at):
+            return False
+        self._names = names[0]
+        self._text = [body[address.end() : at + len(parts.history) - 1]]
+        return True
+
+
+class _Parts(Message, frozen=True, kw_only=True):
+    """The parts of a turn that are looked for in its bytes."""
+
+    input: Payload = msgspec.UNSET
+    history: Raw
+
+
+_parts = msgspec.json.Decoder(_Parts)
+
+
+class TurnReader:
+    """Reads turns. What it has read of the latest `limit` runs is kept from `keep` to `read`."""
+
+    def __init__(self, *, limit: int) -> None:
+        self._limit = limit
+        self._kept: OrderedDict[str, History] = OrderedDict()
+        self._bytes = 0
+
+    @property
+    def kept_bytes(self) -> int:
+        return self._bytes
+
+    def read(self, body: bytes) -> WorkflowTask:
+        """What `WORKFLOW_TASK.decode` reads. Raises `ProtocolError` like that."""
+        address = _address(body) if self._limit else None
+        if address is None:
+            return WORKFLOW_TASK.decode(body)
+        history = self._take(address[1].decode("utf-8", "replace"))
+        task = None if history is None else history.go_on(body, address.end())
+        if task is None:
+            task = WORKFLOW_TASK.decode(body)
+            history = History(task.history, task.input, body)
+            task = msgspec.structs.replace(task, history=history)
+        assert history is not None
+        history.size = 2 * len(body) + _EVENT_BYTES * len(history)
+        return task
+
+    def task_in(self, body: bytes, *, message_type: str | None) -> StepTask | WorkflowTask:
+        """What `decode_task` reads. Raises `ProtocolError` like that."""
+        if message_type == MessageType.WORKFLOW_TASK:
+            return self.read(body)
+        return decode_task(body, message_type=message_type)
+
+    def keep(self, task: WorkflowTask) -> None:
+        """The next turn may go on from this one, which nobody works on any more."""
+        history, run_id = task.history, task.run_id
+        if not isinstance(history, History):
+            return
+        self._take(run_id)
+        self._kept[run_id] = history
+        self._bytes += history.size
+        while len(self._kept) > self._limit or self._bytes > KEPT_BYTES:
+            self._take(next(iter(self._kept)))
+
+    def _take(self, run_id: str) -> History | None:
+        history = self._kept.pop(run_id, None)
+        if history is not None:
+            self._bytes -= history.size
+        return history
+
+
+def _is_whole(history: Raw, rest: bytes, *, at: int) -> bool:
+    """Whether the array `history`, which begins at `at` of `rest`, is all that `rest` says of it.
+
+    At -1 its bracket is not in `rest`.
+    """
+    text = bytes(history)
+    if not text.startswith(b"[") or not text.endswith(b"]"):
+        return False
+    there = text if at >= 0 else text[1:]
+    begin = max(at, 0)
+    return rest.startswith(there, begin) and _may_repeat(rest, begin + len(there)) is None
+
+
+def _add(text: list[bytes], piece: bytes) -> None:
+    """Few pieces, and no byte is copied more often than there are doublings."""
+    text.append(piece)
+    while len(text) > 1 and len(text[-2]) < 2 * len(text[-1]):
+        last = text.pop()
+        text[-1] += last

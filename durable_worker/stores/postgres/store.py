@@ -1,0 +1,332 @@
+"""The store protocol on PostgreSQL: a commit is one statement, whatever it changes."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from msgspec import structs
+
+from durable_worker.errors import LeaseLostError, StoreError
+from durable_worker.protocol.runs import RunQuery
+from durable_worker.stores.address import PostgresAddress, parse_address
+from durable_worker.stores.base import (
+    Batch,
+    InboxRow,
+    Lease,
+    LeaseHolder,
+    Owner,
+    RunCursor,
+    lease_lost_message,
+)
+from durable_worker.stores.dumps import AnyRow
+from durable_worker.stores.inputs import AnyInput, decode_input, encode_input
+from durable_worker.stores.postgres.database import Database
+from durable_worker.stores.postgres.dumping import dumped
+from durable_worker.stores.postgres.errors import is_certain
+from durable_worker.stores.postgres.listing import count_statement, list_statement
+from durable_worker.stores.postgres.rows import (
+    Row,
+    checkpoint_of_row,
+    letter_of_row,
+    outbox_of_row,
+    row_of_checkpoint,
+    row_of_letter,
+    row_of_outbox,
+    row_of_run,
+    row_of_signal,
+    run_of_row,
+    signal_of_row,
+    text_in,
+    text_out,
+)
+from durable_worker.stores.processes import is_gone
+from durable_worker.stores.queries import load_statements
+from durable_worker.stores.records import (
+    Checkpoint,
+    DeadLetter,
+    DueTimer,
+    Facets,
+    OutboxRow,
+    OutStep,
+    OutTurn,
+    PendingWork,
+    Run,
+    RunState,
+    SignalRecord,
+    Waiter,
+)
+
+_sql = {
+    name: statement
+    for part in ("commit", "runs", "checkpoints", "messages", "lease")
+    for name, statement in load_statements("postgres", part).items()
+}
+
+
+class PostgresStore:
+    """A schema of a PostgreSQL database, made by `durable-worker db upgrade`.
+
+    `address` is a URL or what `parse_address` made of one. A commit is as durable as the server's
+    `synchronous_commit` makes it.
+
+    Whoever writes is told apart by the token of the lease and, within one tenure, by a number that
+    rises each time it is unknown what became of a commit. So a statement that was sent before, and
+    that the server comes to only later, finds that it may not write any more; and what is read
+    after such a commit is what it left.
+    """
+
+    def __init__(self, address: str | PostgresAddress) -> None:
+        self.address = parse_address(address) if isinstance(address, str) else address
+        self._database = Database(self.address)
+        self._token = 0
+        self._writer = 0
+        self._is_in_doubt = False
+        self._fencing = asyncio.Lock()
+        self._seen = ""
+
+    async def __aenter__(self) -> Self:
+        await self._database.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        await self._database.close()
+
+    # The lease
+
+    async def acquire_lease(self, owner: Owner, *, now: int, ttl: int) -> Lease | LeaseHolder:
+        async with self._database.connection() as connection, connection.transaction():
+            row = await connection.fetchrow(_sql["lock_lease"])
+            if row is None:
+                raise self._without_lease()
+            is_held = not row["is_released"]
+            holder = LeaseHolder(_owner_of(row), row["expires_at"])
+            if is_held and holder.expires_at > now and not is_gone(holder.owner):
+                return holder
+            token = int(row["token"]) + 1
+            process = (owner.host, owner.machine, owner.pid, owner.process_start)
+            values = (token, owner.instance_id, *process, now + ttl)
+            await connection.execute(_sql["take_lease"], *values)
+        self._token, self._writer, self._is_in_doubt = token, 0, False
+        return Lease(token, is_takeover=is_held)
+
+    async def renew_lease(self, token: int, *, now: int, ttl: int) -> None:
+        if not await self._database.fetch(_sql["renew_lease"], token, now + ttl):
+            raise self._lease_lost()
+
+    async def release_lease(self, token: int) -> None:
+        await self._database.fetch(_sql["release_lease"], token)
+
+    def _lease_lost(self) -> LeaseLostError:
+        return LeaseLostError(lease_lost_message(f"the database {self.address.safe}"))
+
+    def _without_lease(self) -> StoreError:
+        return StoreError(
+            f"the database {self.address.safe} has no row in its table lease any more; restore a "
+            f"backup"
+        )
+
+    async def _writer_of(self, token: int) -> int:
+        if token != self._token or self._is_in_doubt:
+            async with self._fencing:
+                if token != self._token or self._is_in_doubt:
+                    await self._fence(token)
+        return self._writer
+
+    async def _fence(self, token: int) -> None:
+        """Shut out statements that were sent before; waits for one that is under way."""
+        rows = await self._database.fetch(_sql["fence"], token)
+        if not rows:
+            raise self._lease_lost()
+        self._token, self._writer, self._is_in_doubt = token, rows[0][0], False
+
+    async def _read(self, statement: str, *values: Any) -> list[Any]:
+        """Rows as the last commit left them, also if nobody knows what became of it."""
+        if self._is_in_doubt:
+            try:
+                await self._writer_of(self._token)
+            except LeaseLostError:
+                self._is_in_doubt = False  # whoever took the lease has waited for it
+        return await self._database.fetch(_sql[statement], *values)
+
+    # Writing
+
+    async def commit(self, batch: Batch, token: int) -> None:
+        values = _values_of(batch)
+        writer = await self._writer_of(token)
+        try:
+            rows = await self._database.fetch(_sql["commit"], token, writer, *values)
+        except BaseException as error:
+            self._is_in_doubt = error.__cause__ is None or not is_certain(error.__cause__)
+            raise
+        if not rows[0][0]:
+            raise self._lease_lost()
+
+    async def submit(self, value: AnyInput) -> int:
+        rows = await self._database.fetch(_sql["submit"], encode_input(value))
+        row_id: int = rows[0][0]
+        return row_id
+
+    async def forget_signals(self, token: int, *, consumed_before: int) -> None:
+        await self._forget("forget_signals", token, consumed_before)
+
+    async def forget_dead_letters(self, token: int, *, received_before: int, kept: int) -> int:
+        return await self._forget("forget_dead_letters", token, received_before, kept)
+
+    async def _forget(self, statement: str, token: int, *values: int) -> int:
+        held, count = (await self._database.fetch(_sql[statement], token, *values))[0]
+        if not held:
+            raise self._lease_lost()
+        return int(count)
+
+    # Reading
+
+    async def load(self, run_id: str) -> RunState | None:
+        return (await self.load_many([run_id])).get(run_id)
+
+    async def load_many(self, run_ids: Sequence[str]) -> dict[str, RunState]:
+        runs: list[Run] = []
+        checkpoints: dict[str, list[Checkpoint]] = {}
+        for run, checkpoint in await self._read("load", [text_in(each) for each in run_ids]):
+            if run is not None:
+                runs.append(run_of_row(run))
+            else:
+                found = checkpoint_of_row(checkpoint)
+                checkpoints.setdefault(found.run_id, []).append(found)
+        return {each.id: RunState(each, checkpoints.get(each.id, ())) for each in runs}
+
+    async def due_timers(self, now: int, *, limit: int) -> list[DueTimer]:
+        rows = await self._read("due_timers", now, limit)
+        return [DueTimer(text_out(run_id), seq, fires_at) for run_id, seq, fires_at in rows]
+
+    async def next_timer(self) -> int | None:
+        earliest: int | None = (await self._read("next_timer"))[0][0]
+        return earliest
+
+    async def next_wakes(self, run_ids: Sequence[str]) -> dict[str, int]:
+        rows = await self._read("next_wakes", [text_in(each) for each in run_ids])
+        return {text_out(run_id): fires_at for run_id, fires_at in rows}
+
+    async def waiters(self, namespace: str, signal: str, *, limit: int) -> list[Waiter]:
+        rows = await self._read("waiters", text_in(signal), text_in(namespace), limit)
+        return [Waiter(text_out(run_id), seq) for run_id, seq in rows]
+
+    async def buffered_signals(
+        self, namespace: str, signal: str, *, limit: int
+    ) -> list[SignalRecord]:
+        rows = await self._read("buffered_signals", text_in(namespace), text_in(signal), limit)
+        return [signal_of_row(row) for row in rows]
+
+    async def signal(self, signal_id: str) -> SignalRecord | None:
+        rows = await self._read("get_signal", text_in(signal_id))
+        return signal_of_row(rows[0]) if rows else None
+
+    async def outbox(self) -> list[OutboxRow]:
+        return [outbox_of_row(row) for row in await self._read("get_outbox")]
+
+    async def pending_work(self) -> PendingWork:
+        turns = [OutTurn(*map(text_out, row)) for row in await self._read("turns_out")]
+        steps = [
+            OutStep(text_out(run_id), seq, attempt, recoveries)
+            for run_id, seq, attempt, recoveries in await self._read("steps_out")
+        ]
+        return PendingWork(tuple(turns), tuple(steps))
+
+    async def unserved_runs(self, workflow: str, *, limit: int) -> list[Run]:
+        rows = await self._read("unserved_runs", text_in(workflow), limit)
+        return [run_of_row(row) for row in rows]
+
+    async def unserved_workflows(self) -> list[str]:
+        return [text_out(row[0]) for row in await self._read("unserved_workflows")]
+
+    async def inbox(self, *, after: int, limit: int) -> list[InboxRow]:
+        rows = await self._read("get_inbox", after, limit)
+        return [InboxRow(row_id, _input_of(body), body) for row_id, body in rows]
+
+    async def has_news(self) -> bool:
+        # It changes with every transaction that has written something, in any database.
+        seen, self._seen = self._seen, (await self._database.fetch(_sql["snapshot"]))[0][0]
+        return seen != self._seen
+
+    async def list_runs(self, query: RunQuery, *, after: RunCursor | None = None) -> list[Run]:
+        statement, values = list_statement(query, after)
+        return [run_of_row(row) for row in await self._database.screen(statement, *values)]
+
+    async def facets(self, query: RunQuery) -> Facets:
+        statuses: Counter[str] = Counter()
+        workflows: Counter[str] = Counter()
+        statement, values = count_statement(query)
+        for status, workflow, count in await self._database.screen(statement, *values):
+            statuses[status] += count
+            workflows[text_out(workflow)] += count
+        return Facets(dict(statuses), dict(workflows))
+
+    async def dead_letters(
+        self,
+        *,
+        limit: int,
+        namespace: str | None = None,
+        run_id: str | None = None,
+        after: str | None = None,
+    ) -> list[DeadLetter]:
+        asked = [None if each is None else text_in(each) for each in (namespace, run_id, after)]
+        rows = await self._database.screen(_sql["list_dead_letters"], *asked, limit)
+        return [letter_of_row(row) for row in rows]
+
+    async def dump(self) -> AsyncGenerator[Sequence[AnyRow]]:
+        async with self._database.connection() as connection:
+            async for rows in dumped(connection):
+                yield rows
+
+    async def dead_letter(self, letter_id: str) -> DeadLetter | None:
+        rows = await self._read("get_dead_letter", text_in(letter_id))
+        return letter_of_row(rows[0]) if rows else None
+
+
+def _owner_of(row: Any) -> Owner:
+    return Owner(*(row[name] for name in Owner.__slots__))
+
+
+def _values_of(batch: Batch) -> list[Sequence[Any]]:
+    """The parameters of a commit after token and writer. A statement can write each row once."""
+    homes = {each.id: each.namespace for each in batch.runs}
+    checkpoints = {(each.run_id, each.seq): each for each in batch.checkpoints}
+    gone = [key for key in dict.fromkeys(batch.checkpoints_removed) if key not in checkpoints]
+    sent = dict.fromkeys(batch.outbox_removed)
+    owed = {each.key: each for each in batch.outbox_added if each.key not in sent}
+    return [
+        [row_of_run(each) for each in {each.id: each for each in batch.runs}.values()],
+        [text_in(run_id) for run_id, _ in gone],
+        [seq for _, seq in gone],
+        [row_of_checkpoint(each, homes.get(each.run_id)) for each in checkpoints.values()],
+        [row_of_signal(each) for each in {each.id: each for each in batch.signals}.values()],
+        [row_of_outbox(each) for each in owed.values()],
+        [text_in(key) for key in sent],
+        [encode_input(each) for each in batch.inbox_added],
+        list(dict.fromkeys(batch.inbox_removed)),
+        _letter_rows(batch.dead_letters),
+    ]
+
+
+def _letter_rows(letters: Sequence[DeadLetter]) -> list[Row]:
+    kept: dict[str, DeadLetter] = {}
+    for each in letters:
+        known = kept.get(each.id, each)
+        redrives = max(known.redrives, each.redrives)
+        kept[each.id] = structs.replace(each, redrives=redrives)
+    return [row_of_letter(each) for each in kept.values()]
+
+
+def _input_of(body: bytes) -> AnyInput | None:
+    try:
+        return decode_input(body)
+    except msgspec.MsgspecError:
+        return None

@@ -1,0 +1,106 @@
+"""Answer the turns that a worker is given."""
+
+from collections.abc import Callable
+
+import structlog
+
+from durable_worker.edge.errors import BlobStoreError, SealError
+from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
+from durable_worker.protocol.growing import TurnReader
+from durable_worker.protocol.tasks import WorkflowTask
+from durable_worker.replay.diff import Mismatch, mismatch_in
+from durable_worker.transports.base import Delivery
+from durable_worker.worker.answers import Answers
+from durable_worker.worker.edge import WorkerEdge, seal_failed
+from durable_worker.worker.live import LiveReports
+from durable_worker.worker.quarantine import Quarantine
+from durable_worker.worker.registry import Worker
+from durable_worker.worker.step_context import enter_turn
+from durable_worker.worker.turns import TurnRunner
+
+log = structlog.get_logger("durable_worker.worker")
+
+
+class TurnTasks:
+    """`is_stopping`: turns that have not begun go back to their queues."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        turns: TurnRunner,
+        *,
+        reader: TurnReader,
+        answers: Answers,
+        edge: WorkerEdge,
+        live: LiveReports,
+        quarantine: Quarantine,
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        interception = worker.interception
+        self._decide = (
+            turns.decide if interception is None else interception.around_turns(turns.decide)
+        )
+        self._reader = reader
+        self._answers = answers
+        self._edge = edge
+        self._live = live
+        self._quarantine = quarantine
+        self._is_stopping = is_stopping
+        self._log = log.bind()
+
+    async def handle(self, task: WorkflowTask, delivery: Delivery) -> None:
+        """Decide the turn, publish its decision, acknowledge."""
+        enter_turn(task.workflow, task.run_id)
+        self._live.started(task.task_id, task)
+        try:
+            async with self._quarantine.admission(delivery):
+                if self._is_stopping():
+                    await delivery.release()
+                    return
+                decision, sealed = await self._decided(task, delivery.envelope.body)
+        finally:
+            self._live.ended(task.task_id)
+        if decision.status is DecisionStatus.CONTINUE:
+            self._reader.keep(task)
+        self._tell(task, decision)
+        await self._answers.decision(sealed)
+        await delivery.ack()
+
+    async def _decided(
+        self, task: WorkflowTask, body: bytes
+    ) -> tuple[WorkflowDecision, WorkflowDecision]:
+        """The decision as it was made, and as it travels."""
+        try:
+            opened = await self._edge.open_turn(task, body)
+            decision = await self._decide(opened)
+            return decision, await self._edge.seal_decision(decision, opened)
+        except BlobStoreError:
+            raise  # the store may come back, a failed decision would end the run for good
+        except SealError as error:
+            failed = WorkflowDecision(
+                task_id=task.task_id,
+                run_id=task.run_id,
+                status=DecisionStatus.FAILED,
+                commands=[],
+                error=seal_failed(error),
+            )
+            return failed, failed
+
+    def _tell(self, task: WorkflowTask, decision: WorkflowDecision) -> None:
+        is_failed = decision.status is DecisionStatus.FAILED
+        tell = self._log.warning if is_failed else self._log.debug
+        tell(
+            "turn_decided",
+            run_id=task.run_id,
+            workflow=task.workflow,
+            status=decision.status.value,
+            commands=len(decision.commands),
+            **({} if decision.error is None else _details(decision)),
+        )
+
+
+def _details(decision: WorkflowDecision) -> dict[str, str | Mismatch]:
+    assert decision.error is not None
+    mismatch = mismatch_in(decision.error)
+    headline = decision.error.message.partition("\n")[0]
+    return {"error": headline, **({} if mismatch is None else {"mismatch": mismatch})}

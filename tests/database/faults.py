@@ -1,0 +1,2 @@
+class DatabaseUnavailableError(Exception):
+    """There is no database for the tests; the message says what to do."""

@@ -1,0 +1,68 @@
+"""The database goes away under load and comes back: nothing is lost, nothing is done twice."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from durable_worker import Worker, WorkflowContext
+from durable_worker.embedded import Embedded
+from durable_worker.protocol.runs import RunQuery
+from durable_worker.stores.address import PostgresAddress
+from durable_worker.stores.postgres import PostgresStore
+from tests.database import Postgres, PostgresServer
+from tests.database.schemas import made_schema
+
+pytestmark = pytest.mark.anyio
+
+RUNS, STEPS = 30, 6
+
+
+class Counting:
+    """Runs of a few steps each; `done` counts how often each step ran."""
+
+    def __init__(self) -> None:
+        self.worker = Worker()
+        self.done: Counter[str] = Counter()
+        self.has_begun = asyncio.Event()
+
+        @self.worker.step("count")
+        async def count(name: str) -> str:
+            self.done[name] += 1
+            if len(self.done) > RUNS:
+                self.has_begun.set()
+            return name
+
+        @self.worker.workflow("counting")
+        async def counting(ctx: WorkflowContext, run: str) -> list[str]:
+            return [await ctx.step(count, f"{run}:{number}") for number in range(STEPS)]
+
+
+@pytest.mark.parametrize("end", [PostgresServer.stop, PostgresServer.kill])
+async def test_runs_go_on_when_the_database_is_back(
+    end: Callable[[PostgresServer], None], postgres_server: PostgresServer
+) -> None:
+    app = Counting()
+    with made_schema(Postgres(postgres_server.url())) as schema:
+        async with Embedded(app.worker, database=schema) as client:
+            handles = [await client.start("counting", f"r{n}") for n in range(RUNS)]
+            await app.has_begun.wait()
+            for _ in range(2):
+                await asyncio.to_thread(end, postgres_server)
+                await asyncio.to_thread(postgres_server.start)
+            outputs = [await each.result() for each in handles]
+        assert outputs == [[f"r{n}:{step}" for step in range(STEPS)] for n in range(RUNS)]
+        assert app.done == Counter(
+            {f"r{n}:{step}": 1 for n in range(RUNS) for step in range(STEPS)}
+        )
+        await check_history(schema)
+
+
+async def check_history(schema: PostgresAddress) -> None:
+    async with PostgresStore(schema) as store:
+        found = await store.load_many([run.id for run in await store.list_runs(RunQuery())])
+        assert len(found) == RUNS
+        assert all(len(state.checkpoints) == STEPS for state in found.values())
+        assert all(not state.pending for state in found.values())
+        assert await store.outbox() == []
