@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from durable_worker.stores.address import PostgresAddress
 from tests.broker import Broker, BrokerNode, BrokerUnavailableError, new_prefix, open_broker
@@ -13,6 +14,10 @@ from tests.broker.choice import PORT_VARIABLE
 from tests.broker.lanes import LANE_VARIABLE
 from tests.database import DatabaseUnavailableError, Postgres, PostgresServer, open_postgres
 from tests.database.schemas import empty, made_schema
+
+# How long an example takes says something about the machine only.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 TEARDOWN_SECONDS = 20
 NO_PORT = "1"

@@ -41,7 +41,7 @@ class ResultStatus(StrEnum):
     FAILED = "failed"
 
 
-class StepResult(Message, frozen=True, kw_only=True):
+class StepResult(Message, frozen=True, kw_only=True, gc=False):
     run_id: Name
     seq: StepSeq
     step_id: Name

@@ -9,7 +9,7 @@ from durable_worker.protocol.base import Attempt, Integer, Message, Name, Payloa
 from durable_worker.protocol.failure import Failure
 
 
-class StepTask(Message, frozen=True, kw_only=True):
+class StepTask(Message, frozen=True, kw_only=True, gc=False):
     """One attempt at one step. `step_id` is the key under which peers drop duplicates."""
 
     run_id: Name

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -45,12 +46,7 @@ async def invoke(
     try:
         arguments = definition.arguments(payload, context)
         if interception is not None and interception.step:
-
-            def call(given: tuple[Any, ...]) -> Awaitable[Any]:
-                if definition.is_async:
-                    return cast("Awaitable[Any]", definition.fn(*given))
-                return _in_thread(definition, given, threads)
-
+            call = partial(_call, definition, threads)
             output = await interception.run_step(definition, arguments, context, call)
         elif definition.is_async:
             output = await definition.fn(*arguments)
@@ -63,6 +59,14 @@ async def invoke(
         return failure_of(error)
     except BaseException as error:  # SystemExit, KeyboardInterrupt and the like are failures too
         return failure_of(error, retryable=False if _is_ruled_out(definition, error) else None)
+
+
+def _call(
+    definition: StepDefinition, threads: CapacityLimiter, arguments: tuple[Any, ...]
+) -> Awaitable[Any]:
+    if definition.is_async:
+        return cast("Awaitable[Any]", definition.fn(*arguments))
+    return _in_thread(definition, arguments, threads)
 
 
 async def _in_thread(

@@ -29,6 +29,7 @@ from durable_worker.worker.presence import Presence
 from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.recorded import RecordedSteps
 from durable_worker.worker.registry import Worker
+from durable_worker.worker.slots import Slots
 from durable_worker.worker.step_lines import StepLines
 
 log = structlog.get_logger("durable_worker.worker")
@@ -84,7 +85,7 @@ class StepRunner:
         self._edge = edge
         self._quarantine = quarantine
         self._clock = clock
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = Slots(concurrency)
         self._executions: dict[Key, _Execution] = {}
         self._finished = FinishedAttempts()
         self._lines = StepLines()
@@ -148,17 +149,21 @@ class StepRunner:
             return _result(task, unknown, started_at=self._clock.now())
         first = execution.deliveries[0]
         is_repeated = may_repeat(first)
-        if is_held := is_repeated or self._quarantine.is_closed or self._slots.locked():
+        if is_held := is_repeated or self._quarantine.is_closed or self._slots.are_taken:
             # Held here, though not running yet: an operator must not take it for lost.
             self._live.started(execution, task)
         try:
-            async with self._quarantine.admission(first), self._slots:
-                if is_repeated and await self._recorded.holds(task):
-                    return _Unfinished.RECORDED
-                if is_held:
-                    self._live.ended(execution)
-                execution.is_running = True
-                return await self._execute(definition, task, execution)
+            async with self._quarantine.admission(first):
+                await self._slots.take()
+                try:
+                    if is_repeated and await self._recorded.holds(task):
+                        return _Unfinished.RECORDED
+                    if is_held:
+                        self._live.ended(execution)
+                    execution.is_running = True
+                    return await self._execute(definition, task, execution)
+                finally:
+                    self._slots.leave()
         except asyncio.CancelledError:
             if not execution.is_given_back:
                 raise

@@ -23,6 +23,11 @@ class Plan:
     place: str
     """A database, a broker or whatever else the program needs."""
 
+    @property
+    def warm(self) -> int:
+        """Runs before those that are counted."""
+        return max(1, min(self.concurrency, self.runs // 4))
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -46,11 +51,10 @@ def arguments(plan: Plan) -> list[str]:
 
 
 async def drive(plan: Plan, run: Callable[[int], Awaitable[object]]) -> Outcome:
-    """Calls `run(index)`, which starts a workflow and gives its output. The first workflows, one
-    for each place, warm everything up and are not counted. Raises `AssertionError` for a wrong
-    output."""
+    """Calls `run(index)`, which starts a workflow and gives its output. The first ones
+    warm everything up and are not counted. Raises `AssertionError` for a wrong output."""
     latencies: list[float] = []
-    indexes = iter(range(plan.concurrency + plan.runs))
+    indexes = iter(range(plan.warm + plan.runs))
 
     async def several(count: int) -> None:
         for _ in range(count):
@@ -60,7 +64,7 @@ async def drive(plan: Plan, run: Callable[[int], Awaitable[object]]) -> Outcome:
             latencies.append(1_000 * (time.perf_counter() - started))
             assert output == value_of(index, plan.steps), f"run {index} gave {output!r}"
 
-    await asyncio.gather(*(several(1) for _ in range(plan.concurrency)))
+    await asyncio.gather(*(several(1) for _ in range(plan.warm)))
     latencies.clear()
     started, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(
@@ -80,7 +84,7 @@ def value_of(index: int, steps: int) -> int:
 
 def check_effects(plan: Plan, effects: Counter[int]) -> None:
     """Raises `AssertionError` unless each step of each run took effect once."""
-    runs = plan.runs + plan.concurrency
+    runs = plan.runs + plan.warm
     wanted = Counter(index * BASE + step for index in range(runs) for step in range(plan.steps))
     assert effects == wanted, f"{len(wanted)} effects expected once each, {effects.total()} seen"
 

@@ -72,7 +72,7 @@ def nestjs(bench: Bench) -> Iterator[Reading]:
             with Redis() as redis:
                 redis.delete_all(f"*{prefix}-*")
 
-    for _ in range(bench.pick(2, 5)):
+    for _ in range(bench.pick(2, 4)):
         for told, in_runs, in_cpu in (
             (ours(), runs.ours, cpu.ours),
             (theirs(), runs.theirs, cpu.theirs),

@@ -4,6 +4,7 @@ speak over RabbitMQ, those of DBOS in one process that needs no broker."""
 import asyncio
 import os
 import secrets
+import statistics
 import subprocess
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -37,40 +38,52 @@ APP = "tests.bench.programs.load_app:worker"
 def postgres(bench: Bench) -> Iterator[Reading]:
     python = bench.python("dbos")
     url = bench.broker.url
-    runs, pairs = bench.pick(100, 1_500), Pairs()
-    operator = worker = 0.0
-    for _ in range(bench.pick(2, 5)):
+    runs, pairs = bench.pick(100, 1_000), Pairs()
+    costs: list[tuple[float, float]] = []
+    for _ in range(bench.pick(2, 3)):
         with database(python) as ours, scratch() as folder:
             plan = Plan(runs, STEPS, CONCURRENCY, ours)
             prepare(ours)
             with brokered(url, APP, ours, folder / "effects") as fleet:
-                pairs.ours.append(steps_per_second(plan, asyncio.run(drive(fleet, plan))))
-                operator, worker = fleet.operator.cpu_seconds(), fleet.worker.cpu_seconds()
+                outcome, cost = asyncio.run(drive(fleet, plan))
+            pairs.ours.append(steps_per_second(plan, outcome))
+            costs.append(cost)
             try:
                 load.check_effects(plan, effects.read(folder / "effects"))
             except AssertionError as error:
                 raise WrongResultError(str(error)) from error
         with database(python) as theirs:
-            plan = Plan(bench.pick(60, 300), STEPS, CONCURRENCY, theirs)
+            plan = Plan(bench.pick(100, 300), STEPS, CONCURRENCY, theirs)
             command = [python, PEERS / "dbos" / "runs.py", *load.arguments(plan)]
             pairs.theirs.append(steps_per_second(plan, Outcome(**told_by(command))))
-    total = (runs + CONCURRENCY) * STEPS / 1e6
+    operator, worker = (statistics.median(each) for each in zip(*costs, strict=True))
     yield pairs.reading(
         "postgres_steps_vs_dbos",
         "steps/s",
         ("ours", "DBOS"),
-        note=f"CPU per step: operator {operator / total:,.0f} us, worker {worker / total:,.0f} us",
+        note=f"CPU per step: operator {operator:,.0f} us, worker {worker:,.0f} us",
     )
 
 
-async def drive(fleet: Fleet, plan: Plan) -> Outcome:
+async def drive(fleet: Fleet, plan: Plan) -> tuple[Outcome, tuple[float, float]]:
+    """And the microseconds of CPU that each step costs operator and worker."""
+
+    def spent() -> tuple[float, float]:
+        return fleet.operator.cpu_seconds(), fleet.worker.cpu_seconds()
+
     async with fleet.client() as client:
 
         async def run(index: int) -> object:
             handle = await client.start("sequence", index, run_id=f"run-{index}")
             return await handle.result()
 
-        return await load.drive(plan, run)
+        before = spent()
+        outcome = await load.drive(plan, run)
+        steps = (plan.runs + plan.warm) * plan.steps
+        operator, worker = (
+            1e6 * (now - then) / steps for now, then in zip(spent(), before, strict=True)
+        )
+        return outcome, (operator, worker)
 
 
 def steps_per_second(plan: Plan, outcome: Outcome) -> float:

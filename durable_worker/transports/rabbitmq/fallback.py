@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from ssl import SSLContext
 from typing import Any, cast
 
@@ -20,17 +19,8 @@ from aiormq.connection import (
 )
 from aiormq.exceptions import (
     AMQPConnectionError,
-    AMQPError,
-    AuthenticationError,
-    ChannelAccessRefused,
-    ChannelInvalidStateError,
-    ChannelLockedResource,
-    ChannelNotFoundEntity,
-    ChannelPreconditionFailed,
     ConnectionClosed,
-    DeliveryError,
     ProbableAuthenticationError,
-    PublishError,
 )
 from pamqp.base import Frame
 from pamqp.frame import FrameTypes
@@ -39,20 +29,11 @@ from yarl import URL
 from durable_worker.transports.rabbitmq.address import BrokerAddress
 from durable_worker.transports.rabbitmq.amqp.errors import (
     ACCESS_REFUSED,
-    NOT_FOUND,
-    PRECONDITION_FAILED,
-    RESOURCE_LOCKED,
     AmqpError,
-    ChannelClosedError,
-    ConnectionClosedError,
-    GoneError,
-    LoginRefusedError,
-    NoMechanismError,
-    RejectedError,
-    ReturnedError,
 )
 from durable_worker.transports.rabbitmq.amqp.events import Message
 from durable_worker.transports.rabbitmq.amqp.properties import read_properties
+from durable_worker.transports.rabbitmq.fallback_errors import error_of, spoken
 from durable_worker.transports.rabbitmq.frames import Frames, library_properties, own_properties
 from durable_worker.transports.rabbitmq.greeting import expect_amqp
 from durable_worker.transports.rabbitmq.lanes import Arguments, Handler, QueueState
@@ -60,13 +41,6 @@ from durable_worker.transports.rabbitmq.sockets import Sockets
 
 CLOSE_SECONDS = 2.0
 """How long the broker gets to say goodbye."""
-
-_CHANNEL_CODES = {
-    ChannelAccessRefused: ACCESS_REFUSED,
-    ChannelNotFoundEntity: NOT_FOUND,
-    ChannelLockedResource: RESOURCE_LOCKED,
-    ChannelPreconditionFailed: PRECONDITION_FAILED,
-}
 
 # The library logs each failed attempt as an error, which would land on the terminal of a program
 # that has not set up logging; our own states tell the same in one line.
@@ -368,47 +342,6 @@ class FallbackChannel:
             task.exception()  # the channel is gone, and whoever uses it will see
 
 
-@contextmanager
-def spoken() -> Generator[None]:
-    """Turn the library's errors into ours."""
-    cancellations = _cancellations()
-    try:
-        yield
-    except asyncio.CancelledError:
-        # The library fails what waits on a closed connection with CancelledError.
-        if _cancellations() > cancellations:
-            raise
-        raise GoneError("the connection was closed") from None
-    except (AMQPError, OSError, ChannelInvalidStateError, RuntimeError) as error:
-        told = error_of(error)
-        raise told from (error.__cause__ or error)
-    except Exception as error:
-        # The library ends calls that wait on a connection it gives up with this very class.
-        if type(error) is not Exception:
-            raise
-        raise GoneError("the connection was closed") from error
-
-
-def error_of(error: BaseException) -> AmqpError:
-    """What an error of the library is to us."""
-    text = str(error.args[-1]) if error.args else str(error)
-    match error:
-        case ProbableAuthenticationError():
-            return LoginRefusedError()
-        case AuthenticationError():
-            return NoMechanismError()
-        case ConnectionClosed(args=(int(code), *_)):
-            return ConnectionClosedError(code, text)
-        case PublishError():
-            return ReturnedError()
-        case DeliveryError():
-            return RejectedError()
-        case _ if type(error) in _CHANNEL_CODES:
-            return ChannelClosedError(_CHANNEL_CODES[type(error)], text)  # type: ignore[index]
-        case _:
-            return GoneError(str(error) or type(error).__name__)
-
-
 async def _ended(resource: LibraryConnection | AbstractChannel) -> BaseException | None:
     """Wait until a connection or channel is closed, by whomever; the reason if there is one."""
     closing = _closing_of(resource)
@@ -433,8 +366,3 @@ async def _within(seconds: float, resource: LibraryConnection | LibraryChannel) 
         # Whatever it says, there is nothing left to do about it.
         closing.exception()
     return is_done
-
-
-def _cancellations() -> int:
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()

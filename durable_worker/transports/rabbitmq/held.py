@@ -12,7 +12,7 @@ from collections import OrderedDict
 from datetime import timedelta
 from itertools import count
 
-from durable_worker.errors import ConnectionLostError
+from durable_worker.errors import ConnectionLostError, UnsendableError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.rabbitmq.amqp.events import Message
 from durable_worker.transports.rabbitmq.amqp.properties import write_properties
@@ -36,6 +36,9 @@ AT_ONCE = 32
 
 LARGE_BYTES = 512 * 1024
 """Copies of larger messages are made one at a time, since each is in memory several times."""
+
+MOST_PROPERTIES = 128_000
+"""Bytes of properties with which a copy can be made and come back."""
 
 REMEMBERED = 10_000
 """Answered messages of which a copy may still come."""
@@ -195,6 +198,9 @@ class Held:
         mark = mark_of(self._queue.name, number)
         copy = copied(delivery.properties, deliveries=delivery.delivery_count, mark=mark)
         properties = write_properties(copy)
+        if (size := len(properties)) > MOST_PROPERTIES:
+            # The broker adds to them, and would close the connection if they grew too large.
+            raise UnsendableError("headers", mark, size=size, limit=MOST_PROPERTIES)
         arrival = self._queue.arrival(number)
         try:
             await self._publisher.post(

@@ -30,8 +30,8 @@ from durable_worker.transports.rabbitmq.link import (
 
 RETRY_SECONDS = 0.1
 
-MOST_PROPERTIES = 128_000
-"""Bytes that fit into one frame, as all properties of a message must."""
+MOST_PROPERTIES = 131_052
+"""Bytes that fit into one frame of the default size, as all properties of a message must."""
 
 _BROKER_LIMIT = re.compile(r"message size (\d+) is larger than configured max size (\d+)")
 

@@ -13,7 +13,7 @@ from aio_pika.abc import AbstractChannel
 from durable_worker.errors import BrokerRefusedError, ConnectionLostError, UnsendableError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import DEATH_HEADER, DELIVERY_LIMIT, Delivery, Envelope
-from durable_worker.transports.rabbitmq import Connected, Disconnected, RabbitTransport
+from durable_worker.transports.rabbitmq import Connected, Disconnected, Lane, RabbitTransport
 from durable_worker.worker.steps import may_repeat
 from tests.broker import BrokerNode
 from tests.conformance.transports.inbox import Inbox
@@ -241,16 +241,15 @@ def node() -> Iterator[BrokerNode]:
 
 
 async def test_a_user_that_may_not_hold_messages_is_told_and_keeps_them_as_they_are(
-    node: BrokerNode, names: Names
+    node: BrokerNode, names: Names, lane: Lane
 ) -> None:
+    user = f"narrow-{lane}"
     allowed = f"^{names.effective_prefix}-(tasks-.*|dead)$|^amq\\.default$"
-    await asyncio.to_thread(node.ctl, "add_user", "narrow", "secret")
-    await asyncio.to_thread(
-        node.ctl, "set_permissions", "-p", "/", "narrow", allowed, allowed, allowed
-    )
+    await asyncio.to_thread(node.ctl, "add_user", user, "secret")
+    await asyncio.to_thread(node.ctl, "set_permissions", "-p", "/", user, allowed, allowed, allowed)
     queue = names.tasks("refused")
     inbox = Inbox[Delivery]()
-    url = node.url().replace("guest:guest", "narrow:secret")
+    url = node.url().replace("guest:guest", f"{user}:secret")
     async with RabbitTransport(url, names=names) as transport:
         await transport.consume([queue], inbox, prefetch=1)
         await transport.send(queue, numbered(1))

@@ -9,12 +9,18 @@ import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel
 
-from durable_worker.errors import BrokerRefusedError, PayloadTooLargeError, UsageError
+from durable_worker.errors import (
+    BrokerRefusedError,
+    PayloadTooLargeError,
+    UnsendableError,
+    UsageError,
+)
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import Delivery, Envelope
 from durable_worker.transports.rabbitmq import (
     ConsumerLost,
     ConsumerRestored,
+    Disconnected,
     RabbitTransport,
     UrlFile,
 )
@@ -181,3 +187,19 @@ async def test_what_the_broker_finds_too_large_fails_alone(broker_url: str, name
             await transport.send(names.results, large)
         await transport.send(names.results, Envelope("step-result", b"{}", message_id="small"))
         assert (await inbox.next()).envelope.message_id == "small"
+
+
+async def test_headers_that_fit_into_no_frame_are_refused_and_cost_no_connection(
+    broker_url: str, names: Names, states: States
+) -> None:
+    async with RabbitTransport(broker_url, names=names, on_state=states) as transport:
+        await transport.declare([names.results])
+        with pytest.raises(UnsendableError) as caught:
+            await transport.send(
+                names.results, Envelope("step-result", b"{}", "m", headers={"x": "y" * 131_072})
+            )
+        assert caught.value.field == "headers"
+        await transport.send(
+            names.results, Envelope("step-result", b"{}", "m", headers={"x": "y" * 130_000})
+        )
+    assert not [each for each in states.seen if isinstance(each, Disconnected)]

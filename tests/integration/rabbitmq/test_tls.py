@@ -17,6 +17,7 @@ from durable_worker.transports.rabbitmq import (
     Connected,
     ConnectFailed,
     Disconnected,
+    Lane,
     RabbitTransport,
     TlsOptions,
 )
@@ -100,12 +101,13 @@ async def test_a_client_certificate_is_shown_to_a_broker_that_wants_one(
 
 
 async def test_a_client_certificate_can_take_the_place_of_a_password(
-    node: BrokerNode, authority: Authority, names: Names
+    node: BrokerNode, authority: Authority, names: Names, lane: Lane
 ) -> None:
-    node.ctl("add_user", "by-certificate", "a password that nobody knows")
-    node.ctl("set_permissions", "by-certificate", ".*", ".*", ".*")
+    user = f"by-certificate-{lane}"
+    node.ctl("add_user", user, "a password that nobody knows")
+    node.ctl("set_permissions", user, ".*", ".*", ".*")
     url = f"amqps://localhost:{node.tls_port}/?auth=external"
-    await exchange_a_message(url, names, trusting(authority, authority.client("by-certificate")))
+    await exchange_a_message(url, names, trusting(authority, authority.client(user)))
     told = await refusal(url, names, trusting(authority, authority.client("unknown")))
     assert "refused the login" in told
 

@@ -3,7 +3,7 @@
 import pytest
 
 from durable_worker.errors import ConnectionLostError
-from durable_worker.transports.rabbitmq.fallback import spoken
+from durable_worker.transports.rabbitmq.fallback_errors import spoken
 from durable_worker.transports.rabbitmq.link import translated
 
 

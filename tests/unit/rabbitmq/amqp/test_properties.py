@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pamqp import frame
 from pamqp.commands import Basic
@@ -19,6 +19,9 @@ from durable_worker.transports.rabbitmq.amqp.properties import (
     write_properties,
 )
 from durable_worker.transports.rabbitmq.frames import library_properties, own_properties
+
+SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""There are many properties to make up, and the machine may be busy."""
 
 SHORT = st.text(max_size=60)
 OCTET = st.integers(0, 255)
@@ -36,7 +39,7 @@ VALUES = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=20), inner, max_size=4)
     ),
-    max_leaves=8,
+    max_leaves=4,
 )
 HEADERS = st.dictionaries(st.text(max_size=30), VALUES, max_size=5)
 
@@ -72,6 +75,7 @@ def by_pamqp(data: bytes) -> Properties:
     return own_properties(header.properties)
 
 
+@SLOW
 @given(properties=PROPERTIES)
 def test_what_is_written_is_read_by_pamqp_and_by_us_alike(properties: Properties) -> None:
     data = write_properties(properties)
@@ -79,6 +83,7 @@ def test_what_is_written_is_read_by_pamqp_and_by_us_alike(properties: Properties
     assert read_properties(data) == read_properties(data)  # once more, from what is remembered
 
 
+@SLOW
 @given(properties=PROPERTIES)
 def test_what_pamqp_writes_is_read_as_pamqp_reads_it(properties: Properties) -> None:
     marshalled = ContentHeader(body_size=5, properties=library_properties(properties)).marshal()
@@ -86,6 +91,7 @@ def test_what_pamqp_writes_is_read_as_pamqp_reads_it(properties: Properties) -> 
     assert (size, read) == (5, by_pamqp(marshalled[12:]))
 
 
+@SLOW
 @given(properties=PROPERTIES, ids=st.lists(SHORT, min_size=1, max_size=5))
 def test_a_template_writes_what_the_properties_with_that_id_would(
     properties: Properties, ids: list[str]
