@@ -140,7 +140,11 @@ class SqliteStore:
                 for statement, rows in inserts:
                     execute_many(database, _sql[statement], rows)
                 if batch.outbox_removed:
-                    database.execute(_sql["remove_outbox"], (_json_list(batch.outbox_removed),))
+                    # JSON text ends for SQLite where a NUL is in it.
+                    odd = [key for key in batch.outbox_removed if "\x00" in key]
+                    even = [key for key in batch.outbox_removed if key not in odd]
+                    database.execute(_sql["remove_outbox"], (_json_list(even),))
+                    database.executemany(_sql["remove_outbox_row"], [(key,) for key in odd])
                 if batch.inbox_removed:
                     database.execute(_sql["remove_inbox"], (_json_list(batch.inbox_removed),))
 
