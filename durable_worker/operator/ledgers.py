@@ -44,23 +44,23 @@ class Ledger:
             if not each.is_history:
                 self._leave_out(each.seq)
                 continue
-            at = self._place_of(each.seq)
-            self._loosen(at)
-            if at == len(self._seqs) or self._seqs[at] != each.seq:
-                self._seqs.insert(at, each.seq)
+            if not self._seqs or each.seq > self._seqs[-1]:
+                self._seqs.append(each.seq)
+            else:
+                at = bisect_left(self._seqs, each.seq)
+                self._loosen(at)
+                if self._seqs[at] != each.seq:
+                    self._seqs.insert(at, each.seq)
             self._put_loose(each.seq, encode_event(each) + b",")
 
     def _leave_out(self, seq: int) -> None:
-        at = self._place_of(seq)
-        if at < len(self._seqs) and self._seqs[at] == seq:
+        if not self._seqs or seq > self._seqs[-1]:
+            return
+        at = bisect_left(self._seqs, seq)
+        if self._seqs[at] == seq:
             self._loosen(at)
             del self._seqs[at]
             self._loose_bytes -= len(self._loose.pop(seq))
-
-    def _place_of(self, seq: int) -> int:
-        if not self._seqs or seq > self._seqs[-1]:
-            return len(self._seqs)
-        return bisect_left(self._seqs, seq)
 
     def _loosen(self, at: int) -> None:
         """Take the events from this place on out of what is joined."""

@@ -17,7 +17,7 @@ CAPABILITIES = ["call-retry", "durable-timers", "cancel-turns"]
 """What this operator understands beyond the five v1 commands."""
 
 
-class _BeforeHistory(Message, frozen=True, kw_only=True):
+class _BeforeHistory(Message, frozen=True, kw_only=True, gc=False):
     """What a `WorkflowTask` says before its history, and after it."""
 
     task_id: Name
@@ -27,14 +27,14 @@ class _BeforeHistory(Message, frozen=True, kw_only=True):
     input: Payload = UNSET
 
 
-class _AfterHistory(Message, frozen=True, kw_only=True):
+class _AfterHistory(Message, frozen=True, kw_only=True, gc=False):
     group: str
     attempt: Attempt
     capabilities: list[str] = msgspec.field(default_factory=list[str])
     cancel: bool | None = None
 
 
-class Outgoing(Struct, frozen=True):
+class Outgoing(Struct, frozen=True, gc=False):
     """A message on its way to a work queue, and the outbox row that it settles."""
 
     row: OutboxRow

@@ -28,6 +28,8 @@ def instant(at: int) -> int:
 class Draft:
     """Collects what changes on top of a state that stays as it is."""
 
+    __slots__ = ("_changed", "_effects", "_state", "_withdrawn", "limits", "now", "run")
+
     def __init__(self, state: RunState, *, now: int, limits: Limits) -> None:
         self._state = state
         self._changed: dict[int, Checkpoint] = {}
@@ -46,7 +48,7 @@ class Draft:
         return self._state
 
     def checkpoint(self, seq: int) -> Checkpoint | None:
-        if seq in self._withdrawn:
+        if self._withdrawn and seq in self._withdrawn:
             return None
         return self._changed.get(seq) or self._state.checkpoints.get(seq)
 
@@ -81,7 +83,10 @@ class Draft:
 
     def pending_timers(self) -> list[Checkpoint]:
         """In order of seq."""
-        candidates = [*self._state.timers, *self._changed]
+        changed = [seq for seq, each in self._changed.items() if each.is_timer]
+        candidates = [*self._state.timers, *changed]
+        if not candidates:
+            return []
         found = (self.checkpoint(seq) for seq in sorted(set(candidates)))
         return [
             each
@@ -90,9 +95,10 @@ class Draft:
         ]
 
     def has_pending(self) -> bool:
-        if any(each.is_pending for each in self._changed.values()):
-            return True
-        return any(seq not in self._changed for seq in self._state.pending)
+        for each in self._changed.values():
+            if each.is_pending:
+                return True
+        return not self._state.pending.keys() <= self._changed.keys()
 
     def add(self, effect: Effect) -> None:
         self._effects.append(effect)
@@ -100,7 +106,8 @@ class Draft:
     def finish(self) -> Transition:
         run = None if self.run is self._state.run else self.run
         changed = tuple(self._changed.values())
-        return Transition(run, changed, tuple(self._effects), tuple(sorted(self._withdrawn)))
+        withdrawn = tuple(sorted(self._withdrawn)) if self._withdrawn else ()
+        return Transition(run, changed, tuple(self._effects), withdrawn)
 
     def grow(self) -> None:
         """History has grown: the run needs a turn, or another one after the one that is out."""

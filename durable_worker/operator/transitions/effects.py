@@ -13,12 +13,12 @@ from durable_worker.stores.inputs import RunInput
 from durable_worker.stores.records import Checkpoint, Run
 
 
-class SendTurn(Struct, frozen=True):
+class SendTurn(Struct, frozen=True, gc=False):
     run_id: str
     task_id: str
 
 
-class SendStep(Struct, frozen=True):
+class SendStep(Struct, frozen=True, gc=False):
     run_id: str
     seq: int
     attempt: int
@@ -46,7 +46,7 @@ class Deliver(Struct, frozen=True):
     input: RunInput
 
 
-class Emit(Struct, frozen=True):
+class Emit(Struct, frozen=True, gc=False):
     """Something that whoever listens is told (`events.event_of`); `call` is how it stood before."""
 
     type: EngineEventType
@@ -85,7 +85,7 @@ class Limits:
     second_chances: int = 2
 
 
-class Transition(Struct, frozen=True):
+class Transition(Struct, frozen=True, gc=False):
     """What changes: the run (None: unchanged), checkpoints, and the effects in order. `withdrawn`:
     the seqs of checkpoints that are no more."""
 
