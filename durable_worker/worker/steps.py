@@ -105,8 +105,7 @@ class StepRunner:
         if running is not None:
             running.deliveries.append(delivery)
             return
-        execution = _Execution(asyncio.current_task(), [delivery])
-        self._executions[key] = execution
+        execution = self._executions[key] = _Execution(asyncio.current_task(), [delivery])
         try:
             result = await self._run(task, execution)
             if isinstance(result, StepResult):
@@ -147,23 +146,19 @@ class StepRunner:
         if definition is None:
             unknown = _unknown_step(self._worker, task.name)
             return _result(task, unknown, started_at=self._clock.now())
-        first = execution.deliveries[0]
-        is_repeated = may_repeat(first)
-        if is_held := is_repeated or self._quarantine.is_closed or self._slots.are_taken:
-            # Held here, though not running yet: an operator must not take it for lost.
-            self._live.started(execution, task)
+        quarantine, slots = self._quarantine, self._slots
         try:
-            async with self._quarantine.admission(first):
-                await self._slots.take()
-                try:
-                    if is_repeated and await self._recorded.holds(task):
-                        return _Unfinished.RECORDED
-                    if is_held:
-                        self._live.ended(execution)
-                    execution.is_running = True
-                    return await self._execute(definition, task, execution)
-                finally:
-                    self._slots.leave()
+            is_repeated = may_repeat(execution.deliveries[0])
+            if is_repeated or quarantine.is_closed or slots.are_taken:
+                return await self._run_once_free(definition, task, execution)
+            quarantine.enter_now()
+            slots.take_now()
+            try:
+                execution.is_running = True
+                return await self._execute(definition, task, execution)
+            finally:
+                slots.leave()
+                quarantine.leave()
         except asyncio.CancelledError:
             if not execution.is_given_back:
                 raise
@@ -173,8 +168,26 @@ class StepRunner:
         finally:
             execution.task = None
             execution.is_running = False
-            if is_held:
-                self._live.ended(execution)
+
+    async def _run_once_free(
+        self, definition: StepDefinition, task: StepTask, execution: _Execution
+    ) -> "StepResult | _Unfinished":
+        first = execution.deliveries[0]
+        # Held here, though not running yet: an operator must not take it for lost.
+        self._live.started(execution, task)
+        try:
+            async with self._quarantine.admission(first):
+                await self._slots.take()
+                try:
+                    if may_repeat(first) and await self._recorded.holds(task):
+                        return _Unfinished.RECORDED
+                    self._live.ended(execution)
+                    execution.is_running = True
+                    return await self._execute(definition, task, execution)
+                finally:
+                    self._slots.leave()
+        finally:
+            self._live.ended(execution)
 
     async def _execute(
         self, definition: StepDefinition, task: StepTask, execution: _Execution
@@ -217,8 +230,10 @@ class StepRunner:
 
 def may_repeat(delivery: Delivery) -> bool:
     """Whether another process may have run this already."""
+    if delivery.delivery_count > 0:
+        return True
     headers = delivery.envelope.headers
-    return delivery.delivery_count > 0 or RESENT_HEADER in headers or HELD_HEADER in headers
+    return bool(headers) and (RESENT_HEADER in headers or HELD_HEADER in headers)
 
 
 def _result(
