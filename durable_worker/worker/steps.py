@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import structlog
@@ -10,7 +11,7 @@ from msgspec import Struct
 
 from durable_worker.clock import Clock
 from durable_worker.edge.errors import SealError
-from durable_worker.errors import RegistrationError
+from durable_worker.errors import RegistrationError, TransportError
 from durable_worker.protocol.base import Millis
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.results import ResultStatus, StepEvent, StepResult
@@ -52,6 +53,7 @@ class _Execution(Struct, eq=False):
     deliveries: list[Delivery]
     is_running: bool = False
     is_given_back: bool = False
+    is_posted: bool = False
 
     def give_back(self) -> None:
         self.is_given_back = True
@@ -110,15 +112,49 @@ class StepRunner:
             result = await self._run(task, execution)
             if isinstance(result, StepResult):
                 self._finished.put(key, result)
+                told = partial(self._told, key, execution, result)
+                if self._answers.post_result(result, attempt=task.attempt, told=told):
+                    execution.is_posted = True
+                    self._crew.expect()
+                    return
                 await self._answers.result(result, attempt=task.attempt)
         except BaseException:
             for each in execution.deliveries[1:]:  # the first is the caller's to give back
                 await each.release()
             raise
         finally:
-            del self._executions[key]
+            if not execution.is_posted:
+                del self._executions[key]
         for each in execution.deliveries:
             await (each.release() if result is _Unfinished.GIVEN_BACK else each.ack())
+
+    def _told(
+        self, key: Key, execution: _Execution, result: StepResult, error: TransportError | None
+    ) -> None:
+        """The broker has answered for a result that was posted."""
+        if error is None:
+            del self._executions[key]
+            for each in execution.deliveries:
+                each.ack_now()
+        elif not self._crew.is_ending:  # else the broker takes the messages back
+            again = self._answer_again(key, execution, result, error)
+            self._crew.start(again, name=execution.deliveries[0].queue)
+        self._crew.came()
+
+    async def _answer_again(
+        self, key: Key, execution: _Execution, result: StepResult, error: TransportError
+    ) -> None:
+        try:
+            await self._answers.result(result, attempt=key[1], after=error)
+        except Exception:  # a defect of ours: it must cost neither the worker nor the messages
+            log.exception("delivery_not_handled", queue=execution.deliveries[0].queue)
+            for each in execution.deliveries:
+                await each.release()
+        else:
+            for each in execution.deliveries:
+                await each.ack()
+        finally:
+            del self._executions[key]
 
     def cancel_run(self, run_id: str, seqs: Collection[int] | None = None) -> None:
         """Tell the run's steps (only those at `seqs`) that run here, or are on their way here."""
