@@ -110,11 +110,18 @@ class Replay:
             return
         self._is_disposed = True
         self.journal.is_sealed = True
-        with self._loop.entered():
-            self.journal.close_unstarted()
-            self._loop.dispose()
-            if self._main is not None and self._main.done() and not self._main.cancelled():
-                self._main.exception()
+        if self._loop.is_over and not self.journal.unstarted:
+            self._unwind()
+        else:
+            with self._loop.entered():
+                self._unwind()
+
+    def _unwind(self) -> None:
+        self.journal.close_unstarted()
+        self._loop.dispose()
+        # What the body ended with is known; asyncio need not complain that nobody asked.
+        if self._main is not None and self._main.done() and not self._main.cancelled():
+            self._main.exception()
 
     def _drive(self) -> Outcome:
         with self._loop.entered():
@@ -213,7 +220,8 @@ class Replay:
         unsent = [] if is_cancelled else self._unsent_children()
         if unsent:
             return self._decision(DecisionStatus.CONTINUE, instead=unsent)
-        self.journal.unconsumed((), ended=self.ended)
+        if self.journal.last_seq >= self.journal.next_seq:
+            self.journal.unconsumed((), ended=self.ended)
         if is_cancelled:
             return self._decision(DecisionStatus.CANCELLED, error=cancellation(self._ended_by))
         if self._main.cancelled():
