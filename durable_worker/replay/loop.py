@@ -67,7 +67,7 @@ class DurableTimer(Callback, kw_only=True, eq=False):
 
 class NumberedFuture(asyncio.Future[Any]):
     def __init__(self, loop: "DeterministicLoop") -> None:
-        self.number = loop.next_number()
+        loop.count = self.number = loop.count + 1
         super().__init__(loop=loop)
 
     def __hash__(self) -> int:
@@ -171,7 +171,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """Whether nothing is left that `dispose` would have to unwind."""
         if self.ready or self._async_generators:
             return False
-        return all([task.done() for task in self._tasks])
+        return all(task.done() for task in self._tasks)
 
     def dispose(self) -> None:
         """End what is left: cancel in creation order, then close coroutines that resist."""
@@ -260,6 +260,10 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             self._ordered = {each: self._new_task(each, None, None) for each in siblings}
             return self._ordered.pop(coroutine)
         return self._new_task(coroutine, name, context)
+
+    def start(self, body: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+        """`create_task` for the first of all."""
+        return self._new_task(body, name, None)
 
     def _new_task(
         self,
