@@ -310,5 +310,5 @@ def same_run(left: WorkflowTask, right: WorkflowTask) -> bool:
         and left.workflow == right.workflow
         and left.workflow_version == right.workflow_version
         and left.capabilities == right.capabilities
-        and same_payload(left.input, right.input)
+        and (left.input is right.input or same_payload(left.input, right.input))
     )

@@ -95,6 +95,8 @@ class NumberedTask(asyncio.Task[Any]):
 
 
 class Entered:
+    """Within it a loop is the running one of the current thread, whatever ran there before."""
+
     __slots__ = ("_hooks", "_host", "_host_task", "_loop")
 
     def __init__(self, loop: "DeterministicLoop") -> None:
@@ -114,6 +116,7 @@ class Entered:
         events._set_running_loop(self._host)
         if self._host is not None and self._host_task is not None:
             asyncio.tasks._enter_task(self._host, self._host_task)
+        self._host = self._host_task = None  # a body may be kept for long
 
 
 class DeterministicLoop(asyncio.AbstractEventLoop):
@@ -128,6 +131,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self._ordered: dict[Coroutine[Any, Any, Any], NumberedTask] = {}
         self._is_closed = False
         self.unhandled: list[BaseException] = []
+        self.entered = Entered(self)
 
     # What replay uses
 
@@ -161,10 +165,6 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
                     f"the workflow ran {MAX_CALLBACKS_WITHOUT_IDLE:,} callbacks in a row without "
                     f"waiting for a step, timer, signal or child; is it looping on sleep(0)?"
                 )
-
-    def entered(self) -> "Entered":
-        """Make this the running loop of the current thread, whatever ran there before."""
-        return Entered(self)
 
     @property
     def is_over(self) -> bool:

@@ -160,6 +160,7 @@ async def run_local_step(
     name = definition.name
     payload = encode_payload(value, what=f"the input of local step {name!r}")
     seq = replay.journal.take_seq()
+    replay.waiting.has_local_steps = True
     operation = LocalStep(
         seq, HistoryKind.STEP, name, location, definition=definition, input=payload
     )

@@ -111,7 +111,7 @@ class Replay:
         if self._loop.is_over and not self.journal.unstarted:
             self._unwind()
         else:
-            with self._loop.entered():
+            with self._loop.entered:
                 self._unwind()
 
     def _unwind(self) -> None:
@@ -122,7 +122,7 @@ class Replay:
             self._main.exception()
 
     def _drive(self) -> Outcome:
-        with self._loop.entered():
+        with self._loop.entered:
             try:
                 if self._main is None:
                     self._main = self._loop.start(self._body(), name=self._task.run_id)
@@ -198,7 +198,8 @@ class Replay:
 
     def _suspend(self) -> WorkflowDecision:
         waiting = self.waiting
-        self.journal.unconsumed(waiting.outstanding.values())
+        if self.journal.last_seq >= self.journal.next_seq:
+            self.journal.unconsumed(waiting.outstanding.values())
         if not waiting.outstanding:
             self.journal.fail(
                 WorkflowStuckError(

@@ -65,6 +65,9 @@ class Waiting:
         self._phase = _FREE
         self._given: list[int] = []
         self._given_at = -1
+        self.has_local_steps = False
+        """Whether the body has run a step in this worker."""
+        self._has_timers = False
         self.promised: list[int] = []
         """The seqs of children that must be started even if the body ends at once."""
 
@@ -246,10 +249,10 @@ class Waiting:
         return True
 
     def steps_to_run(self) -> tuple[LocalStep, ...]:
+        if not self.has_local_steps:
+            return ()
         journal = self._journal
         waiting = [op for op in self.outstanding.values() if isinstance(op, LocalStep)]
-        if not waiting:
-            return ()
         steps = [op for op in waiting if op.seq not in journal.events]
         for step in steps:
             if step.seq < journal.told_seq:
@@ -260,6 +263,8 @@ class Waiting:
 
     def record_deadlines(self, now_ms: int) -> None:
         """Fix the deadlines of timers that another turn could come before (it resets them)."""
+        if not self._has_timers:
+            return
         new = [
             op
             for op in self.outstanding.values()
@@ -282,6 +287,8 @@ class Waiting:
 
     def answer_queries(self) -> None:
         """Record the answers that have changed; the body asks for nothing by that."""
+        if not self.queries.handlers:
+            return
         before = self._journal.next_seq
         self.queries.record()
         for seq in range(before, self._journal.next_seq):
@@ -407,6 +414,7 @@ class Waiting:
         if self._journal.is_sealed:
             return
         ms = whole_milliseconds(delay)
+        self._has_timers = True
         timer.seq = self._journal.take_seq()
         self._journal.expect(timer.seq, HistoryKind.TIMER, None)
         self.outstanding[timer.seq] = Timer(
