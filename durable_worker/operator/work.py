@@ -1,13 +1,14 @@
 """One transaction in the making: inputs applied in memory, rows and messages gathered."""
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace as replace_fields
 from typing import assert_never
 
 from msgspec.structs import replace
 
-from durable_worker.operator.ledgers import Ledger, Ledgers
+from durable_worker.operator.context import Consequences, WorkContext
+from durable_worker.operator.ledgers import Ledger
 from durable_worker.operator.letters import letter_message, lost_letter
 from durable_worker.operator.messages import (
     Outgoing,
@@ -25,12 +26,10 @@ from durable_worker.operator.transitions.effects import (
     Deliver,
     Effect,
     Emit,
-    Limits,
     SendStep,
     SendTurn,
 )
-from durable_worker.protocol.names import Names
-from durable_worker.stores.base import Batch, Store, stored_namespace
+from durable_worker.stores.base import Batch, stored_namespace
 from durable_worker.stores.inputs import (
     AnyInput,
     LetterRedriven,
@@ -53,37 +52,6 @@ from durable_worker.stores.records import (
 MAX_CHANGES = 5_000
 """Changed checkpoints and runs in one transaction after which inputs for other runs are put off."""
 
-VersionOf = Callable[[str, str | None], str | None]
-"""(workflow, partition) -> the version that a new run starts on; None while nobody serves it."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkContext:
-    """What every transaction of one operator shares."""
-
-    store: Store
-    ledgers: Ledgers
-    names: Names
-    limits: Limits
-    version_of: VersionOf
-    keeps_outbox: bool
-
-
-@dataclass(slots=True)
-class Consequences:
-    """What is to be done once the transaction is committed."""
-
-    outgoing: list[Outgoing] = field(default_factory=list[Outgoing])
-    cancelled: list[BroadcastCancel] = field(default_factory=list[BroadcastCancel])
-    events: list[Emit] = field(default_factory=list[Emit])
-    ended: list[Run] = field(default_factory=list[Run])
-    unserved: list[Run] = field(default_factory=list[Run])
-    stale: list[str] = field(default_factory=list[str])
-    earliest_timer: int | None = None
-    letters: list[DeadLetter] = field(default_factory=list[DeadLetter])
-    redriven: list[DeadLetter] = field(default_factory=list[DeadLetter])
-    has_put_off: bool = False
-
 
 class UnitOfWork:
     """Applies inputs one after the other. `now` is the time of all of them."""
@@ -95,6 +63,7 @@ class UnitOfWork:
         self._checkpoints: dict[tuple[str, int], Checkpoint] = {}
         self._withdrawn: set[tuple[str, int]] = set()
         self._signals: dict[str, SignalRecord] = {}
+        self._arrived: list[str] = []
         self._letters: dict[str, DeadLetter] = {}
         self._letters_out: dict[str, Outgoing] = {}
         self._waiters: dict[tuple[str, str], list[Waiter]] = {}
@@ -111,16 +80,22 @@ class UnitOfWork:
         """Runs whose ledgers this transaction has used, in order of first use."""
         return self._seen
 
-    async def prepare(self, values: Iterable[AnyInput]) -> None:
-        """Load in one go what these inputs concern."""
+    async def prepare(self, values: Iterable[AnyInput], *, is_contended: bool = False) -> int:
+        """Load in one go what these inputs concern; returns how much of it was outdated, which is
+        only asked if others are about."""
         run_ids = {
             each.run_id: None
             for each in values
             if not isinstance(each, (SignalSent, LetterRedriven))
         }
         self._seen |= run_ids
-        await self._context.ledgers.fetch(run_ids)
-        self._absent = {run_id for run_id in run_ids if self._context.ledgers.peek(run_id) is None}
+        ledgers, shared, outdated = self._context.ledgers, self._context.shared, 0
+        if shared is not None and is_contended:
+            outdated = await ledgers.refresh(shared, run_ids)
+        else:
+            await ledgers.fetch(run_ids)
+        self._absent = {run_id for run_id in run_ids if ledgers.peek(run_id) is None}
+        return outdated
 
     async def _ledger(self, run_id: str) -> Ledger | None:
         if run_id in self._absent:
@@ -287,6 +262,7 @@ class UnitOfWork:
             return
         if await self._context.store.signal(signal.signal_id) is not None:
             return
+        self._arrived.append(signal.signal_id)
         waiter = await self._oldest_waiter(signal.namespace, signal.name)
         self._signals[signal.signal_id] = SignalRecord(
             id=signal.signal_id,
@@ -370,7 +346,26 @@ class UnitOfWork:
             inbox_removed=tuple(inbox),
             dead_letters=tuple(self._letters.values()),
         )
-        return batch, done
+        return batch if self._context.shared is None else self._founded(batch), done
+
+    def _founded(self, batch: Batch) -> Batch:
+        """With what it rests on, and each run that changes."""
+        ledgers = self._context.ledgers
+        runs = {run.id: run for run in batch.runs}
+        for run_id, _ in (*self._checkpoints, *self._withdrawn):
+            runs.setdefault(run_id, ledgers.held(run_id).state.run)
+        seen = ((run_id, ledgers.find(run_id)) for run_id in self._seen)
+        return replace_fields(
+            batch,
+            runs=tuple(runs.values()),
+            expected=[(run_id, each.state.revision) for run_id, each in seen if each is not None],
+            signals_arrived=self._arrived,
+            waits_begun=[
+                name
+                for name, waiters in self._waiters.items()
+                if any(self._still_waits(each) for each in waiters)
+            ],
+        )
 
     def _build_messages(self) -> list[OutboxRow]:
         owed: list[OutboxRow] = []
