@@ -139,16 +139,18 @@ class Ledgers:
             found = self._ledgers.get(run_id)
         return found
 
-    async def fetch(self, run_ids: Iterable[str]) -> None:
-        """Bring into memory what exists of these."""
+    async def fetch(self, run_ids: Iterable[str], *, anew: SharedStore | None = None) -> int:
+        """Bring into memory what exists of these; with `anew` also what is there in an older state.
+        Returns how many were."""
+        if anew is not None:
+            return await self._refresh(anew, run_ids)
         missing = [run_id for run_id in dict.fromkeys(run_ids) if run_id not in self._ledgers]
         if missing:
             for run_id, state in (await self._store.load_many(missing)).items():
                 self._ledgers[run_id] = Ledger(state)
+        return 0
 
-    async def refresh(self, store: SharedStore, run_ids: Iterable[str]) -> int:
-        """Bring into memory what exists of these, as it is now; returns how many had been there in
-        an older state."""
+    async def _refresh(self, store: SharedStore, run_ids: Iterable[str]) -> int:
         known = {run_id: self._revision_of(run_id) for run_id in dict.fromkeys(run_ids)}
         if not known:
             return 0

@@ -18,6 +18,7 @@ from durable_worker.operator.messages import (
     step_row,
     turn_row,
 )
+from durable_worker.operator.starts import begun
 from durable_worker.operator.transitions.apply import apply, carried_by
 from durable_worker.operator.transitions.effects import (
     AwaitSignal,
@@ -36,6 +37,7 @@ from durable_worker.stores.inputs import (
     RunInput,
     SignalMatched,
     SignalSent,
+    StartRequested,
     StartRun,
 )
 from durable_worker.stores.letters import Refusal, redrive_of
@@ -63,7 +65,7 @@ class UnitOfWork:
         self._checkpoints: dict[tuple[str, int], Checkpoint] = {}
         self._withdrawn: set[tuple[str, int]] = set()
         self._signals: dict[str, SignalRecord] = {}
-        self._arrived: list[str] = []
+        self._taken: set[str] = set()
         self._letters: dict[str, DeadLetter] = {}
         self._letters_out: dict[str, Outgoing] = {}
         self._waiters: dict[tuple[str, str], list[Waiter]] = {}
@@ -81,19 +83,17 @@ class UnitOfWork:
         return self._seen
 
     async def prepare(self, values: Iterable[AnyInput], *, is_contended: bool = False) -> int:
-        """Load in one go what these inputs concern; returns how much of it was outdated, which is
-        only asked if others are about."""
+        """Load in one go what these inputs concern; if others are about, returns how much of it was
+        outdated."""
         run_ids = {
             each.run_id: None
             for each in values
             if not isinstance(each, (SignalSent, LetterRedriven))
         }
         self._seen |= run_ids
-        ledgers, shared, outdated = self._context.ledgers, self._context.shared, 0
-        if shared is not None and is_contended:
-            outdated = await ledgers.refresh(shared, run_ids)
-        else:
-            await ledgers.fetch(run_ids)
+        ledgers = self._context.ledgers
+        shared = self._context.shared if is_contended else None
+        outdated = await ledgers.fetch(run_ids, anew=shared)
         self._absent = {run_id for run_id in run_ids if ledgers.peek(run_id) is None}
         return outdated
 
@@ -115,8 +115,15 @@ class UnitOfWork:
                 await self._match(value, queue)
             case LetterRedriven():
                 await self._redrive(value, queue)
+            case StartRequested() if not await self._is_known(value.outcome_id):
+                queue += await begun(value, self._signals, self._ledger, now=self._now)
+            case StartRequested():
+                pass
             case _:
                 await self._advance(value, queue)
+
+    async def _is_known(self, signal_id: str) -> bool:
+        return signal_id in self._signals or await self._context.store.signal(signal_id) is not None
 
     async def keep(self, letter: DeadLetter) -> None:
         """A dead letter, under the tenant whose run it names; else under the operator's own."""
@@ -258,11 +265,8 @@ class UnitOfWork:
 
     async def _match(self, signal: SignalSent, queue: deque[RunInput]) -> None:
         """Give a signal to the oldest wait for it, or keep it; a repeated one is ignored."""
-        if signal.signal_id in self._signals:
+        if await self._is_known(signal.signal_id):
             return
-        if await self._context.store.signal(signal.signal_id) is not None:
-            return
-        self._arrived.append(signal.signal_id)
         waiter = await self._oldest_waiter(signal.namespace, signal.name)
         self._signals[signal.signal_id] = SignalRecord(
             id=signal.signal_id,
@@ -300,6 +304,8 @@ class UnitOfWork:
             waiters = self._waiters.setdefault((wait.namespace, wait.signal), [])
             waiters.append(Waiter(wait.run_id, wait.seq))
             return
+        if signal.id not in self._signals:
+            self._taken.add(signal.id)
         self._signals[signal.id] = replace(signal, consumed_at=self._now)
         queue.append(SignalMatched(run_id=wait.run_id, seq=wait.seq, payload=signal.payload))
 
@@ -359,11 +365,9 @@ class UnitOfWork:
             batch,
             runs=tuple(runs.values()),
             expected=[(run_id, each.state.revision) for run_id, each in seen if each is not None],
-            signals_arrived=self._arrived,
+            signals_arrived=[each for each in self._signals if each not in self._taken],
             waits_begun=[
-                name
-                for name, waiters in self._waiters.items()
-                if any(self._still_waits(each) for each in waiters)
+                name for name, known in self._waiters.items() if any(map(self._still_waits, known))
             ],
         )
 

@@ -38,10 +38,15 @@ async def _check_signals(connection: "Connection", batch: Batch) -> None:
 
     Others who do either wait for this transaction to end.
     """
-    named = [(each.namespace, each.name) for each in batch.signals]
-    await connection.execute(_sql["lock_signals"], _keys_of([*named, *batch.waits_begun]))
     arrived = set(batch.signals_arrived)
-    kept = [each for each in batch.signals if each.id in arrived and each.consumed_at is None]
+    kept = {
+        (each.namespace, each.name)
+        for each in batch.signals
+        if each.id in arrived and each.consumed_at is None
+    }
+    # Two locks never have the same name: a namespace is not empty.
+    names = {*kept, *batch.waits_begun, *(("", each.id) for each in batch.signals)}
+    await connection.execute(_sql["lock_signals"], _keys_of(names))
     resolved = [
         each
         for each in batch.checkpoints
@@ -51,7 +56,7 @@ async def _check_signals(connection: "Connection", batch: Batch) -> None:
         _sql["signal_conflicts"],
         [text_in(each) for each in arrived],
         [text_in(each.id) for each in batch.signals if each.id not in arrived],
-        *_columns({(each.namespace, each.name) for each in kept}),
+        *_columns(kept),
         [text_in(each.run_id) for each in resolved],
         [each.seq for each in resolved],
         *_columns(batch.waits_begun),
