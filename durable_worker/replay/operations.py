@@ -24,6 +24,8 @@ CALL_RETRY = "call-retry"
 """Operator capability: it honours `retry` on a call and counts the attempts itself."""
 DURABLE_TIMERS = "durable-timers"
 """Operator capability: repeating a timer keeps its first deadline."""
+ORDERED_HISTORY = "ordered-history"
+"""Operator capability: history tells in which order operations were resolved."""
 CANCEL_TURNS = "cancel-turns"
 """Operator capability: a cancelled run gets turns with `cancel` until its body has ended."""
 

@@ -27,6 +27,7 @@ from durable_worker.replay.logger import LogSink
 from durable_worker.replay.operations import (
     CALL_RETRY,
     DURABLE_TIMERS,
+    ORDERED_HISTORY,
     RunLocally,
     recorded_event,
 )
@@ -80,6 +81,8 @@ class Replay:
         self._task = task
         self.now_ms = now_ms
         self.journal.recorded.clear()
+        self.journal.is_ordered = self.operator_states(ORDERED_HISTORY)
+        self.journal.seen = -1 if task.seen is None else task.seen
         self.journal.tell(task.history)
         self.journal.told_seq = max(self.journal.told_seq, self.journal.last_seq)
         for signal in task.pending_signals or ():
@@ -102,7 +105,7 @@ class Replay:
         added = self.journal.is_extended_by(task.history)
         if added is None or not self.waiting.asked_for(added):
             return False
-        return self.waiting.delivers_in_order([event.seq for event in added])
+        return self.waiting.delivers_in_order(added)
 
     def dispose(self) -> None:
         """Unwind the body without effects. Idempotent."""
@@ -287,6 +290,7 @@ class Replay:
             commands=commands,
             output=output,
             error=error,
+            ordered=self.journal.last_order if self.journal.is_ordered else None,
         )
 
     # What the context uses

@@ -33,6 +33,7 @@ class Draft:
         self._changed: dict[int, Checkpoint] = {}
         self._withdrawn: set[int] = set()
         self._effects: list[Effect] = []
+        self._last_order = state.last_order
         self.run = state.run
         self.now = now
         self.limits = limits
@@ -130,6 +131,7 @@ class Draft:
         self, checkpoint: Checkpoint, *, output: Payload = UNSET, error: Failure | None = None
     ) -> None:
         """End a pending operation for good; the run gets to see it."""
+        self._last_order += 1
         self.put(
             replace(
                 checkpoint,
@@ -138,6 +140,7 @@ class Draft:
                 error=error,
                 fires_at=None if error is not None else checkpoint.fires_at,
                 finished_at=self.now,
+                order=self._last_order,
             )
         )
         self.grow()

@@ -22,7 +22,8 @@ WITH held AS (
         task_id = excluded.task_id,
         is_dirty = excluded.is_dirty,
         recoveries = excluded.recoveries,
-        revision = runs.revision + 1
+        revision = runs.revision + 1,
+        ordered = excluded.ordered
 ), put_tags AS (
     -- A row that a run no longer bears out is passed over by whoever reads it.
     INSERT INTO run_tags SELECT new.namespace, tag, new.created_at, new.id
@@ -51,6 +52,7 @@ WITH held AS (
         new.events,
         new.parallel_group,
         new.recoveries,
+        new.resolved_as,
         -- Waits for signals are found by the namespace of their run, which never changes.
         CASE WHEN new.kind = 'signal' THEN
             coalesce(new.namespace, (SELECT namespace FROM runs WHERE id = new.run_id))
@@ -73,6 +75,7 @@ WITH held AS (
         events = excluded.events,
         parallel_group = excluded.parallel_group,
         recoveries = excluded.recoveries,
+        resolved_as = excluded.resolved_as,
         namespace = excluded.namespace
 ), put_signals AS (
     INSERT INTO signals SELECT new.* FROM held, unnest($7::signals[]) AS new
