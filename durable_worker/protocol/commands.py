@@ -77,7 +77,8 @@ class DecisionStatus(StrEnum):
 
 class WorkflowDecision(Message, frozen=True, kw_only=True):
     """`ordered`: results were delivered in order, up to this one. Sent only to an operator that
-    states `ordered-history`."""
+    states `ordered-history`. `park`: it is the code that failed, not the run; only to one that
+    states `park`."""
 
     task_id: Name
     run_id: Name
@@ -86,3 +87,4 @@ class WorkflowDecision(Message, frozen=True, kw_only=True):
     output: Payload = UNSET
     error: Failure | None = None
     ordered: Count | None = None
+    park: bool | None = None

@@ -28,6 +28,7 @@ from durable_worker.replay.operations import (
     CALL_RETRY,
     DURABLE_TIMERS,
     ORDERED_HISTORY,
+    PARK,
     RunLocally,
     recorded_event,
 )
@@ -129,7 +130,8 @@ class Replay:
                 pass
             except DurableError as error:
                 self.journal.failure = self.journal.failure or error
-        return self._failed(self.journal.failure or WorkflowStuckError("the turn was aborted"))
+        failure = self.journal.failure or WorkflowStuckError("the turn was aborted")
+        return self._failed(failure, parks=self.operator_states(PARK) and not self._task.cancel)
 
     def _explained(self, error: BaseException) -> BaseException:
         """A mismatch with both sides of it by seq: the turn is replayed once more for that."""
@@ -263,9 +265,11 @@ class Replay:
         unsent = self.waiting.unsent()
         return [*unsent, StartTimer(seq=seq, ms=0)] if unsent else []
 
-    def _failed(self, error: BaseException) -> WorkflowDecision:
+    def _failed(self, error: BaseException, *, parks: bool = False) -> WorkflowDecision:
+        """`parks`: not what the body has let out, but what is wrong with its code."""
         self.error = error = self._explained(error)
-        return self._decision(DecisionStatus.FAILED, error=failure_of(error, retryable=False))
+        decision = self._decision(DecisionStatus.FAILED, error=failure_of(error, retryable=False))
+        return replace(decision, park=True) if parks else decision
 
     def _decision(
         self,

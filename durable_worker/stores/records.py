@@ -22,6 +22,9 @@ from durable_worker.protocol.tasks import HistoryKind
 LAST_INSTANT = 253_402_300_799_999
 """The end of the year 9999; later instants are taken for this one."""
 
+PARKED_SEQ = -1
+"""Beside the body: the timer of a run that is parked. It outlives that, to count how often."""
+
 LAST_SEQ = 2**53 - 1
 """Larger numbers are not the same in every peer's language."""
 

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from durable_worker.operator.transitions.draft import Draft, instant
 from durable_worker.operator.transitions.effects import AwaitSignal, Deliver, SendStep
 from durable_worker.operator.transitions.ending import CANCELLED, end_run
-from durable_worker.operator.transitions.recovery import refuse_turn
+from durable_worker.operator.transitions.parking import forget_parking, park
 from durable_worker.protocol.commands import (
     AnyCommand,
     DecisionStatus,
@@ -33,9 +33,11 @@ _STUCK = Failure(
     retryable=False,
 )
 _UNEXPLAINED = Failure(message="the workflow failed without saying why")
-_OLD_WORKER = (
-    "a worker of an older release answered a turn of this run, which needs its results in the "
-    "order in which they came: update that worker"
+_OLD_WORKER = Failure(
+    message="a worker of an older release answered a turn of this run, which needs its results in "
+    "the order in which they came: update that worker",
+    code="outdated-worker",
+    retryable=False,
 )
 
 
@@ -44,8 +46,12 @@ def on_decision(draft: Draft, decision: WorkflowDecision) -> None:
     if draft.run.task_id != decision.task_id:
         return
     if _goes_by_markers(draft, decision):
-        refuse_turn(draft, _OLD_WORKER)
+        _ask_another(draft)
         return
+    if decision.park and draft.run.status is not RunStatus.CANCELLING:
+        park(draft, decision.error or _UNEXPLAINED)
+        return
+    forget_parking(draft)
     has_grown = draft.run.is_dirty
     draft.update(
         task_id=None,
@@ -80,6 +86,14 @@ def _goes_by_markers(draft: Draft, decision: WorkflowDecision) -> bool:
     """
     is_ordered = draft.run.ordered is not None and draft.run.ordered != UNORDERED
     return is_ordered and decision.ordered is None and decision.status is not DecisionStatus.FAILED
+
+
+def _ask_another(draft: Draft) -> None:
+    recoveries = draft.run.recoveries + 1
+    if recoveries <= draft.limits.second_chances or draft.run.status is RunStatus.CANCELLING:
+        draft.start_turn(recoveries=recoveries)
+    else:
+        park(draft, _OLD_WORKER)
 
 
 def _ignores_cancellation(draft: Draft, decision: WorkflowDecision) -> bool:

@@ -13,6 +13,7 @@ from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.records import (
     LAST_INSTANT,
+    PARKED_SEQ,
     Checkpoint,
     CheckpointStatus,
     RunState,
@@ -105,6 +106,8 @@ class Draft:
 
     def grow(self) -> None:
         """History has grown: the run needs a turn, or another one after the one that is out."""
+        if self.run.status is RunStatus.BLOCKED:
+            return  # its next turn will have it
         if self.run.task_id is None:
             self.start_turn()
         elif not self.run.is_dirty:
@@ -113,8 +116,13 @@ class Draft:
     def start_turn(self, *, recoveries: int = 0) -> None:
         turn_no = self.run.turn_no + 1
         task_id = turn_id(self.run.id, turn_no)
+        parked = self.checkpoint(PARKED_SEQ)
+        if parked is not None and parked.is_pending:
+            # Whether this turn helps is not known yet, so the count stays.
+            self.put(replace(parked, status=CheckpointStatus.CANCELLED, finished_at=self.now))
         self.update(
             status=self.live_status(RunStatus.RUNNING),
+            error=None,
             turn_no=turn_no,
             task_id=task_id,
             is_dirty=False,

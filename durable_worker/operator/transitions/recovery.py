@@ -34,17 +34,6 @@ def on_turn_lost(draft: Draft, lost: TurnLost) -> None:
     end_run(draft, RunStatus.DEAD, error=Failure(message=reason, code=LOST, retryable=False))
 
 
-def refuse_turn(draft: Draft, reason: str) -> None:
-    """The answer to the turn that is out cannot be used: ask again, but not for ever."""
-    task_id, recoveries = draft.run.task_id, draft.run.recoveries + 1
-    if recoveries <= draft.limits.recoveries:
-        draft.start_turn(recoveries=recoveries)
-        return
-    draft.add(Bury(draft.run.id, task_id, None, 1, draft.run.status, reason))
-    told = f"{reason}. {_WHERE}"
-    end_run(draft, RunStatus.DEAD, error=Failure(message=told, code=LOST, retryable=False))
-
-
 def on_step_lost(draft: Draft, lost: StepLost) -> None:
     call = draft.checkpoint(lost.seq)
     if call is None or not call.is_pending or call.kind is not HistoryKind.CALL:

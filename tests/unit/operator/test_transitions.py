@@ -418,7 +418,7 @@ def test_the_first_decision_says_whether_a_run_goes_by_the_order_of_its_results(
 @pytest.mark.parametrize("status", [DecisionStatus.CONTINUE, DecisionStatus.COMPLETED])
 def test_a_worker_that_does_not_go_by_the_order_is_not_believed(status: DecisionStatus) -> None:
     by = decision(ScheduleStep(seq=5, name="a", group="default"), status=status)
-    limits = Limits(recoveries=1)
+    limits = Limits(second_chances=1)
     again = moved(a_run(ordered=2), by=by, limits=limits)
     assert again == Transition(
         next_turn(a_run(ordered=2), recoveries=1), (), (SendTurn("r", "r#2"),)
@@ -426,7 +426,7 @@ def test_a_worker_that_does_not_go_by_the_order_is_not_believed(status: Decision
     found = moved(a_run(ordered=2, recoveries=1), by=by, limits=limits)
     assert found.run is not None
     assert found.run.error is not None
-    assert found.run.status is RunStatus.DEAD
+    assert found.run.status is RunStatus.BLOCKED
     assert "a worker of an older release answered a turn of this run" in found.run.error.message
 
 
