@@ -1,12 +1,12 @@
 """Operator, worker and transport in one process, state in a SQLite file: nothing to install."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from os import PathLike
 from types import TracebackType
-from typing import Self, cast
+from typing import cast
 
 from msgspec import structs
 
@@ -14,16 +14,13 @@ from durable_worker.client import Client
 from durable_worker.errors import DurableError
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.service import OperatorService
-from durable_worker.protocol.base import Payload
-from durable_worker.protocol.letters import DeadLetterRecord
-from durable_worker.protocol.names import DEFAULT_NAMESPACE, Names
-from durable_worker.protocol.runs import RunDetail, RunQuery, RunRecord
+from durable_worker.own_operator import OwnOperatorPort
+from durable_worker.protocol.names import Names
 from durable_worker.stores.address import PostgresAddress
 from durable_worker.stores.base import Store
 from durable_worker.stores.memory import MemoryStore
 from durable_worker.stores.opening import store_at
 from durable_worker.transports.base import DEFAULT_MAX_MESSAGE_BYTES
-from durable_worker.transports.limits import check_payload
 from durable_worker.transports.memory import MemoryTransport
 from durable_worker.worker.determinism.policy import determinism_here
 from durable_worker.worker.options import WorkerOptions
@@ -72,7 +69,7 @@ class Embedded:
             names=names,
             options=_with_determinism(options or WorkerOptions(grace=DEFAULT_GRACE)),
         )
-        port = _OwnOperator(self._operator, max_message_bytes=max_message_bytes)
+        port = OwnOperatorPort(self._operator, max_message_bytes=max_message_bytes)
         self._client = Client(port, directory=worker, codec=worker.codec)
         self._lifetime: AbstractAsyncContextManager[Client] | None = None
 
@@ -128,59 +125,3 @@ def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
         for each in failures.exceptions
     ]
     return next((each for each in causes if isinstance(each, DurableError)), causes[0])
-
-
-class _OwnOperator:
-    """The operator of this process, as a client sees it."""
-
-    def __init__(self, operator: OperatorService, *, max_message_bytes: int) -> None:
-        self._operator = operator
-        self._max_message_bytes = max_message_bytes
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
-        pass
-
-    async def start(
-        self, workflow: str, payload: Payload, *, run_id: str, tags: Sequence[str]
-    ) -> None:
-        check_payload(payload, f"the input of run {run_id!r}", max_bytes=self._max_message_bytes)
-        await self._operator.start(workflow, payload, run_id=run_id, tags=tags)
-
-    async def is_taken_up(self, *, within: timedelta) -> bool:  # noqa: ARG002
-        return True
-
-    async def detail(self, run_id: str) -> RunDetail:
-        return await self._operator.detail(run_id)
-
-    async def list(self, query: RunQuery) -> Sequence[RunRecord]:
-        return await self._operator.list(query)
-
-    async def signal(self, name: str, payload: Payload, *, signal_id: str) -> None:
-        check_payload(payload, f"the payload of signal {name!r}", max_bytes=self._max_message_bytes)
-        await self._operator.signal(name, payload, signal_id=signal_id, namespace=DEFAULT_NAMESPACE)
-
-    async def cancel(self, run_id: str, *, compensate: bool | None) -> None:
-        await self._operator.cancel(run_id, is_final=compensate is False)
-
-    async def dead_letters(
-        self, *, limit: int | None, after: str | None, run_id: str | None
-    ) -> Sequence[DeadLetterRecord]:
-        return await self._operator.dead_letters(limit=limit, after=after, run_id=run_id)
-
-    async def dead_letter(self, letter_id: str) -> DeadLetterRecord:
-        return await self._operator.dead_letter(letter_id)
-
-    async def redrive(self, letter_id: str) -> DeadLetterRecord:
-        return await self._operator.redrive(letter_id)
-
-    async def wait(self, run_id: str) -> RunRecord:
-        return await self._operator.wait(run_id)

@@ -410,6 +410,30 @@ class RunNotFoundError(DurableError):
         self.run_id = run_id
 
 
+class RunExistsError(DurableError):
+    """A run with this id exists already, or has existed."""
+
+    code = "run-exists"
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"run {run_id!r} exists already. Choose another run id, or start it with "
+            f"reuse='return' to get a handle on it, reuse='terminate' to take its place"
+        )
+        self.run_id = run_id
+
+
+class RunEndedError(DurableError):
+    """What was meant for a run came after its end. `status` is the one that it ended in."""
+
+    code = "run-ended"
+
+    def __init__(self, run_id: str, what: str, *, status: str) -> None:
+        super().__init__(f"run {run_id!r} is {status}, nobody there takes {what} any more")
+        self.run_id = run_id
+        self.status = status
+
+
 class RunFailedError(DurableError):
     """A run ended in another state than `completed`.
 
@@ -439,6 +463,10 @@ class RunFailedError(DurableError):
         self.details = details
 
 
+class RunCancelledError(RunFailedError):
+    """A run was cancelled; with the code `replaced` by the start of another one in its place."""
+
+
 class QueryFailedError(DurableError):
     """A query of a run has no answer: nothing is published under the name, or its handler raised.
 
@@ -462,6 +490,18 @@ class RequestRefusedError(DurableError):
         self.code = code
 
 
+class UnsupportedRequestError(RequestRefusedError):
+    """The operator does not know this kind of request; `request` names it."""
+
+    def __init__(self, request: str, told: str) -> None:
+        super().__init__(
+            f"the operator does not support {request}: {told}. An operator of durable-worker "
+            f"of this release does; a NestJS operator does not",
+            code="unsupported",
+        )
+        self.request = request
+
+
 class TenantTokenError(DurableError):
     """A message does not prove whose it is. `tenant`: whose it would be, if that is certain."""
 
@@ -481,6 +521,17 @@ class NoOperatorError(DurableError):
     """No operator answered in time."""
 
     code = "no-operator"
+
+
+class StartWaitsError(NoOperatorError):
+    """The start of a run is recorded, but no operator has taken it up yet."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"the start of run {run_id!r} is recorded, but no operator has taken it up yet; "
+            f"`durable-worker dev` or `durable-worker operator` on this database does"
+        )
+        self.run_id = run_id
 
 
 class UsageError(DurableError):

@@ -2,10 +2,13 @@
 
 from datetime import timedelta
 
-from durable_worker.client.broker import DEFAULT_TIMEOUT, BrokerPort
-from durable_worker.client.client import Client, RunHandle, output_of
+from durable_worker.client.broker import BrokerPort
+from durable_worker.client.client import Client
 from durable_worker.client.contexts import Context, ContextSource
-from durable_worker.client.port import OperatorPort
+from durable_worker.client.events import RunEvent
+from durable_worker.client.handles import RunHandle
+from durable_worker.client.outcomes import output_of
+from durable_worker.client.port import DEFAULT_TIMEOUT, OperatorPort, RunStart
 from durable_worker.client.store import StorePort
 from durable_worker.edge.plain import Codec
 from durable_worker.protocol.base import TokenSource
@@ -20,7 +23,9 @@ __all__ = [
     "Context",
     "ContextSource",
     "OperatorPort",
+    "RunEvent",
     "RunHandle",
+    "RunStart",
     "StorePort",
     "broker_client",
     "output_of",
@@ -59,7 +64,9 @@ def store_client(
     codec: Codec | None = None,
     context: ContextSource | None = None,
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+    timeout: timedelta = DEFAULT_TIMEOUT,
 ) -> Client:
-    """A client of whoever operates this database, now or later."""
-    port = StorePort(store, tenant=tenant, max_message_bytes=max_message_bytes)
+    """A client of whoever operates this database, now or later; what has to be answered raises
+    `NoOperatorError` after `timeout`."""
+    port = StorePort(store, tenant=tenant, max_message_bytes=max_message_bytes, timeout=timeout)
     return Client(port, directory=directory, codec=codec, context=context)

@@ -1,7 +1,7 @@
 """To an operator over the broker (protocol/README.md, "Start runs" and "Requests")."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
@@ -10,6 +10,8 @@ from uuid import uuid4
 
 from msgspec import UnsetType
 
+from durable_worker.client.port import DEFAULT_TIMEOUT, RunStart
+from durable_worker.edge.followers import Followers
 from durable_worker.errors import (
     BrokerRefusedError,
     ConnectionLostError,
@@ -18,10 +20,13 @@ from durable_worker.errors import (
     PayloadTooLargeError,
     ProtocolError,
     RequestRefusedError,
+    RunExistsError,
     RunNotFoundError,
+    UnsupportedRequestError,
 )
 from durable_worker.protocol.base import Payload, TokenSource, token_headers
 from durable_worker.protocol.codec import RUN_REPLY, TENANT_EVENT, MessageType, encode
+from durable_worker.protocol.control import EngineEvent, EngineEventType
 from durable_worker.protocol.letters import DeadLetterRecord
 from durable_worker.protocol.names import DEFAULT_NAMESPACE, Names, is_default
 from durable_worker.protocol.payload import PayloadDecoder
@@ -33,20 +38,21 @@ from durable_worker.protocol.runs import (
     GetRunDetail,
     ListDeadLetters,
     ListRuns,
+    PageRuns,
     RedriveDeadLetter,
     RequestResult,
     RunDetail,
+    RunPage,
     RunQuery,
     RunRecord,
     RunRequest,
     SignalRequest,
+    StartedRun,
+    StartRequest,
     StartRun,
 )
 from durable_worker.protocol.tokens import claimed_by
 from durable_worker.transports.base import Envelope, Subscription, Transport
-
-DEFAULT_TIMEOUT = timedelta(seconds=5)
-"""How long an operator gets to answer a request."""
 
 _FIRST_LOOK = timedelta(milliseconds=500)
 _LOOK_AT_MOST_EVERY = timedelta(seconds=10)
@@ -77,6 +83,7 @@ class BrokerPort:
         self._timeout = timeout
         self._replies: dict[str, asyncio.Future[RequestResult]] = {}
         self._changes: dict[str, asyncio.Event] = {}
+        self._followers = Followers()
         self._subscriptions: list[Subscription] = []
         self._last_started: str | None = None
         self._on_their_way: dict[str, None] = {}
@@ -118,15 +125,15 @@ class BrokerPort:
             # An operator that asks for no tokens answers here.
             add(await listen(names.run_reply, self._on_reply))
 
-    async def start(
-        self, workflow: str, payload: Payload, *, run_id: str, tags: Sequence[str]
-    ) -> None:
+    async def start(self, start: RunStart) -> None:
+        run_id = start.run_id
         message = StartRun(
             tenant=self._tenant,
-            workflow=workflow,
-            input=payload,
+            workflow=start.workflow,
+            input=start.input,
             run_id=run_id,
-            tags=list(tags) or None,
+            tags=list(start.tags) or None,
+            search_attributes=start.search_attributes,
         )
         envelope = Envelope(
             MessageType.START_RUN,
@@ -139,6 +146,10 @@ class BrokerPort:
         self._on_their_way[run_id] = None
         if len(self._on_their_way) > _MAX_STARTED:
             del self._on_their_way[next(iter(self._on_their_way))]
+
+    async def start_anew(self, body: StartRequest, *, request_id: str) -> StartedRun:
+        data = await self._ask(body, about=body.run_id, request_id=request_id)
+        return _STARTED.decode(data, what=f"the answer to the start of run {body.run_id!r}")
 
     async def is_taken_up(self, *, within: timedelta) -> bool:
         run_id = self._last_started
@@ -164,6 +175,10 @@ class BrokerPort:
     async def list(self, query: RunQuery) -> Sequence[RunRecord]:
         data = await self._ask(ListRuns(query=query))
         return _RECORDS.decode(data, what="the list of runs")
+
+    async def page(self, query: RunQuery, *, after: str | None) -> RunPage:
+        data = await self._ask(PageRuns(query=query, after=after))
+        return _PAGE.decode(data, what="a page of runs")
 
     async def signal(self, name: str, payload: Payload, *, signal_id: str) -> None:
         await self._ask(SignalRequest(signal=name, payload=payload), request_id=signal_id)
@@ -201,6 +216,13 @@ class BrokerPort:
                     await changed.wait()
             except TimeoutError:
                 pause = min(pause * 2, _LOOK_AT_MOST_EVERY)
+
+    @property
+    def longest_pause(self) -> timedelta:
+        return _LOOK_AT_MOST_EVERY
+
+    def follow(self, run_id: str, notice: Callable[[EngineEvent], None]) -> Callable[[], None]:
+        return self._followers.add(run_id, notice)
 
     async def _current(self, run_id: str) -> RunRecord | None:
         try:
@@ -256,12 +278,13 @@ class BrokerPort:
         except TimeoutError:
             raise NoOperatorError(
                 f"no operator has answered within {self._timeout.total_seconds():g} s on prefix "
-                f"{self._names.effective_prefix!r}; `durable-worker operator` starts one"
+                f"{self._names.effective_prefix!r}; `durable-worker operator` starts one, and that "
+                f"still finds the request in its queue"
             ) from None
         finally:
             del self._replies[key]
         if not result.ok:
-            raise _refusal(result, about)
+            raise _refusal(result, about=about, asked=body)
         if about is not None and _is_null(result.data):
             raise RunNotFoundError(about)  # how a NestJS operator says so
         return result.data
@@ -291,9 +314,13 @@ class BrokerPort:
         is_mine = message.tenant == self._tenant or (
             is_default(message.tenant) and is_default(self._tenant)
         )
-        changed = self._changes.get(message.event.run_id)
-        if is_mine and changed is not None and message.event.type.value in _ENDS:
+        if not is_mine:
+            return
+        event = message.event
+        changed = self._changes.get(event.run_id)
+        if changed is not None and event.type in _ENDS:
             changed.set()
+        self._followers.tell([event])
 
 
 def _tenant_of(token: TokenSource) -> str:
@@ -301,7 +328,9 @@ def _tenant_of(token: TokenSource) -> str:
     return claimed_by(token if isinstance(token, str) else token()).tenant
 
 
-_ENDS = frozenset({"run.completed", "run.failed"})
+_ENDS = frozenset({EngineEventType.RUN_COMPLETED, EngineEventType.RUN_FAILED})
+_STARTED = PayloadDecoder(StartedRun)
+_PAGE = PayloadDecoder(RunPage)
 _DETAIL = PayloadDecoder(RunDetail)
 _RECORDS = PayloadDecoder(list[RunRecord])
 _LETTER = PayloadDecoder(DeadLetterRecord)
@@ -316,10 +345,24 @@ def _is_null(data: Payload) -> bool:
     return isinstance(data, UnsetType) or bytes(data) == b"null"
 
 
-def _refusal(result: RequestResult, about: str | None) -> DurableError:
+def _refusal(result: RequestResult, *, about: str | None, asked: AnyRequest) -> DurableError:
     error = result.error
     if error is None:
         return RequestRefusedError("the operator refused the request without saying why")
-    if error.code == RunNotFoundError.code and about is not None:
+    if about is not None and error.code == RunNotFoundError.code:
         return RunNotFoundError(about)
+    if about is not None and error.code == RunExistsError.code:
+        return RunExistsError(about)
+    if error.code == "unsupported":
+        return UnsupportedRequestError(_DESCRIBED.get(type(asked), "this request"), error.message)
     return RequestRefusedError(error.message, code=error.code)
+
+
+_DESCRIBED: dict[type[AnyRequest], str] = {
+    StartRequest: "reuse='reject' and reuse='terminate' of `Client.start`",
+    PageRuns: "`Client.page` and `Client.runs` (`Client.list` works)",
+    SignalRequest: "signals and updates from clients",
+    ListDeadLetters: "dead letters",
+    GetDeadLetter: "dead letters",
+    RedriveDeadLetter: "dead letters",
+}

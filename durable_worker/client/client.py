@@ -1,67 +1,41 @@
 """Start, signal, cancel and query runs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 from uuid import uuid4
 
+from msgspec import structs
+
 from durable_worker.client.contexts import Context, ContextSource, encoded_context
-from durable_worker.client.port import OperatorPort
+from durable_worker.client.events import MOST_WAITING, EventStream, RunEvent
+from durable_worker.client.handles import RunHandle
+from durable_worker.client.outcomes import published_entry
+from durable_worker.client.port import OperatorPort, RunStart
 from durable_worker.clock import SystemClock, ordered_id
 from durable_worker.edge.plain import PLAIN, Codec
-from durable_worker.edge.records import RECORDED_KINDS, RecordOpener
-from durable_worker.errors import QueryFailedError, RegistrationError, RunFailedError
+from durable_worker.edge.records import RecordOpener
+from durable_worker.errors import RegistrationError, RunEndedError, StartWaitsError
 from durable_worker.protocol.letters import DeadLetterRecord
 from durable_worker.protocol.names import published_value
-from durable_worker.protocol.payload import (
-    PayloadDecoder,
-    decoder_for,
-    encode_payload,
-    plain_json,
+from durable_worker.protocol.payload import PayloadDecoder, decoder_for, encode_payload
+from durable_worker.protocol.runs import (
+    Reuse,
+    RunDetail,
+    RunPage,
+    RunQuery,
+    RunRecord,
+    StartRequest,
 )
-from durable_worker.protocol.runs import RunDetail, RunQuery, RunRecord, RunStatus, TimelineEntry
 from durable_worker.replay.definitions import Directory, location_of
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
 T = TypeVar("T")
-A = TypeVar("A")
 
-
-class RunHandle(Generic[T]):
-    """One run that was asked for. `run_id` finds it again from anywhere."""
-
-    def __init__(self, client: "Client", run_id: str, decoder: PayloadDecoder[T]) -> None:
-        self._client = client
-        self._decoder = decoder
-        self.run_id = run_id
-
-    async def wait(self, *, timeout: timedelta | None = None) -> RunRecord:
-        """The run once it is terminal, whatever the outcome. Raises `TimeoutError`."""
-        return await self._client.wait(self.run_id, timeout=timeout)
-
-    async def result(self, *, timeout: timedelta | None = None) -> T:
-        """Its output. Raises `RunFailedError` if it ended otherwise, `TimeoutError`, and
-        `SealError` if it cannot be opened."""
-        run = await self._client.outcome(self.run_id, timeout=timeout)
-        return output_of(run, self._decoder)
-
-    async def detail(self, *, keep_sealed: bool = False) -> RunDetail:
-        return await self._client.detail(self.run_id, keep_sealed=keep_sealed)
-
-    async def cancel(self, *, compensate: bool | None = None) -> None:
-        """As `Client.cancel`."""
-        await self._client.cancel(self.run_id, compensate=compensate)
-
-    @overload
-    async def query(self, name: str, *, returns: type[A]) -> A: ...
-    @overload
-    async def query(self, name: str) -> Any: ...
-    async def query(self, name: str, *, returns: Any = None) -> Any:
-        """As `Client.query`."""
-        return await self._client.query(self.run_id, name, returns=returns)
+SearchAttributes = Mapping[str, object]
 
 
 class Client:
@@ -105,7 +79,9 @@ class Client:
         input: I,
         *,
         run_id: str | None = None,
+        reuse: Reuse = "return",
         tags: Sequence[str] = (),
+        search_attributes: SearchAttributes | None = None,
         context: Context | None = None,
     ) -> RunHandle[O]: ...
     @overload
@@ -114,7 +90,9 @@ class Client:
         workflow: Callable[[Any], Awaitable[O]],
         *,
         run_id: str | None = None,
+        reuse: Reuse = "return",
         tags: Sequence[str] = (),
+        search_attributes: SearchAttributes | None = None,
         context: Context | None = None,
     ) -> RunHandle[O]: ...
     @overload
@@ -125,7 +103,9 @@ class Client:
         *,
         returns: type[T],
         run_id: str | None = None,
+        reuse: Reuse = "return",
         tags: Sequence[str] = (),
+        search_attributes: SearchAttributes | None = None,
         context: Context | None = None,
     ) -> RunHandle[T]: ...
     @overload
@@ -135,7 +115,9 @@ class Client:
         input: object = None,
         *,
         run_id: str | None = None,
+        reuse: Reuse = "return",
         tags: Sequence[str] = (),
+        search_attributes: SearchAttributes | None = None,
         context: Context | None = None,
     ) -> RunHandle[Any]: ...
     async def start(
@@ -145,26 +127,54 @@ class Client:
         *,
         returns: Any = None,
         run_id: str | None = None,
+        reuse: Reuse = "return",
         tags: Sequence[str] = (),
+        search_attributes: SearchAttributes | None = None,
         context: Context | None = None,
     ) -> RunHandle[Any]:
         """Start a run, once for each `run_id` (default: a new one).
 
-        It is recorded when this returns, whether or not an operator or worker runs. `context` (a
+        It is recorded when this returns, whether or not an operator or worker runs. If there is, or
+        was, a run of that id, then by default nothing is started and the handle is that run's. The
+        other ways to `reuse` an id need an operator that answers: "reject" raises `RunExistsError`;
+        "terminate" ends the run that holds the id, at once and without compensations, and starts
+        another one in its place, under the id `<run_id>~2` (`~3` ...) that the handle has.
+
+        `tags` and `search_attributes` (a JSON object) stay with the run's record. `context` (a
         JSON object of at most 8 KiB; under `traceparent` a W3C trace context) reaches the body and
         each of its steps and children, and counts more than what the client has for every run: for
         workflows of Python workers, since it travels in an envelope around the input.
 
-        Raises `PayloadError` if input or context has no JSON form, `RegistrationError` for a
-        function that the directory does not know, `SealError` if the input cannot be sealed.
+        Raises `PayloadError` if input, attributes or context have no JSON form, `RegistrationError`
+        for a function that the directory does not know, `SealError` if the input cannot be sealed,
+        and for "reject" and "terminate" `NoOperatorError` and `UnsupportedRequestError`.
         """
         name, decoder = self._resolved(workflow, returns)
         payload = encode_payload(input, what=f"the input of {name!r}")
         told = encoded_context(self._context, context)
-        handle: RunHandle[Any] = RunHandle(self, run_id or _new_run_id(), decoder)
-        sealed = await self._codec.seal(payload, salt=handle.run_id, context=told)
-        await self._port.start(name, sealed, run_id=handle.run_id, tags=tags)
-        return handle
+        wanted = run_id or _new_run_id()
+        attributes = None if search_attributes is None else _plain_object(search_attributes)
+        sealed = await self._codec.seal(payload, salt=wanted, context=told)
+        if run_id is None or reuse == "return":
+            start = RunStart(
+                workflow=name,
+                run_id=wanted,
+                input=sealed,
+                tags=tags,
+                search_attributes=attributes,
+            )
+            await self._port.start(start)
+            return RunHandle(self, wanted, decoder)
+        body = StartRequest(
+            workflow=name,
+            run_id=wanted,
+            reuse=reuse,
+            input=sealed,
+            tags=list(tags) or None,
+            search_attributes=attributes,
+        )
+        started = await self._port.start_anew(body, request_id=str(uuid4()))
+        return RunHandle(self, started.run_id, decoder)
 
     def _resolved(self, workflow: Any, returns: Any) -> tuple[str, PayloadDecoder[Any]]:
         if isinstance(workflow, str):
@@ -179,12 +189,36 @@ class Client:
         return definition.name, definition.output_decoder
 
     @overload
+    def handle(self, run_id: str, workflow: Callable[[Any, Any], Awaitable[O]]) -> RunHandle[O]: ...
+    @overload
+    def handle(self, run_id: str, workflow: Callable[[Any], Awaitable[O]]) -> RunHandle[O]: ...
+    @overload
     def handle(self, run_id: str, *, returns: type[T]) -> RunHandle[T]: ...
     @overload
     def handle(self, run_id: str) -> RunHandle[Any]: ...
-    def handle(self, run_id: str, *, returns: Any = None) -> RunHandle[Any]:
-        """A handle for a run that was started elsewhere."""
-        return RunHandle(self, run_id, decoder_for(returns))
+    def handle(self, run_id: str, workflow: Any = None, *, returns: Any = None) -> RunHandle[Any]:
+        """A handle for a run that was started elsewhere. Asks nobody."""
+        return RunHandle(self, run_id, self._decoder(workflow, returns))
+
+    def _decoder(self, workflow: Any, returns: Any) -> PayloadDecoder[Any]:
+        return decoder_for(returns) if workflow is None else self._resolved(workflow, None)[1]
+
+    @overload
+    async def get(self, run_id: str, workflow: Callable[..., Awaitable[O]]) -> RunHandle[O]: ...
+    @overload
+    async def get(self, run_id: str, *, returns: type[T]) -> RunHandle[T]: ...
+    @overload
+    async def get(self, run_id: str) -> RunHandle[Any]: ...
+    async def get(
+        self, run_id: str, workflow: Any = None, *, returns: Any = None
+    ) -> RunHandle[Any]:
+        """As `handle`, for a run that exists. Raises `RunNotFoundError`, and `RegistrationError` if
+        it runs another workflow."""
+        handle = RunHandle(self, run_id, self._decoder(workflow, returns))
+        run = (await self._port.detail(run_id)).run
+        if workflow is not None and run.workflow != (name := self._resolved(workflow, None)[0]):
+            raise RegistrationError(f"run {run_id!r} is one of {run.workflow!r}, not of {name!r}")
+        return handle
 
     async def detail(self, run_id: str, *, keep_sealed: bool = False) -> RunDetail:
         """The run and its timeline. Raises `RunNotFoundError`, and `SealError` for a payload that
@@ -197,6 +231,41 @@ class Client:
         opener = RecordOpener(self._codec, keeps_sealed=True)
         return [await opener.run(each) for each in await self._port.list(query or RunQuery())]
 
+    async def page(self, query: RunQuery | None = None, *, after: str | None = None) -> RunPage:
+        """As `list`, page by page: `after` is the `next` of the page before. Runs that start
+        meanwhile shift nothing. Raises `UnsupportedRequestError` (a NestJS operator)."""
+        page = await self._port.page(query or RunQuery(), after=after)
+        opener = RecordOpener(self._codec, keeps_sealed=True)
+        return structs.replace(page, runs=[await opener.run(each) for each in page.runs])
+
+    async def runs(self, query: RunQuery | None = None) -> AsyncIterator[RunRecord]:
+        """Every run that the query selects, newest first, read in pages of its `limit`."""
+        page = await self.page(query)
+        while True:
+            for each in page.runs:
+                yield each
+            if page.next is None:
+                return
+            page = await self.page(query, after=page.next)
+
+    def events(
+        self, run_id: str, *, history: bool = False, most_waiting: int = MOST_WAITING
+    ) -> AsyncGenerator[RunEvent]:
+        """What happens to a run from now on, until it ends; with `history` what has happened first.
+
+        That it has begun or ended and how its steps ended comes once each, whatever is lost on the
+        way: it is taken from history where no event has come for some seconds (10 over a broker),
+        and before the end. Everything else, such as reports of running steps, comes if it can be
+        heard at that moment. Of a reader so slow that more than `most_waiting` events wait, further
+        ones are dropped, and what of them is history comes later. Waits while no operator is there.
+        Raises `RunNotFoundError`. What cannot be opened stays in its envelope.
+        """
+        opener = RecordOpener(self._codec, keeps_sealed=True)
+        stream = EventStream(
+            self._port, opener, run_id, has_history=history, most_waiting=most_waiting
+        )
+        return stream.read()
+
     async def signal(
         self, name: str, payload: object = None, *, signal_id: str | None = None
     ) -> None:
@@ -204,6 +273,15 @@ class Client:
         encoded = encode_payload(payload, what=f"the payload of signal {name!r}")
         sealed = await self._codec.seal(encoded, salt=name)
         await self._port.signal(name, sealed, signal_id=signal_id or str(uuid4()))
+
+    async def check_open(self, run_id: str, what: str) -> None:
+        """Raises `RunEndedError`, `RunNotFoundError`."""
+        try:
+            run = (await self._port.detail(run_id)).run
+        except StartWaitsError:
+            return  # so it has not ended
+        if run.status.is_terminal:
+            raise RunEndedError(run_id, what, status=run.status)
 
     async def cancel(self, run_id: str, *, compensate: bool | None = None) -> None:
         """Cancel a run; a run that has ended stays as it is. Raises `RunNotFoundError`.
@@ -266,37 +344,14 @@ class Client:
         return await self._port.is_taken_up(within=within)
 
 
-def published_entry(detail: RunDetail, name: str) -> TimelineEntry:
-    """Where the run's history holds the current value. Raises `QueryFailedError`."""
-    prefix = published_value("")
-    published = {
-        each.name.removeprefix(prefix): each
-        for each in sorted(detail.timeline, key=lambda entry: entry.seq)
-        if each.name.startswith(prefix) and each.kind in RECORDED_KINDS
-    }
-    found = published.get(name)
-    if found is None:
-        known = ", ".join(map(repr, published)) or "nothing"
-        raise QueryFailedError(detail.run.id, name, f"it has published {known} so far")
-    if found.error is not None:
-        raise QueryFailedError(detail.run.id, name, found.error.message)
-    return found
+def _plain_object(attributes: SearchAttributes) -> dict[str, Any]:
+    """Raises `PayloadError`."""
+    what = "the search attributes"
+    return _attributes.decode(encode_payload(dict(attributes), what=what), what=what)
+
+
+_attributes = PayloadDecoder(dict[str, Any])
 
 
 def _new_run_id() -> str:
     return str(ordered_id(uuid4(), now=SystemClock().now()))
-
-
-def output_of(run: RunRecord, decoder: PayloadDecoder[T]) -> T:
-    """The output of a terminal run. Raises `RunFailedError` unless it completed."""
-    if run.status is RunStatus.COMPLETED:
-        return decoder.decode(run.output, what=f"the output of run {run.id!r}")
-    failure = run.error
-    raise RunFailedError(
-        run.id,
-        run.workflow,
-        status=run.status,
-        message=None if failure is None else failure.message,
-        code=None if failure is None else failure.code,
-        details=None if failure is None else plain_json(failure.details),
-    )

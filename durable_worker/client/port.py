@@ -1,13 +1,38 @@
 """What a client needs from an operator, wherever it runs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
+
+from msgspec import UNSET
 
 from durable_worker.protocol.base import Payload
+from durable_worker.protocol.control import EngineEvent
 from durable_worker.protocol.letters import DeadLetterRecord
-from durable_worker.protocol.runs import RunDetail, RunQuery, RunRecord
+from durable_worker.protocol.runs import (
+    RunDetail,
+    RunPage,
+    RunQuery,
+    RunRecord,
+    StartedRun,
+    StartRequest,
+)
+
+DEFAULT_TIMEOUT = timedelta(seconds=5)
+"""How long an operator gets to answer a request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStart:
+    """A run that is asked for, once for each `run_id`. `search_attributes` is a JSON object."""
+
+    workflow: str
+    run_id: str
+    input: Payload = UNSET
+    tags: Sequence[str] = ()
+    search_attributes: dict[str, Any] | None = None
 
 
 class OperatorPort(Protocol):
@@ -22,10 +47,15 @@ class OperatorPort(Protocol):
         /,
     ) -> None: ...
 
-    async def start(
-        self, workflow: str, payload: Payload, *, run_id: str, tags: Sequence[str]
-    ) -> None:
-        """Ask for a run, durably. Once for each `run_id`, however often it is asked for."""
+    async def start(self, start: RunStart) -> None:
+        """Ask for a run, durably, whether or not an operator is there."""
+        ...
+
+    async def start_anew(self, body: StartRequest, *, request_id: str) -> StartedRun:
+        """Have a run started, once for each `request_id`, and learn what came of it.
+
+        Raises `RunExistsError`, `NoOperatorError`, `UnsupportedRequestError`.
+        """
         ...
 
     async def is_taken_up(self, *, within: timedelta) -> bool:
@@ -37,6 +67,10 @@ class OperatorPort(Protocol):
         ...
 
     async def list(self, query: RunQuery) -> Sequence[RunRecord]: ...
+
+    async def page(self, query: RunQuery, *, after: str | None) -> RunPage:
+        """Raises `RequestRefusedError` for what is no cursor, `UnsupportedRequestError`."""
+        ...
 
     async def signal(self, name: str, payload: Payload, *, signal_id: str) -> None:
         """Once for each `signal_id`."""
@@ -60,4 +94,14 @@ class OperatorPort(Protocol):
 
     async def wait(self, run_id: str) -> RunRecord:
         """Return when the run is terminal, however long that takes, even if it starts later."""
+        ...
+
+    @property
+    def longest_pause(self) -> timedelta:
+        """How long whoever follows a run may rely on events alone; then it looks at the run."""
+        ...
+
+    def follow(self, run_id: str, notice: Callable[[EngineEvent], None]) -> Callable[[], None]:
+        """Call `notice` for each event of the run that is heard of, until the function that is
+        returned is called. Events are at most once."""
         ...

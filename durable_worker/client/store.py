@@ -1,22 +1,31 @@
 """To an operator through the database that it works on, without a broker."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-import msgspec
-
-from durable_worker.errors import NoOperatorError, RunNotFoundError
+from durable_worker.client.port import DEFAULT_TIMEOUT, RunStart
+from durable_worker.errors import NoOperatorError, RunNotFoundError, StartWaitsError
 from durable_worker.protocol.base import Payload
+from durable_worker.protocol.control import EngineEvent
 from durable_worker.protocol.letters import DeadLetterRecord
 from durable_worker.protocol.names import DEFAULT_NAMESPACE
-from durable_worker.protocol.runs import RunDetail, RunQuery, RunRecord
+from durable_worker.protocol.runs import (
+    RunDetail,
+    RunPage,
+    RunQuery,
+    RunRecord,
+    StartedRun,
+    StartRequest,
+)
 from durable_worker.stores.base import Store, stored_namespace
 from durable_worker.stores.dead_letters import DeadLetters
 from durable_worker.stores.inputs import AnyInput, CancelRequested, SignalSent, StartRun
+from durable_worker.stores.listings import Listings
 from durable_worker.stores.records import RunState
+from durable_worker.stores.starts import asked_start, json_object, outcome_of
 from durable_worker.stores.views import run_detail, run_record, wake_time
 from durable_worker.transports.base import DEFAULT_MAX_MESSAGE_BYTES
 from durable_worker.transports.limits import check_payload
@@ -24,6 +33,12 @@ from durable_worker.transports.limits import check_payload
 _POLL = 0.05
 _LOOK_ANYWAY = 2.0
 """Seconds after which a wait reads the run even if the database shows no sign of a change."""
+
+
+_LONGEST_PAUSE = timedelta(milliseconds=200)
+
+
+def _nothing_to_end() -> None: ...
 
 
 class StorePort:
@@ -35,11 +50,14 @@ class StorePort:
         *,
         tenant: str = DEFAULT_NAMESPACE,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        timeout: timedelta = DEFAULT_TIMEOUT,
     ) -> None:
         self._store = store
         self._max_message_bytes = max_message_bytes
         self._tenant = stored_namespace(tenant)
         self._letters = DeadLetters(store, namespace=self._tenant)
+        self._listings = Listings(store, namespace=self._tenant)
+        self._timeout = timeout
         self._last_row = 0
 
     async def __aenter__(self) -> Self:
@@ -55,19 +73,37 @@ class StorePort:
     ) -> None:
         await self._store.__aexit__(kind, error, trace)
 
-    async def start(
-        self, workflow: str, payload: Payload, *, run_id: str, tags: Sequence[str]
-    ) -> None:
-        check_payload(payload, f"the input of run {run_id!r}", max_bytes=self._max_message_bytes)
+    async def start(self, start: RunStart) -> None:
+        run_id = start.run_id
+        self._check(start.input, f"the input of run {run_id!r}")
         await self._submit(
             StartRun(
                 run_id=run_id,
-                workflow=workflow,
-                input=payload,
+                workflow=start.workflow,
+                input=start.input,
                 namespace=self._tenant,
-                tags=tuple(tags),
+                tags=tuple(start.tags),
+                search_attributes=json_object(start.search_attributes),
             )
         )
+
+    async def start_anew(self, body: StartRequest, *, request_id: str) -> StartedRun:
+        self._check(body.input, f"the input of run {body.run_id!r}")
+        asked = asked_start(body, namespace=self._tenant, request_id=request_id)
+        await self._submit(asked)
+        try:
+            async with asyncio.timeout(self._timeout.total_seconds()):
+                while True:
+                    started = await outcome_of(self._store, asked)
+                    if started is not None:
+                        return started
+                    await asyncio.sleep(_POLL)
+        except TimeoutError:
+            raise NoOperatorError(
+                f"no operator has taken up the start of run {body.run_id!r} within "
+                f"{self._timeout.total_seconds():g} s; it is recorded and will be, once "
+                f"`durable-worker dev` or `durable-worker operator` works on this database"
+            ) from None
 
     async def is_taken_up(self, *, within: timedelta) -> bool:
         try:
@@ -83,20 +119,18 @@ class StorePort:
         found = await self._find(run_id)
         if isinstance(found, RunState):
             return run_detail(found)
-        raise NoOperatorError(
-            f"the start of run {run_id!r} is recorded, but no operator has taken it up yet; "
-            f"`durable-worker dev` or `durable-worker operator` on this database does"
-        )
+        raise StartWaitsError(run_id)
 
     async def list(self, query: RunQuery) -> Sequence[RunRecord]:
-        runs = await self._store.list_runs(msgspec.structs.replace(query, namespace=self._tenant))
-        wakes = await self._store.next_wakes([each.id for each in runs])
-        return [run_record(each, wake_at=wakes.get(each.id)) for each in runs]
+        return await self._listings.records(query)
+
+    async def page(self, query: RunQuery, *, after: str | None) -> RunPage:
+        return await self._listings.page(query, after=after)
 
     async def signal(self, name: str, payload: Payload, *, signal_id: str) -> None:
         # The form that an operator gives the id of a signal over the broker: one id, one signal,
         # whichever way it comes.
-        check_payload(payload, f"the payload of signal {name!r}", max_bytes=self._max_message_bytes)
+        self._check(payload, f"the payload of signal {name!r}")
         tenants_id = f"{self._tenant}/{signal_id}"
         await self._submit(
             SignalSent(signal_id=tenants_id, namespace=self._tenant, name=name, payload=payload)
@@ -130,6 +164,17 @@ class StorePort:
                 if state is not None and state.run.status.is_terminal:
                     return run_record(state.run, wake_at=wake_time(state.pending.values()))
             await asyncio.sleep(_POLL)
+
+    @property
+    def longest_pause(self) -> timedelta:
+        return _LONGEST_PAUSE
+
+    def follow(self, run_id: str, notice: Callable[[EngineEvent], None]) -> Callable[[], None]:  # noqa: ARG002
+        """A database tells of no events, so it is looked at all the more often."""
+        return _nothing_to_end
+
+    def _check(self, payload: Payload, what: str) -> None:
+        check_payload(payload, what, max_bytes=self._max_message_bytes)
 
     async def _find(self, run_id: str) -> RunState | StartRun:
         """The run, or its start that waits for an operator; this tenant's, else

@@ -9,6 +9,7 @@ from durable_worker.edge.errors import SealError
 from durable_worker.edge.parts import is_internal, open_event, open_failure
 from durable_worker.edge.plain import Codec
 from durable_worker.protocol.base import Payload
+from durable_worker.protocol.control import EngineEvent
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.payload_envelope import Opened
 from durable_worker.protocol.results import StepEvent
@@ -67,6 +68,16 @@ class RecordOpener:
             await self._entry(each) if each.name == name else each for each in detail.timeline
         ]
         return structs.replace(detail, timeline=timeline)
+
+    async def engine_event(self, event: EngineEvent) -> EngineEvent:
+        where = f"event {event.type.value} of run {event.run_id!r}"
+        report = event.event
+        return structs.replace(
+            event,
+            output=await self._payload(event.output, f"the output in {where}"),
+            error=await self._failure(event.error, f"the error in {where}"),
+            event=report and await self._event(report, f"what is reported in {where}"),
+        )
 
     async def _entry(self, entry: TimelineEntry) -> TimelineEntry:
         if entry.kind == "timer" or (

@@ -1,6 +1,6 @@
 """Whose a start or a request is: what it says, or with tenant keys what its token proves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -9,7 +9,16 @@ from durable_worker.errors import TenantTokenError
 from durable_worker.protocol.base import TOKEN_HEADER
 from durable_worker.protocol.keys import Keyring
 from durable_worker.protocol.names import DEFAULT_NAMESPACE
-from durable_worker.protocol.runs import AnyRequest, GetRunDetail, RunRequest
+from durable_worker.protocol.runs import (
+    AnyRequest,
+    CancelRequest,
+    GetRunDetail,
+    ListRuns,
+    PageRuns,
+    RequestBody,
+    RunRequest,
+    StartRequest,
+)
 from durable_worker.protocol.tokens import START, TenantTokens, TokenClaims
 from durable_worker.stores.base import Store
 from durable_worker.transports.base import Envelope
@@ -48,10 +57,17 @@ class Admission:
         claims = self._claims(envelope)
         if claims is None:
             return Admitted(request, None)
-        _require(claims, kind_of(request.body))
+        for kind in _needed(request.body):
+            _require(claims, kind)
         if claims.only_tenant is None:
             return Admitted(replace(request, tenant=await self._owner(request.body)), None)
         return Admitted(replace(request, tenant=claims.tenant), claims.tenant)
+
+    def reader_of(self, envelope: Envelope) -> str | None:
+        """Who alone gets the reply to a request whose kind nobody knows (None: all). Raises
+        `TenantTokenError`."""
+        claims = self._claims(envelope)
+        return None if claims is None else claims.only_tenant
 
     def _claims(self, envelope: Envelope) -> TokenClaims | None:
         if self._tokens is None:
@@ -65,7 +81,24 @@ class Admission:
 
 
 def kind_of(body: AnyRequest) -> str:
-    return str(type(body).__struct_config__.tag)
+    return kind_named(type(body))
+
+
+def kind_named(request: type[RequestBody]) -> str:
+    return str(request.__struct_config__.tag)
+
+
+def _needed(body: AnyRequest) -> Sequence[str]:
+    """What a token has to allow."""
+    match body:
+        case StartRequest(reuse="terminate"):
+            return [START, kind_named(CancelRequest)]
+        case StartRequest():
+            return [START]
+        case PageRuns():
+            return [kind_named(ListRuns)]
+        case _:
+            return [kind_of(body)]
 
 
 def _require(claims: TokenClaims, kind: str) -> None:

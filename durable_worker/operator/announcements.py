@@ -15,6 +15,7 @@ from durable_worker.protocol.codec import MessageType, encode
 from durable_worker.protocol.control import (
     CancelRun,
     ControlMessage,
+    EngineEvent,
     EngineEventType,
 )
 from durable_worker.protocol.names import Names
@@ -69,19 +70,23 @@ class Announcer:
                 continue
             event = Raw(encode(event_of(each)))
             control = encode(_EventHappened(event=event, sender=self._instance_id))
-            tenant = each.namespace or "default"
-            told = encode(_TenantEvent(tenant=tenant, event=event))
             self._waiting.append(
                 (self._names.control, "", Envelope(type=MessageType.CONTROL, body=control))
             )
-            self._waiting.append(
-                (
-                    self._names.tenant_events,
-                    tenant,
-                    Envelope(type=MessageType.TENANT_EVENT, body=told),
-                )
-            )
+            self._tell_tenant(each.namespace, event)
         self._wake.set()
+
+    def progress(self, event: EngineEvent) -> None:
+        """What a worker has told everybody but the tenant."""
+        if self._tells_events and len(self._waiting) <= MAX_BACKLOG:
+            self._tell_tenant(event.namespace, Raw(encode(event)))
+            self._wake.set()
+
+    def _tell_tenant(self, namespace: str | None, event: Raw) -> None:
+        tenant = namespace or "default"
+        told = encode(_TenantEvent(tenant=tenant, event=event))
+        envelope = Envelope(type=MessageType.TENANT_EVENT, body=told)
+        self._waiting.append((self._names.tenant_events, tenant, envelope))
 
     def reply(self, reply: RunReply, *, to: str | None = None) -> None:
         """`to`: the tenant who alone is told."""

@@ -23,6 +23,7 @@ from durable_worker.operator.live import LiveReports, TurnWatch
 from durable_worker.operator.log import log
 from durable_worker.operator.presence import Presence
 from durable_worker.operator.requests import Requests, refused
+from durable_worker.operator.unknown import UnknownRequest, unknown_request
 from durable_worker.protocol.codec import (
     CONTROL,
     HEARTBEAT,
@@ -30,7 +31,7 @@ from durable_worker.protocol.codec import (
     STEP_EVENT,
     MessageType,
 )
-from durable_worker.protocol.control import EventHappened
+from durable_worker.protocol.control import EngineEvent, EngineEventType, EventHappened
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.runs import RunRequest
 from durable_worker.transports.base import (
@@ -58,6 +59,7 @@ class Receivers:
     presence: Presence
     announcer: Announcer
     admission: Admission
+    on_progress: Callable[[EngineEvent], None]
 
 
 class Consumers:
@@ -185,9 +187,22 @@ class Consumers:
             check_protocol(delivery.envelope, MessageType.RUN_REQUEST)
             request = RUN_REQUEST.decode(delivery.envelope.body)
         except ProtocolError as error:
-            self._bury(delivery, str(error))
+            unknown = unknown_request(delivery.envelope.body)
+            if unknown is None:
+                self._bury(delivery, str(error))
+            else:
+                self._errand(self._refuse_unknown(delivery, unknown))
             return
         self._errand(self._answer(delivery, request))
+
+    async def _refuse_unknown(self, delivery: Delivery, unknown: UnknownRequest) -> None:
+        try:
+            to = self._to.admission.reader_of(delivery.envelope)
+        except TenantTokenError as error:
+            self._bury(delivery, str(error))
+            return
+        self._to.announcer.reply(unknown.refusal(), to=to)
+        await delivery.ack()
 
     async def _answer(self, delivery: Delivery, request: RunRequest) -> None:
         to: str | None = None
@@ -228,6 +243,8 @@ class Consumers:
             return
         if isinstance(message, EventHappened):
             self._to.live.on_progress(message.event)
+            if message.event.type is EngineEventType.STEP_PROGRESS:
+                self._to.on_progress(message.event)
 
 
 def _ignore(envelope: Envelope) -> None:

@@ -3,9 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import msgspec
-from msgspec import UNSET, Raw
-
 from durable_worker.errors import ProtocolError, TenantTokenError
 from durable_worker.operator.admission import Admission
 from durable_worker.operator.engine import Job
@@ -32,6 +29,7 @@ from durable_worker.stores.inputs import (
 )
 from durable_worker.stores.letters import HARMLESS
 from durable_worker.stores.records import LAST_SEQ, DeadLetter
+from durable_worker.stores.starts import LONGEST_ID, json_object
 from durable_worker.transports.base import (
     DEATH_HEADER,
     RESENT_HEADER,
@@ -45,9 +43,6 @@ from durable_worker.transports.base import (
     DELIVERY_LIMIT_REASON as DELIVERY_LIMIT,
 )
 from durable_worker.transports.dead_letters import dead_letter
-
-LONGEST_ID = 160
-"""Bytes of a run id or tenant; AMQP carries ids made of them (of children, attempts) up to 255."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +164,6 @@ class Intake:
                 raise ProtocolError(
                     MessageType.START_RUN, f"`{key}` is longer than {LONGEST_ID} bytes"
                 )
-        attributes = message.search_attributes
         return StartRun(
             # A redelivered message must not start a second run.
             run_id=message.run_id or envelope.message_id or self._new_id(),
@@ -178,7 +172,7 @@ class Intake:
             namespace=stored_namespace(tenant),
             partition=self._partition,
             tags=tuple(message.tags or ()),
-            search_attributes=UNSET if attributes is None else Raw(msgspec.json.encode(attributes)),
+            search_attributes=json_object(message.search_attributes),
         )
 
 

@@ -26,6 +26,7 @@ from durable_worker.protocol.runs import (
     GetRunDetail,
     ListDeadLetters,
     ListRuns,
+    PageRuns,
     Redispatch,
     RedriveDeadLetter,
     RequestError,
@@ -33,11 +34,11 @@ from durable_worker.protocol.runs import (
     RetryRun,
     RetryWithInput,
     RunFacets,
-    RunQuery,
     RunReply,
     RunRequest,
     RunStatus,
     SignalRequest,
+    StartRequest,
     WaitingFor,
     WorkerHealth,
 )
@@ -50,8 +51,10 @@ from durable_worker.stores.inputs import (
     SignalSent,
     Unparked,
 )
+from durable_worker.stores.listings import Listings
 from durable_worker.stores.records import RunState
-from durable_worker.stores.views import run_detail, run_record
+from durable_worker.stores.starts import asked_start, outcome_of
+from durable_worker.stores.views import run_detail
 
 MAX_REMEMBERED = 1_000
 
@@ -71,6 +74,7 @@ class Sources:
     live: LiveReports
     apply: Callable[[AnyInput], Awaitable[None]]
     is_shared: bool = False
+    partition: str | None = None
 
 
 class Requests:
@@ -100,7 +104,10 @@ class Requests:
                 state = await self._owned(run_id, namespace)
                 return self._sources.live.enrich(run_detail(state))
             case ListRuns(query=query):
-                return await self._records(replace(query, namespace=namespace))
+                return await Listings(self._sources.store, namespace=namespace).records(query)
+            case PageRuns(query=query, after=after):
+                listings = Listings(self._sources.store, namespace=namespace)
+                return await listings.page(query, after=after)
             case RunFacets(query=query):
                 facets = await self._sources.store.facets(replace(query, namespace=namespace))
                 return {"statuses": facets.statuses, "workflows": facets.workflows}
@@ -110,6 +117,15 @@ class Requests:
                 return [await self._waiting_for(run_id, namespace) for run_id in run_ids]
             case ListDeadLetters() | GetDeadLetter() | RedriveDeadLetter():
                 return await self._letters(body, namespace)
+            case StartRequest():
+                asked = asked_start(
+                    body,
+                    namespace=namespace,
+                    request_id=request_id,
+                    partition=self._sources.partition,
+                )
+                await self._sources.apply(asked)
+                return await outcome_of(self._sources.store, asked)
             case CancelRequest() | Redispatch() | SignalRequest():
                 return await self._change(body, namespace, request_id)
             case RetryRun(run_id=run_id) | ContinueRun(run_id=run_id) if await self._is_parked(
@@ -187,11 +203,6 @@ class Requests:
         if state is None or state.run.namespace != namespace:
             return False
         return state.run.status is RunStatus.BLOCKED
-
-    async def _records(self, query: RunQuery) -> Any:
-        runs = await self._sources.store.list_runs(query)
-        wakes = await self._sources.store.next_wakes([run.id for run in runs])
-        return [run_record(run, wake_at=wakes.get(run.id)) for run in runs]
 
     async def _waiting_for(self, run_id: str, namespace: str) -> Any:
         state = await self._owned(run_id, namespace)

@@ -1,9 +1,12 @@
 """An operator on a transport and a store, until told to stop."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from msgspec import UNSET
 
 from durable_worker.clock import Chance, Clock, SystemChance, SystemClock, ordered_id
+from durable_worker.edge.followers import Followers
 from durable_worker.errors import NoOperatorError, RunNotFoundError
 from durable_worker.operator.lease import LeaseKeeper
 from durable_worker.operator.log import log
@@ -11,14 +14,24 @@ from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.racing import first_error, unless_stopped
 from durable_worker.operator.session import Session
 from durable_worker.protocol.base import Payload
+from durable_worker.protocol.control import EngineEvent
 from durable_worker.protocol.letters import DeadLetterRecord
 from durable_worker.protocol.names import Names
-from durable_worker.protocol.runs import RunDetail, RunQuery, RunRecord
+from durable_worker.protocol.runs import (
+    RunDetail,
+    RunPage,
+    RunQuery,
+    RunRecord,
+    StartedRun,
+    StartRequest,
+)
 from durable_worker.stores.base import Store, stored_namespace
 from durable_worker.stores.dead_letters import DeadLetters
 from durable_worker.stores.inputs import AnyInput, CancelRequested, SignalSent, StartRun
+from durable_worker.stores.listings import Listings
 from durable_worker.stores.processes import this_process
 from durable_worker.stores.records import Run
+from durable_worker.stores.starts import asked_start, outcome_of
 from durable_worker.stores.views import run_detail, run_record
 from durable_worker.transports.base import Transport
 
@@ -52,6 +65,7 @@ class OperatorService:
         self._has_begun = asyncio.Event()
         self._session: Session | None = None
         self._waiting: dict[str, list[asyncio.Future[Run]]] = {}
+        self._followers = Followers()
 
     def request_stop(self) -> None:
         """Take nothing more, commit what has been taken, let go of the store."""
@@ -90,6 +104,7 @@ class OperatorService:
             lease=lease[0],
             instance_id=self._owner.instance_id,
             on_ended=self._on_ended,
+            on_events=self._followers.tell,
         )
         try:
             async with asyncio.TaskGroup() as group:
@@ -116,6 +131,7 @@ class OperatorService:
         run_id: str | None = None,
         namespace: str | None = None,
         tags: Sequence[str] = (),
+        search_attributes: Payload = UNSET,
     ) -> str:
         """Start a run, once for each `run_id`; returns its id when it is recorded."""
         value = StartRun(
@@ -125,9 +141,25 @@ class OperatorService:
             namespace=stored_namespace(namespace),
             partition=self._options.partition,
             tags=tuple(tags),
+            search_attributes=search_attributes,
         )
         await self._apply(value)
         return value.run_id
+
+    async def start_anew(
+        self, body: StartRequest, *, request_id: str, namespace: str | None = None
+    ) -> StartedRun:
+        """Start a run as `reuse` says, once for each `request_id`. Raises `RunExistsError`."""
+        asked = asked_start(
+            body,
+            namespace=stored_namespace(namespace),
+            request_id=request_id,
+            partition=self._options.partition,
+        )
+        await self._apply(asked)
+        started = await outcome_of(self._store, asked)
+        assert started is not None
+        return started
 
     async def signal(
         self,
@@ -161,9 +193,14 @@ class OperatorService:
         return detail if self._session is None else self._session.live.enrich(detail)
 
     async def list(self, query: RunQuery) -> list[RunRecord]:
-        runs = await self._store.list_runs(query)
-        wakes = await self._store.next_wakes([run.id for run in runs])
-        return [run_record(run, wake_at=wakes.get(run.id)) for run in runs]
+        return await self._listings(query).records(query)
+
+    async def page(self, query: RunQuery, *, after: str | None = None) -> RunPage:
+        """Raises `RequestRefusedError` for what is no cursor."""
+        return await self._listings(query).page(query, after=after)
+
+    def _listings(self, query: RunQuery) -> Listings:
+        return Listings(self._store, namespace=stored_namespace(query.namespace))
 
     async def dead_letters(
         self, *, limit: int | None = None, after: str | None = None, run_id: str | None = None
@@ -200,6 +237,10 @@ class OperatorService:
             waiting.remove(ended)
             if not waiting:
                 del self._waiting[run_id]
+
+    def follow(self, run_id: str, notice: Callable[[EngineEvent], None]) -> Callable[[], None]:
+        """Hear of what happens to a run, from its commit on, until what is returned is called."""
+        return self._followers.add(run_id, notice)
 
     def _new_id(self) -> str:
         return str(self._chance.new_id())

@@ -1,7 +1,7 @@
 """One tenure of the lease: everything that runs between acquiring and releasing it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -28,7 +28,9 @@ from durable_worker.operator.reports import tell_of
 from durable_worker.operator.requests import Requests, Sources
 from durable_worker.operator.timers import Timers
 from durable_worker.operator.transitions.effects import Limits
+from durable_worker.operator.transitions.events import event_of
 from durable_worker.operator.work import Consequences, WorkContext
+from durable_worker.protocol.control import EngineEvent
 from durable_worker.protocol.names import Names
 from durable_worker.stores.base import Lease, Store
 from durable_worker.stores.inputs import (
@@ -62,6 +64,7 @@ class Session:
         lease: Lease,
         instance_id: str,
         on_ended: Callable[[Run], None],
+        on_events: Callable[[Iterable[EngineEvent]], None],
     ) -> None:
         self._store = store
         self._transport = transport
@@ -71,6 +74,7 @@ class Session:
         self._new_id = new_id
         self._lease = lease
         self._on_ended = on_ended
+        self._on_events = on_events
         self.live = LiveReports()
         self._registry = Registry(clock.monotonic)
         self._ledgers = Ledgers(store, capacity=options.cached_checkpoints)
@@ -130,6 +134,7 @@ class Session:
                         self.live,
                         self._engine.applied,
                         is_shared=self._admission.is_required,
+                        partition=options.partition,
                     )
                 ),
                 self.live,
@@ -137,6 +142,7 @@ class Session:
                 self._presence,
                 self._announcer,
                 self._admission,
+                self._on_progress,
             ),
             intake=self._intake,
             offer=offer,
@@ -282,6 +288,7 @@ class Session:
         for cancelled in done.cancelled:
             self._announcer.cancel(cancelled.run_id, cancelled.seqs)
         self._announcer.events(done.events)
+        self._on_events(map(event_of, done.events))
         if done.earliest_timer is not None:
             self._timers.arm(done.earliest_timer)
         for run in done.unserved:
@@ -289,6 +296,14 @@ class Session:
         for run in done.ended:
             self._on_ended(run)
         tell_of(done)
+
+    def _on_progress(self, event: EngineEvent) -> None:
+        """A running step reports: whoever follows the run hears of it."""
+        state = self._ledgers.peek(event.run_id)
+        if state is not None:
+            told = replace(event, namespace=state.run.namespace, workflow=state.run.workflow)
+            self._announcer.progress(told)
+            self._on_events([told])
 
     def _on_sent(self, message: Outgoing) -> None:
         self._engine.note_sent(message.row.key)

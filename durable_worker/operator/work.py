@@ -17,6 +17,7 @@ from durable_worker.operator.messages import (
     step_row,
     turn_row,
 )
+from durable_worker.operator.starts import begun
 from durable_worker.operator.transitions.apply import apply, carried_by
 from durable_worker.operator.transitions.effects import (
     AwaitSignal,
@@ -37,6 +38,7 @@ from durable_worker.stores.inputs import (
     RunInput,
     SignalMatched,
     SignalSent,
+    StartRequested,
     StartRun,
 )
 from durable_worker.stores.letters import Refusal, redrive_of
@@ -140,8 +142,15 @@ class UnitOfWork:
                 await self._match(value, queue)
             case LetterRedriven():
                 await self._redrive(value, queue)
+            case StartRequested() if not await self._is_known(value.outcome_id):
+                queue += await begun(value, self._signals, self._ledger, now=self._now)
+            case StartRequested():
+                pass
             case _:
                 await self._advance(value, queue)
+
+    async def _is_known(self, signal_id: str) -> bool:
+        return signal_id in self._signals or await self._context.store.signal(signal_id) is not None
 
     async def keep(self, letter: DeadLetter) -> None:
         """A dead letter, under the tenant whose run it names; else under the operator's own."""
@@ -283,9 +292,7 @@ class UnitOfWork:
 
     async def _match(self, signal: SignalSent, queue: deque[RunInput]) -> None:
         """Give a signal to the oldest wait for it, or keep it; a repeated one is ignored."""
-        if signal.signal_id in self._signals:
-            return
-        if await self._context.store.signal(signal.signal_id) is not None:
+        if await self._is_known(signal.signal_id):
             return
         waiter = await self._oldest_waiter(signal.namespace, signal.name)
         self._signals[signal.signal_id] = SignalRecord(

@@ -41,6 +41,11 @@ def child_run_id(run_id: str, seq: int) -> str:
     return f"{run_id}.child.{seq}"
 
 
+def successor_run_id(run_id: str, number: int) -> str:
+    """The run that takes the place of another one under its id; the first one is number 1."""
+    return run_id if number == 1 else f"{run_id}~{number}"
+
+
 def published_value(key: str) -> str:
     """The name of the recorded step that publishes a value."""
     return f"event:{key}"

@@ -1,7 +1,7 @@
 """Starting runs and asking about them."""
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Raw
 
@@ -134,6 +134,35 @@ class RedriveDeadLetter(RequestBody, frozen=True, kw_only=True, tag="redriveDead
     id: Name
 
 
+Reuse = Literal["reject", "return", "terminate"]
+"""What a start does if its run id is taken (protocol/README.md, "Starts that are answered")."""
+
+
+class StartRequest(RequestBody, frozen=True, kw_only=True, tag="startRun"):
+    """A start that is answered, with a `StartedRun`. An extension, like the next one."""
+
+    workflow: Name
+    run_id: Name
+    reuse: Reuse
+    input: Payload = UNSET
+    tags: list[str] | None = None
+    search_attributes: dict[str, Any] | None = None
+
+
+class StartedRun(Message, frozen=True, kw_only=True):
+    """The run that a start has led to, and whether it has made it."""
+
+    run_id: Name
+    is_new: bool
+
+
+class PageRuns(RequestBody, frozen=True, kw_only=True, tag="pageRuns"):
+    """A page of a listing, answered with a `RunPage`. The query's `offset` does not count."""
+
+    query: RunQuery
+    after: Name | None = None
+
+
 AnyRequest = (
     GetRunDetail
     | ListRuns
@@ -149,6 +178,8 @@ AnyRequest = (
     | ListDeadLetters
     | GetDeadLetter
     | RedriveDeadLetter
+    | StartRequest
+    | PageRuns
 )
 
 
@@ -207,6 +238,13 @@ class RunRecord(Message, frozen=True, kw_only=True):
     ordered: Count | None = None
     created_at: str
     updated_at: str
+
+
+class RunPage(Message, frozen=True, kw_only=True):
+    """`next` asks for what follows; None: nothing does."""
+
+    runs: list[RunRecord]
+    next: Name | None = None
 
 
 class TimelineEntry(Message, frozen=True, kw_only=True):

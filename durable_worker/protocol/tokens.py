@@ -20,6 +20,7 @@ START = "start"
 READS = (
     "getRunDetail",
     "listRuns",
+    "pageRuns",
     "runFacets",
     "workerHealth",
     "waitingFor",

@@ -56,6 +56,14 @@ class LeaseHolder:
 
 
 @dataclass(frozen=True, slots=True)
+class RunCursor:
+    """A place in a listing: right behind this run."""
+
+    created_at: int
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class InboxRow:
     """An input that some process has submitted. `input` is None if this version cannot read it."""
 
@@ -175,7 +183,7 @@ class Store(Protocol):
         """Whether another process may have submitted something since the last call. Cheap."""
         ...
 
-    async def list_runs(self, query: RunQuery) -> list[Run]:
+    async def list_runs(self, query: RunQuery, *, after: RunCursor | None = None) -> list[Run]:
         """Newest first; at most `DEFAULT_LIST_LIMIT` unless the query says otherwise."""
         ...
 

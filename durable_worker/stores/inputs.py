@@ -7,7 +7,7 @@ from durable_worker.protocol.base import Payload
 from durable_worker.protocol.commands import WorkflowDecision
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.results import StepResult
-from durable_worker.protocol.runs import RunStatus
+from durable_worker.protocol.runs import Reuse, RunStatus
 from durable_worker.stores.records import Parent
 
 POISON = "poison"
@@ -62,9 +62,11 @@ class SignalMatched(Input, frozen=True, kw_only=True, tag="signal-matched"):
 
 
 class CancelRequested(Input, frozen=True, kw_only=True, tag="cancel"):
-    """`is_final`: end the run at once, its body is not told and undoes nothing."""
+    """`is_final`: end the run at once, its body is not told and undoes nothing. `replaced_by`: the
+    run that was started in its place."""
 
     is_final: bool = False
+    replaced_by: str | None = None
 
 
 class ChildEnded(Input, frozen=True, kw_only=True, tag="child-ended"):
@@ -182,6 +184,27 @@ class SignalSent(
     payload: Payload = UNSET
 
 
+class StartRequested(
+    Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="start-requested"
+):
+    """A start that does as `reuse` says if its run id is taken; once for each `request_id`.
+
+    What came of it is kept like a consumed signal, under `outcome_id`.
+    """
+
+    request_id: str
+    reuse: Reuse
+    start: StartRun
+
+    @property
+    def run_id(self) -> str:
+        return self.start.run_id
+
+    @property
+    def outcome_id(self) -> str:
+        return f"start:{self.start.namespace}/{self.request_id}"
+
+
 RunInput = (
     StartRun
     | WorkflowAvailable
@@ -202,7 +225,7 @@ RunInput = (
 )
 """An input for one run."""
 
-AnyInput = RunInput | SignalSent | LetterRedriven
+AnyInput = RunInput | SignalSent | LetterRedriven | StartRequested
 
 _decoder: msgspec.json.Decoder[AnyInput] = msgspec.json.Decoder(AnyInput)
 _encoder = msgspec.json.Encoder()

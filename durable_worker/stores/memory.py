@@ -17,6 +17,7 @@ from durable_worker.stores.base import (
     Lease,
     LeaseHolder,
     Owner,
+    RunCursor,
     lease_lost_message,
     stored_namespace,
     wanted_statuses,
@@ -222,8 +223,15 @@ class MemoryStore:
     async def has_news(self) -> bool:
         return bool(self._inbox)
 
-    async def list_runs(self, query: RunQuery) -> list[Run]:
-        found = sorted(self._selected(query), key=lambda run: (run.created_at, run.id))
+    async def list_runs(self, query: RunQuery, *, after: RunCursor | None = None) -> list[Run]:
+        found = sorted(
+            (
+                run
+                for run in self._selected(query)
+                if after is None or (run.created_at, run.id) < (after.created_at, after.run_id)
+            ),
+            key=lambda run: (run.created_at, run.id),
+        )
         start = query.offset or 0
         return found[::-1][start : start + (query.limit or DEFAULT_LIST_LIMIT)]
 

@@ -86,7 +86,8 @@ def _theirs(called: list[FrameType], frames: Frames) -> FrameType:
 def _place(frame: FrameType) -> str:
     """`app.py:25 in charge: time.sleep(75)`"""
     path, line = frame.f_code.co_filename, frame.f_lineno
-    source = linecache.getline(path, line).strip()
+    # A frame that is just being entered or left may have no line.
+    source = "" if line is None else linecache.getline(path, line).strip()
     here = os.path.join(os.getcwd(), "")
     shown = path.removeprefix(here)
     return f"{shown}:{line} in {frame.f_code.co_qualname}" + (f": {source}" if source else "")

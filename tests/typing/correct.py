@@ -15,6 +15,9 @@ from durable_worker import (
     Worker,
     WorkflowContext,
 )
+from durable_worker.asgi import AppClient
+from durable_worker.client import Client, RunEvent, RunHandle
+from durable_worker.embedded import Embedded
 from durable_worker.interceptors import (
     BodyExecution,
     Interceptor,
@@ -27,6 +30,7 @@ from durable_worker.interceptors import (
     WaitOperation,
 )
 from durable_worker.protocol.commands import WorkflowDecision
+from durable_worker.protocol.runs import RunQuery, RunRecord
 
 
 class Order:
@@ -196,3 +200,27 @@ class OtherNames(Interceptor):
 
 
 intercepted = Worker(interceptors=[Around(), OtherNames()])
+
+
+async def ask(client: Client, order: Order) -> None:
+    handle = await client.start(checkout, order, run_id="o-1", reuse="reject", tags=["vip"])
+    assert_type(handle, RunHandle[str])
+    assert_type(await handle.result(timeout=timedelta(seconds=5)), str)
+    assert_type(await client.start("checkout", order, returns=Order), RunHandle[Order])
+    assert_type(await client.start("checkout", {"id": 1}, reuse="terminate"), RunHandle[Any])
+    assert_type(await client.get("o-1", checkout), RunHandle[str])
+    assert_type(client.handle("o-1", checkout), RunHandle[str])
+    assert_type(client.handle("o-1", returns=Order), RunHandle[Order])
+    assert_type(client.handle("o-1"), RunHandle[Any])
+    assert_type(await handle.query("state", returns=int), int)
+    await handle.signal("go", order, signal_id="s-1")
+    await handle.update("address", {"street": "x"})
+    async for event in handle.events(history=True):
+        assert_type(event, RunEvent)
+    async for run in client.runs(RunQuery(workflow="checkout", limit=50)):
+        assert_type(run, RunRecord)
+    page = await client.page(after="x")
+    assert_type(page.next, str | None)
+
+
+durable = AppClient(lambda: Embedded(worker, database="x.db"))

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from durable_worker import StepContext, Undo, Worker, WorkflowContext
+from durable_worker.client import Client, RunHandle
 from durable_worker.interceptors import (
     BodyExecution,
     Interceptor,
@@ -139,3 +140,17 @@ class WrongSignatures(Interceptor):
 Worker(interceptors=[Wrong])  # type: ignore[list-item]
 Worker(interceptors=Wrong())  # type: ignore[arg-type]
 Worker([Wrong()])  # type: ignore[call-arg]
+
+
+async def ask(client: Client, order: Order) -> None:
+    await client.start(checkout, "o-1")  # type: ignore[arg-type]
+    await client.start(checkout, order, reuse="replace")  # type: ignore[call-overload]
+    await client.start(shipping, order, returns=str)  # type: ignore[call-overload]
+    handle = await client.start(shipping, order)
+    number: int = await handle.result()  # type: ignore[assignment]
+    other: RunHandle[int] = await client.get("o-1", shipping)  # type: ignore[arg-type]
+    await client.get("o-1", 5)  # type: ignore[call-overload]
+    await handle.result(timeout=5)  # type: ignore[arg-type]
+    text: str = await handle.query("state", returns=int)  # type: ignore[arg-type]
+    for _ in handle.events():  # type: ignore[attr-defined]
+        print(number, other, text)

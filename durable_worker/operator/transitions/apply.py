@@ -102,8 +102,8 @@ def _advance(draft: Draft, happened: _Progress | _Trouble) -> None:
             on_child_ended(draft, happened)
         case WorkflowAvailable(version=version):
             on_workflow_available(draft, version=version)
-        case CancelRequested(is_final=is_final):
-            on_cancel(draft, is_final=is_final)
+        case CancelRequested():
+            on_cancel(draft, happened)
         case _:
             _mend(draft, happened)
 

@@ -57,12 +57,13 @@ def report_to(parent: Parent, child: Run) -> ChildEnded:
     )
 
 
-def on_cancel(draft: Draft, *, is_final: bool) -> None:
+def on_cancel(draft: Draft, asked: CancelRequested) -> None:
     """Tell the body, by a turn with `cancel`; a run whose body never began ends at once."""
     if draft.run.status.is_terminal:
         return
-    if is_final or draft.run.version is None:
-        end_run(draft, RunStatus.CANCELLED, error=CANCELLED, is_final=is_final)
+    if asked.is_final or draft.run.version is None:
+        error = CANCELLED if asked.replaced_by is None else _replaced(asked.replaced_by)
+        end_run(draft, RunStatus.CANCELLED, error=error, is_final=asked.is_final)
     elif draft.run.status is not RunStatus.CANCELLING:
         draft.update(status=RunStatus.CANCELLING)
         # The answer to a turn that is out knows nothing of the cancellation: it is not waited for.
@@ -70,6 +71,10 @@ def on_cancel(draft: Draft, *, is_final: bool) -> None:
         calls = [each.seq for each in draft.pending() if each.kind is HistoryKind.CALL]
         if calls:
             draft.add(BroadcastCancel(draft.run.id, tuple(calls)))
+
+
+def _replaced(run_id: str) -> Failure:
+    return Failure(message=f"run {run_id!r} was started in its place", code="replaced")
 
 
 def on_turn_poisoned(draft: Draft, poisoned: TurnPoisoned) -> None:

@@ -3,7 +3,12 @@
 from typing import Any
 
 from durable_worker.protocol.runs import RunQuery, RunStatus
-from durable_worker.stores.base import DEFAULT_LIST_LIMIT, stored_namespace, wanted_statuses
+from durable_worker.stores.base import (
+    DEFAULT_LIST_LIMIT,
+    RunCursor,
+    stored_namespace,
+    wanted_statuses,
+)
 from durable_worker.stores.postgres.rows import text_in
 from durable_worker.stores.records import LAST_SEQ
 
@@ -33,8 +38,9 @@ _BORNE_OUT = (
 class _Asked:
     """What a query asks for, as conditions; their values are numbered in the order of use."""
 
-    def __init__(self, query: RunQuery) -> None:
+    def __init__(self, query: RunQuery, after: RunCursor | None = None) -> None:
         self.query = query
+        self.after = after
         self.statuses = wanted_statuses(query)
         self.values: list[Any] = []
 
@@ -60,16 +66,34 @@ class _Asked:
         asked = self.statuses
         return [] if asked is None else [f"runs.status = ANY ({self.among(asked)})"]
 
+    def behind(self, source: str, *equal: tuple[str, str]) -> list[str]:
+        """Behind the cursor, among rows whose first column is the second of each pair. Stated with
+        them, it fits no other index than theirs, which would be read past all other rows."""
+        after = self.after
+        if after is None:
+            return []
+        place = (f"{self.place(after.created_at)}::bigint", self.text(after.run_id))
+        columns = (*(column for column, _ in equal), f"{source}.created_at", f"{source}.id")
+        values = (*(value for _, value in equal), *place)
+        return [f"({', '.join(columns)}) < ({', '.join(values)})"]
 
-def list_statement(query: RunQuery) -> tuple[str, list[Any]]:
+
+def list_statement(query: RunQuery, after: RunCursor | None) -> tuple[str, list[Any]]:
     """Newest first. An index orders the runs of one namespace and one status (or one tag), so each
     of these is asked for its newest, and the newest of all are taken."""
-    asked = _Asked(query)
+    asked = _Asked(query, after)
     limit = min(query.limit or DEFAULT_LIST_LIMIT, LAST_SEQ)
     offset = min(query.offset or 0, LAST_SEQ)
     window = f"{_NEWEST_FIRST} LIMIT {asked.place(limit)} OFFSET {asked.place(offset)}"
     if asked.statuses is None and query.workflow is None and query.tag is None:
-        return f"SELECT * FROM runs {_where(asked.namespace())} {window}", asked.values
+        home = query.namespace
+        equal = (
+            ()
+            if home is None or after is None
+            else (("runs.namespace", asked.text(stored_namespace(home))),)
+        )
+        where = _where([*asked.namespace(), *asked.behind("runs", *equal)])
+        return f"SELECT * FROM runs {where} {window}", asked.values
     known, homes = _EVERY_HOME, "(SELECT namespace FROM known WHERE namespace IS NOT NULL) AS homes"
     if query.namespace is not None:
         home = asked.text(stored_namespace(query.namespace))
@@ -77,17 +101,20 @@ def list_statement(query: RunQuery) -> tuple[str, list[Any]]:
     reach = f"LIMIT {asked.place(limit + offset)}"
     if query.tag is not None:
         where = _where([*_BORNE_OUT, *asked.workflow(), *asked.status()])
+        theirs = ["run_tags.namespace = homes.namespace", f"tag = {asked.text(query.tag)}"]
         # The offset keeps the planner from looking at all runs before it looks for the tag.
         found = (
             f"SELECT runs.* FROM run_tags, LATERAL (SELECT * FROM runs {where} OFFSET 0) AS runs "
-            f"WHERE run_tags.namespace = homes.namespace AND tag = {asked.text(query.tag)} "
+            f"{_where([*theirs, *asked.behind('run_tags')])} "
             f"ORDER BY run_tags.created_at DESC, run_tags.id DESC {reach}"
         )
     else:
         wanted = asked.among(list(RunStatus) if asked.statuses is None else asked.statuses)
         homes = f"{homes}, unnest({wanted}) AS wanted (status)"
         theirs = ["runs.namespace = homes.namespace", "runs.status = wanted.status"]
-        found = f"SELECT * FROM runs {_where([*theirs, *asked.workflow()])} {_NEWEST_FIRST} {reach}"
+        behind = asked.behind("runs", ("runs.status", "wanted.status"))
+        where = _where([*theirs, *asked.workflow(), *behind])
+        found = f"SELECT * FROM runs {where} {_NEWEST_FIRST} {reach}"
     return f"{known} SELECT found.* FROM {homes}, LATERAL ({found}) AS found {window}", asked.values
 
 

@@ -18,6 +18,7 @@ from durable_worker.stores.base import (
     Lease,
     LeaseHolder,
     Owner,
+    RunCursor,
     lease_lost_message,
 )
 from durable_worker.stores.dumps import AnyRow
@@ -255,8 +256,8 @@ class PostgresStore:
         seen, self._seen = self._seen, (await self._database.fetch(_sql["snapshot"]))[0][0]
         return seen != self._seen
 
-    async def list_runs(self, query: RunQuery) -> list[Run]:
-        statement, values = list_statement(query)
+    async def list_runs(self, query: RunQuery, *, after: RunCursor | None = None) -> list[Run]:
+        statement, values = list_statement(query, after)
         return [run_of_row(row) for row in await self._database.screen(statement, *values)]
 
     async def facets(self, query: RunQuery) -> Facets:

@@ -19,6 +19,7 @@ from durable_worker.stores.base import (
     Lease,
     LeaseHolder,
     Owner,
+    RunCursor,
     lease_lost_message,
     stored_namespace,
     wanted_statuses,
@@ -139,7 +140,11 @@ class SqliteStore:
                 for statement, rows in inserts:
                     execute_many(database, _sql[statement], rows)
                 if batch.outbox_removed:
-                    database.execute(_sql["remove_outbox"], (_json_list(batch.outbox_removed),))
+                    # JSON text ends for SQLite where a NUL is in it.
+                    odd = [key for key in batch.outbox_removed if "\x00" in key]
+                    even = [key for key in batch.outbox_removed if key not in odd]
+                    database.execute(_sql["remove_outbox"], (_json_list(even),))
+                    database.executemany(_sql["remove_outbox_row"], [(key,) for key in odd])
                 if batch.inbox_removed:
                     database.execute(_sql["remove_inbox"], (_json_list(batch.inbox_removed),))
 
@@ -249,8 +254,10 @@ class SqliteStore:
         seen, self._seen_version = self._seen_version, await self._writer.run(version)
         return has_own_news or seen != self._seen_version
 
-    async def list_runs(self, query: RunQuery) -> list[Run]:
+    async def list_runs(self, query: RunQuery, *, after: RunCursor | None = None) -> list[Run]:
         window = {
+            "after_created": None if after is None else after.created_at,
+            "after_id": None if after is None else after.run_id,
             "limit": min(query.limit or DEFAULT_LIST_LIMIT, LAST_SEQ),
             "offset": min(query.offset or 0, LAST_SEQ),
         }

@@ -14,7 +14,7 @@ from msgspec import Raw
 from durable_worker.errors import LeaseLostError, StoreError
 from durable_worker.protocol.runs import RunQuery
 from durable_worker.protocol.tasks import HistoryKind
-from durable_worker.stores.base import Batch, InboxRow, Lease, LeaseHolder, Owner
+from durable_worker.stores.base import Batch, InboxRow, Lease, LeaseHolder, Owner, RunCursor
 from durable_worker.stores.inputs import AnyInput
 from durable_worker.stores.memory import MemoryStore
 from durable_worker.stores.records import (
@@ -220,8 +220,8 @@ class StoreLink:
     async def has_news(self) -> bool:
         return await self._call("has_news", self._rows.has_news)
 
-    async def list_runs(self, query: RunQuery) -> list[Run]:
-        return await self._call("list_runs", lambda: self._rows.list_runs(query))
+    async def list_runs(self, query: RunQuery, *, after: RunCursor | None = None) -> list[Run]:
+        return await self._call("list_runs", lambda: self._rows.list_runs(query, after=after))
 
     async def next_wakes(self, run_ids: Sequence[str]) -> dict[str, int]:
         return await self._call("next_wakes", lambda: self._rows.next_wakes(run_ids))

@@ -22,7 +22,7 @@ from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.runs import RunQuery, RunStatus
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.address import PostgresAddress
-from durable_worker.stores.base import Batch, Lease, LeaseHolder, Store
+from durable_worker.stores.base import Batch, Lease, LeaseHolder, RunCursor, Store
 from durable_worker.stores.inputs import CancelRequested, SignalSent
 from durable_worker.stores.memory import MemoryStore
 from durable_worker.stores.postgres import PostgresStore
@@ -230,6 +230,7 @@ async def _everything(store: Store) -> list[Any]:
         RunQuery(status=RunStatus.RUNNING, statuses=[RunStatus.DEAD]),
     ):
         found.append(await store.list_runs(query))
+        found.append(await store.list_runs(query, after=RunCursor(NOW + 3, "a")))
         found.append(await store.facets(query))
     return found
 

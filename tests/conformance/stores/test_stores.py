@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from durable_worker.errors import LeaseLostError
 from durable_worker.protocol.runs import RunQuery, RunStatus
 from durable_worker.protocol.tasks import HistoryKind
-from durable_worker.stores.base import Batch, InboxRow, Lease, LeaseHolder, Store
+from durable_worker.stores.base import Batch, InboxRow, Lease, LeaseHolder, RunCursor, Store
 from durable_worker.stores.inputs import CancelRequested, SignalSent, StartRun, encode_input
 from durable_worker.stores.records import (
     CheckpointStatus,
@@ -249,6 +249,20 @@ async def test_runs_are_listed_newest_first_by_every_filter(store: Store) -> Non
     assert await ids(namespace="other") == ["2"]
     assert await ids(limit=1, offset=1) == ["2"]
     assert await ids(limit=2**70, offset=2**70) == []
+
+
+async def test_a_listing_goes_on_behind_a_run_whatever_has_come_before_it(store: Store) -> None:
+    runs = [a_run(name, created_at=at) for name, at in (("a", 1), ("c", 2), ("b", 2), ("d", 3))]
+    await keep(store, *runs)
+
+    async def ids(after: RunCursor, **query: object) -> list[str]:
+        found = await store.list_runs(RunQuery(**query), after=after)  # type: ignore[arg-type]
+        return [run.id for run in found]
+
+    assert await ids(RunCursor(3, "d")) == ["c", "b", "a"]
+    assert await ids(RunCursor(2, "c"), limit=1) == ["b"]
+    assert await ids(RunCursor(2, "bb"), workflow="w") == ["b", "a"]
+    assert await ids(RunCursor(1, "a")) == []
 
 
 async def test_facets_count_by_status_and_workflow(store: Store) -> None:

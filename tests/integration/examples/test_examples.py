@@ -56,9 +56,35 @@ def test_interceptors_see_an_order_from_the_first_call_to_the_last() -> None:
     assert 'parcels.book timed {"seconds":' in demo.stdout
 
 
+def test_a_web_application_starts_a_run_and_streams_its_events() -> None:
+    demo = subprocess.run(
+        [sys.executable, "examples/fastapi_app/demo.py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    lines = [line for line in demo.stdout.splitlines() if not line.startswith("step.progress")]
+    assert lines == [
+        "ordered: (201, {'runId': 'order-o-1'})",
+        'run.started             ""',
+        'step.completed  charge  "pay-o-1"',
+        "packed: (202, None)",
+        'run.completed           {"order": "o-1", "payment": "pay-o-1"}',
+        "receipt: {'order': 'o-1', 'payment': 'pay-o-1'}",
+        "ordered again: 409",
+        "packed again: 409",
+        "packed nothing: 404",
+    ]
+    assert "Traceback" not in demo.stderr
+
+
 def test_every_example_is_run_by_a_test_here() -> None:
     assert {path.name for path in (ROOT / "examples").iterdir()} == {
         "checkout",
+        "fastapi_app",
         "interceptors",
         "nestjs-operator",
     }

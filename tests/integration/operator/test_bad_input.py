@@ -9,7 +9,16 @@ from structlog.testing import capture_logs
 from durable_worker.errors import PayloadTooLargeError, RequestRefusedError
 from durable_worker.protocol.codec import RUN_REPLY, MessageType, encode
 from durable_worker.protocol.names import Names
-from durable_worker.protocol.runs import GetRunDetail, RunRequest, RunStatus, StartRun
+from durable_worker.protocol.runs import (
+    GetRunDetail,
+    RequestError,
+    RequestResult,
+    RunReply,
+    RunRequest,
+    RunStatus,
+    StartRequest,
+    StartRun,
+)
 from durable_worker.stores.base import Batch, Store
 from durable_worker.stores.memory import MemoryStore
 from durable_worker.stores.records import DeadLetter, RunState
@@ -99,6 +108,48 @@ async def test_a_request_over_which_the_operator_breaks_is_answered(
     error = RUN_REPLY.decode(replies[0].body).result.error
     assert error is not None
     assert (error.code, "there is another" in error.message) == ("defect", True)
+
+
+async def test_a_request_of_a_kind_that_nobody_knows_is_answered(
+    names: Names, transport: MemoryTransport
+) -> None:
+    replies: list[Envelope] = []
+    body = b'{"requestId":"q","tenant":"acme","body":{"kind":"ofTomorrow","much":[1]}}'
+    async with MemoryStore() as store, operating(store, transport, names):
+        await transport.listen(names.run_reply, replies.append)
+        await transport.declare([names.run_request])
+        await transport.send(names.run_request, Envelope(MessageType.RUN_REQUEST, body, "q"))
+        await eventually(lambda: len(replies) == 1)
+        assert await store.dead_letters(limit=1) == []
+    reply = RUN_REPLY.decode(replies[0].body)
+    assert reply == RunReply(
+        request_id="q",
+        result=RequestResult(
+            ok=False,
+            error=RequestError(
+                message="this operator does not answer ofTomorrow requests", code="unsupported"
+            ),
+        ),
+    )
+
+
+async def test_a_start_that_comes_twice_is_answered_twice_alike(
+    names: Names, transport: MemoryTransport
+) -> None:
+    replies: list[Envelope] = []
+    body = StartRequest(workflow="w", run_id="r", reuse="reject")
+    once = encode(RunRequest(request_id="q1", tenant="default", body=body))
+    other = encode(RunRequest(request_id="q2", tenant="default", body=body))
+    async with MemoryStore() as store, operating(store, transport, names):
+        await transport.listen(names.run_reply, replies.append)
+        await transport.declare([names.run_request])
+        for index, message in enumerate((once, once, other)):
+            await transport.send(names.run_request, Envelope(MessageType.RUN_REQUEST, message))
+            await eventually(lambda: len(replies) == index + 1)  # noqa: B023
+    first, second, third = (RUN_REPLY.decode(each.body).result for each in replies)
+    assert first == second == RequestResult(ok=True, data=Raw(b'{"runId":"r","isNew":true}'))
+    assert third.error is not None
+    assert third.error.code == "run-exists"
 
 
 DEEP = b"[" * 600 + b"]" * 600

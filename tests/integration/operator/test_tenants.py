@@ -13,7 +13,7 @@ import pytest
 from msgspec import UNSET, UnsetType
 
 from durable_worker.client import Client, broker_client
-from durable_worker.errors import RequestRefusedError, RunNotFoundError
+from durable_worker.errors import RequestRefusedError, RunExistsError, RunNotFoundError
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.service import OperatorService
 from durable_worker.protocol.base import TOKEN_HEADER
@@ -29,6 +29,7 @@ from durable_worker.protocol.runs import (
     GetRunDetail,
     ListDeadLetters,
     ListRuns,
+    PageRuns,
     Redispatch,
     RedriveDeadLetter,
     RequestResult,
@@ -39,6 +40,7 @@ from durable_worker.protocol.runs import (
     RunRequest,
     RunStatus,
     SignalRequest,
+    StartRequest,
     StartRun,
     WaitingFor,
     WorkerHealth,
@@ -170,6 +172,8 @@ KINDS: list[AnyRequest] = [
     ListDeadLetters(),
     GetDeadLetter(id="a"),
     RedriveDeadLetter(id="a"),
+    StartRequest(workflow="waiting", run_id="r", reuse="terminate"),
+    PageRuns(query=QUERY),
 ]
 
 
@@ -195,6 +199,11 @@ async def test_what_another_tenant_asks_for_with_its_own_token_shows_and_changes
     match body:
         case ListRuns() | ListDeadLetters():
             assert data(result) == []
+        case PageRuns():
+            assert data(result) == {"runs": []}
+        case StartRequest():
+            assert result.error is not None
+            assert result.error.code == RunExistsError.code
         case RunFacets():
             assert not any(data(result)[each] for each in ("statuses", "workflows"))
         case WorkerHealth():
@@ -248,7 +257,8 @@ async def test_a_token_for_reading_reads_and_changes_nothing(
     else:
         assert result.error is not None
         assert result.error.code == "tenant-token"
-        assert f"it does not allow {kind(body)!r}" in result.error.message
+        needed = "start" if isinstance(body, StartRequest) else kind(body)
+        assert f"it does not allow {needed!r}" in result.error.message
     assert await house.status() is RunStatus.SUSPENDED
     assert len(house.worker.turns) == 1
 

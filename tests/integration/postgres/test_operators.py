@@ -26,6 +26,12 @@ def worker(program: Program, environment: dict[str, str], prefix: str) -> Iterat
         yield serving
 
 
+def end(serving: Serving) -> None:
+    serving.signal(signal.SIGTERM)
+    serving.wait_for_end()
+    assert serving.ended() == 0
+
+
 def test_runs_go_on_after_an_operator_was_killed(
     program: Program, environment: dict[str, str], prefix: str, worker: Serving
 ) -> None:
@@ -47,8 +53,7 @@ def test_runs_go_on_after_an_operator_was_killed(
             for number in range(5):
                 started = run("start", "asking", "--id", f"r{number}", "--input", '""', "--wait")
                 assert json.loads(started.splitlines()[-1]) == f"a{number}"
-            second.signal(signal.SIGTERM)
-            assert second.ended() == 0
+            end(second)
 
 
 def test_the_database_is_asked_without_a_broker(
@@ -63,6 +68,7 @@ def test_the_database_is_asked_without_a_broker(
         assert [each["id"] for each in json.loads(listed.stdout)] == ["g"]
         shown = program.run("show", "g", "--json", *where)
         assert json.loads(shown.stdout)["run"]["status"] == "completed"
+        end(dev)
 
 
 def test_runs_move_from_a_file_to_postgresql_and_go_on(
@@ -76,8 +82,7 @@ def test_runs_move_from_a_file_to_postgresql_and_go_on(
         refused = program.run("db", "import", "local.db", given="")
         assert refused.returncode == 1
         assert "an operator works on the database" in refused.stderr
-        dev.signal(signal.SIGTERM)
-        assert dev.ended() == 0
+        end(dev)
     exported = program.run("db", "export", "local.db", "--output", "runs.jsonl")
     assert exported.returncode == 0, exported.stderr
     again = program.run("db", "export", "local.db", "--output", "runs.jsonl")
@@ -91,6 +96,7 @@ def test_runs_move_from_a_file_to_postgresql_and_go_on(
         program.out("signal", "name", "--payload", '"Ada"', *where)
         answered = program.run("start", "asking", "--id", "r", "--wait", *where)
         assert answered.stdout.strip() == '"Ada"', answered.stderr
+        end(dev)
 
 
 def test_an_operator_waits_for_its_database(
@@ -105,13 +111,11 @@ def test_an_operator_waits_for_its_database(
             postgres_server.start()
             operator.wait_for("database_available")
             operator.wait_for("lease_acquired")
-            operator.signal(signal.SIGTERM)
-            assert operator.ended() == 0
+            end(operator)
         postgres_server.stop()
         with program.serving(*words) as operator:
             operator.wait_for("database_unavailable")
-            operator.signal(signal.SIGTERM)
-            assert operator.ended() == 0
+            end(operator)
         postgres_server.start()
 
 

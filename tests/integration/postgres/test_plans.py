@@ -10,7 +10,7 @@ import pytest
 from durable_worker.protocol.runs import RunQuery, RunStatus
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.address import PostgresAddress
-from durable_worker.stores.base import Batch
+from durable_worker.stores.base import Batch, RunCursor
 from durable_worker.stores.postgres import PostgresStore
 from durable_worker.stores.postgres import store as statements
 from durable_worker.stores.postgres.listing import list_statement
@@ -150,18 +150,27 @@ QUERIES = {
 }
 
 
+MIDDLE = RunCursor(created_at=NOW + RUNS // 2, run_id=f"r{RUNS // 2}")
+
+
+@pytest.mark.parametrize("after", [None, MIDDLE], ids=["first page", "page in the middle"])
 @pytest.mark.parametrize("name", QUERIES)
-async def test_runs_are_listed_along_an_index(full: PostgresStore, name: str) -> None:
+async def test_runs_are_listed_along_an_index(
+    full: PostgresStore, name: str, after: RunCursor | None
+) -> None:
     query, index = QUERIES[name]
-    statement, values = list_statement(query)
+    statement, values = list_statement(query, after)
     plan = await screen_plan(full, statement, *values)
     assert index in plan, plan
     assert "Seq Scan" not in plan, plan
 
 
-async def test_listing_reads_a_page_and_not_the_table(full: PostgresStore) -> None:
+@pytest.mark.parametrize("after", [None, MIDDLE], ids=["first page", "page in the middle"])
+async def test_listing_reads_a_page_and_not_the_table(
+    full: PostgresStore, after: RunCursor | None
+) -> None:
     for name, (query, _) in QUERIES.items():
-        statement, values = list_statement(query)
+        statement, values = list_statement(query, after)
         rows = await full._database.screen(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *values)
         assert rows_read(json.loads(rows[0][0])[0]["Plan"]) <= 1_000, name
 

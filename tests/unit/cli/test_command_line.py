@@ -78,7 +78,6 @@ COMMANDS = {
         broker=BrokerOptions(connecting=ConnectOptions(amqp_lane=AmqpLane.AIO_PIKA)),
     ),
     "operator --amqp-lane fast": Operate(
-        database="sqlite:///.durable/operator.db",
         broker=BrokerOptions(connecting=ConnectOptions(amqp_lane=AmqpLane.FAST)),
     ),
     "operator --tenant-keys tenants --signing-keys keys": Operate(

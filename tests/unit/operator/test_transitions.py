@@ -255,6 +255,15 @@ def test_cancelling_reaches_steps_children_and_the_parent(by: RunInput, is_final
     )
 
 
+def test_a_run_that_is_replaced_says_by_which() -> None:
+    found = moved(a_run(), by=CancelRequested(run_id="r", is_final=True, replaced_by="r~2"))
+    assert found.run is not None
+    assert (found.run.status, found.run.error) == (
+        RunStatus.CANCELLED,
+        Failure(message="run 'r~2' was started in its place", code="replaced"),
+    )
+
+
 def test_a_cancelled_body_is_told_by_a_turn_and_its_running_steps_by_their_seqs() -> None:
     step, child = pending(0), pending(1, HistoryKind.CHILD)
     cancelling = next_turn(suspended(status=RunStatus.CANCELLING))

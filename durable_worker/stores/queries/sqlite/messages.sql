@@ -19,6 +19,9 @@ INSERT OR REPLACE INTO outbox VALUES (?, ?, ?, ?);
 -- name: remove_outbox
 DELETE FROM outbox WHERE key IN (SELECT value FROM json_each(?));
 
+-- name: remove_outbox_row
+DELETE FROM outbox WHERE key = ?;
+
 -- name: get_outbox
 SELECT key, run_id, seq, attempt FROM outbox ORDER BY key;
 

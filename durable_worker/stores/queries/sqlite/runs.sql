@@ -30,6 +30,7 @@ WHERE (:workflow IS NULL OR workflow = :workflow)
     AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
     AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(runs.tags) WHERE value = :tag))
     AND (:namespace IS NULL OR namespace = :namespace)
+    AND (:after_created IS NULL OR (created_at, id) < (:after_created, :after_id))
 ORDER BY created_at DESC, id DESC
 LIMIT :limit OFFSET :offset;
 

@@ -1,0 +1,59 @@
+"""Workflows that clients start and ask in these tests."""
+
+import anyio
+
+from durable_worker import FatalError, StepContext, Worker, WorkflowContext
+
+worker = Worker()
+
+
+@worker.step("double")
+async def double(value: int) -> int:
+    if value < 0:
+        raise FatalError("negative", code="negative")
+    return value * 2
+
+
+@worker.step("attend")
+async def attend(_: str, ctx: StepContext) -> None:
+    while True:
+        ctx.raise_if_cancelled()
+        await anyio.sleep(0.005)
+
+
+@worker.workflow("doubling")
+async def doubling(ctx: WorkflowContext, value: int) -> int:
+    return await ctx.step(double, value)
+
+
+@worker.workflow("asking")
+async def asking(ctx: WorkflowContext, question: str) -> int:
+    return await ctx.wait_signal(question, returns=int)
+
+
+@worker.workflow("stages")
+async def stages(ctx: WorkflowContext, count: int) -> int:
+    """One step for each number that comes."""
+    total = 0
+    for _ in range(count):
+        number = await ctx.wait_update("next", validate=lambda n: n < 100, returns=int)
+        total += await ctx.step(double, number)
+    return total
+
+
+@worker.workflow("attending")
+async def attending(ctx: WorkflowContext) -> None:
+    await ctx.step(attend, "x")
+
+
+@worker.step("report")
+async def report(count: int, ctx: StepContext) -> None:
+    for number in range(count):
+        ctx.info(f"line {number}", number=number)
+    await anyio.sleep_forever()
+
+
+@worker.workflow("reporting")
+async def reporting(ctx: WorkflowContext, count: int) -> None:
+    await ctx.wait_update("go")
+    await ctx.step(report, count)
