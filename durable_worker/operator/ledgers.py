@@ -105,6 +105,7 @@ def encode_event(checkpoint: Checkpoint) -> bytes:
             name=checkpoint.name if is_named else None,
             output=checkpoint.output,
             error=checkpoint.error,
+            order=checkpoint.order,
         )
     )
 

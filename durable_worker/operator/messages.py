@@ -5,16 +5,18 @@ from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from durable_worker.operator.ledgers import Ledger
-from durable_worker.protocol.base import Attempt, Message, Name, Payload
+from durable_worker.protocol.base import Attempt, Count, Message, Name, Payload
 from durable_worker.protocol.codec import MessageType, encode
 from durable_worker.protocol.names import Names, routing_token, step_id
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import StepTask
-from durable_worker.stores.records import Checkpoint, OutboxRow, Run, RunState
+from durable_worker.stores.records import UNORDERED, Checkpoint, OutboxRow, Run, RunState
 from durable_worker.transports.base import RESENT_HEADER, Envelope
 
-CAPABILITIES = ["call-retry", "durable-timers", "cancel-turns"]
+CAPABILITIES = ["call-retry", "durable-timers", "cancel-turns", "park"]
 """What this operator understands beyond the five v1 commands."""
+ORDERED_CAPABILITIES = [*CAPABILITIES, "ordered-history"]
+"""The same for a run whose results have been told in order from the first one on."""
 
 
 class _BeforeHistory(Message, frozen=True, kw_only=True, gc=False):
@@ -32,6 +34,7 @@ class _AfterHistory(Message, frozen=True, kw_only=True, gc=False):
     attempt: Attempt
     capabilities: list[str] = msgspec.field(default_factory=list[str])
     cancel: bool | None = None
+    seen: Count | None = None
 
 
 class Outgoing(Struct, frozen=True, gc=False):
@@ -85,6 +88,7 @@ def _turn(ledger: Ledger, token: str) -> bytes:
     """The encoded `WorkflowTask`: its history is JSON already, and may be long."""
     run = ledger.state.run
     assert run.task_id is not None
+    is_ordered = run.ordered != UNORDERED
     before = _BeforeHistory(
         task_id=run.task_id,
         run_id=run.id,
@@ -95,8 +99,9 @@ def _turn(ledger: Ledger, token: str) -> bytes:
     after = _AfterHistory(
         group=token,
         attempt=run.recoveries + 1,
-        capabilities=CAPABILITIES,
+        capabilities=ORDERED_CAPABILITIES if is_ordered else CAPABILITIES,
         cancel=True if run.status is RunStatus.CANCELLING else None,
+        seen=run.ordered if is_ordered else None,
     )
     with memoryview(ledger.history()) as history:
         return b"".join(

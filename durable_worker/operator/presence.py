@@ -18,8 +18,9 @@ from durable_worker.protocol.codec import (
 )
 from durable_worker.protocol.descriptor import OUR_PROTOCOL, Who, WorkerAnnouncement
 from durable_worker.protocol.names import Names, routing_token
+from durable_worker.protocol.runs import RunQuery, RunStatus
 from durable_worker.stores.base import Store
-from durable_worker.stores.inputs import WorkflowAvailable
+from durable_worker.stores.inputs import Unparked, WorkflowAvailable
 from durable_worker.stores.records import Run
 from durable_worker.transports.base import Envelope, Transport
 
@@ -66,6 +67,8 @@ class Presence:
         self._reported: set[str] = set()
         self._last_who = -WHO_INTERVAL_SECONDS
         self._is_who_due = True
+        self._renewed: set[str] = set()
+        """Workflows of workers that have come and may have other code than those before."""
 
     def on_message(self, envelope: Envelope) -> None:
         try:
@@ -85,7 +88,10 @@ class Presence:
         descriptor = announcement.descriptor
         if self._strangers.met(descriptor):
             self._is_who_due = True
+        is_new = not self._registry.knows(descriptor.instance_id)
         for workflow in self._registry.on_announcement(announcement):
+            if is_new:
+                self._renewed.add(workflow)
             self._appeared.put_nowait(workflow)
         log.debug(
             "worker_announced",
@@ -129,6 +135,7 @@ class Presence:
                 continue
             try:
                 waiting = await self._store.unserved_runs(workflow, limit=_PAGE)
+                await self._try_parked(workflow)
             except StoreError as error:
                 log.error("store_read_failed", error=str(error))
                 await self._clock.sleep(_CHECK_SECONDS)
@@ -149,6 +156,15 @@ class Presence:
             log.error("store_read_failed", error=str(error))
             await self._clock.sleep(_CHECK_SECONDS)
             self.look_again()
+
+    async def _try_parked(self, workflow: str) -> None:
+        """Those of one page; the rest has its timers."""
+        if workflow not in self._renewed:
+            return
+        query = RunQuery(workflow=workflow, status=RunStatus.BLOCKED, limit=_PAGE)
+        for run in await self._store.list_runs(query):
+            self._offer(Job(input=Unparked(run_id=run.id, is_guess=True)))
+        self._renewed.discard(workflow)
 
     def _is_served(self, run: Run) -> bool:
         return self._registry.newest_version(run.workflow, run.partition) is not None

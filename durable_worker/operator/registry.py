@@ -88,6 +88,11 @@ class Registry:
         worker.seen_at = self._monotonic()
         return worker
 
+    def knows(self, instance_id: str) -> bool:
+        """Whether the worker has been announced."""
+        worker = self._workers.get(instance_id)
+        return worker is not None and worker.descriptor is not None
+
     def live(self) -> list[LiveWorker]:
         oldest = self._monotonic() - GONE_AFTER.total_seconds()
         for gone in [each for each in self._workers.values() if each.seen_at < oldest]:

@@ -37,6 +37,7 @@ from durable_worker.protocol.runs import (
     RunFacets,
     RunReply,
     RunRequest,
+    RunStatus,
     SignalRequest,
     StartRequest,
     WaitingFor,
@@ -44,7 +45,13 @@ from durable_worker.protocol.runs import (
 )
 from durable_worker.stores.base import Store, stored_namespace
 from durable_worker.stores.dead_letters import DeadLetters
-from durable_worker.stores.inputs import AnyInput, CancelRequested, Redispatched, SignalSent
+from durable_worker.stores.inputs import (
+    AnyInput,
+    CancelRequested,
+    Redispatched,
+    SignalSent,
+    Unparked,
+)
 from durable_worker.stores.listings import Listings
 from durable_worker.stores.records import RunState
 from durable_worker.stores.starts import asked_start, outcome_of
@@ -123,6 +130,11 @@ class Requests:
                 return await outcome_of(self._sources.store, asked)
             case CancelRequest() | Redispatch() | SignalRequest():
                 return await self._change(body, namespace, request_id)
+            case RetryRun(run_id=run_id) | ContinueRun(run_id=run_id) if await self._is_parked(
+                run_id, namespace
+            ):
+                await self._sources.apply(Unparked(run_id=run_id))
+                return {"runId": run_id}
             case RetryRun() | ContinueRun() | RetryWithInput():
                 kind = str(type(body).__struct_config__.tag)
                 raise RequestRefusedError(
@@ -187,6 +199,12 @@ class Requests:
         if state is None or state.run.namespace != namespace:
             raise RunNotFoundError(run_id)
         return state
+
+    async def _is_parked(self, run_id: str, namespace: str) -> bool:
+        state = await self._sources.store.load(run_id)
+        if state is None or state.run.namespace != namespace:
+            return False
+        return state.run.status is RunStatus.BLOCKED
 
     async def _waiting_for(self, run_id: str, namespace: str) -> Any:
         state = await self._owned(run_id, namespace)

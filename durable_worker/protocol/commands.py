@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta
 
-from durable_worker.protocol.base import Attempt, Message, Millis, Name, Payload, Seq
+from durable_worker.protocol.base import Attempt, Count, Message, Millis, Name, Payload, Seq
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.results import StepEvent
 
@@ -76,9 +76,15 @@ class DecisionStatus(StrEnum):
 
 
 class WorkflowDecision(Message, frozen=True, kw_only=True):
+    """`ordered`: results were delivered in order, up to this one. Sent only to an operator that
+    states `ordered-history`. `park`: it is the code that failed, not the run; only to one that
+    states `park`."""
+
     task_id: Name
     run_id: Name
     status: DecisionStatus
     commands: list[AnyCommand]
     output: Payload = UNSET
     error: Failure | None = None
+    ordered: Count | None = None
+    park: bool | None = None

@@ -217,7 +217,10 @@ class TenantEvent(Message, frozen=True, kw_only=True):
 
 
 class RunRecord(Message, frozen=True, kw_only=True):
-    """A run as an operator tells it in `RunDetail` and listings. Times are ISO 8601, UTC."""
+    """A run as an operator tells it in `RunDetail` and listings. Times are ISO 8601, UTC.
+
+    `ordered`: what the last applied decision said; absent if its results are not told in order.
+    """
 
     id: Name
     workflow: Name
@@ -232,6 +235,7 @@ class RunRecord(Message, frozen=True, kw_only=True):
     search_attributes: dict[str, Any] | None = None
     wake_at: Integer | None = None
     recovery_attempts: Count | None = None
+    ordered: Count | None = None
     created_at: str
     updated_at: str
 
@@ -260,6 +264,7 @@ class TimelineEntry(Message, frozen=True, kw_only=True):
     events: list[StepEvent] | None = None
     wake_at: Integer | None = None
     parallel_group: str | None = None
+    order: Count | None = None
     enqueued_at: str
     started_at: str | None = None
     finished_at: str | None = None

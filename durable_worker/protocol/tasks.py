@@ -5,7 +5,16 @@ from typing import Any
 
 from msgspec import UNSET
 
-from durable_worker.protocol.base import Attempt, Integer, Message, Name, Payload, Seq, StepSeq
+from durable_worker.protocol.base import (
+    Attempt,
+    Count,
+    Integer,
+    Message,
+    Name,
+    Payload,
+    Seq,
+    StepSeq,
+)
 from durable_worker.protocol.failure import Failure
 
 
@@ -34,13 +43,17 @@ class HistoryKind(StrEnum):
 
 
 class HistoryEvent(Message, frozen=True, kw_only=True, gc=False):
-    """A resolved operation. `kind="step"` is one that ran inside a turn and was recorded."""
+    """A resolved operation. `kind="step"` is one that ran inside a turn and was recorded.
+
+    `order`: which of the run's operations it was to be resolved, from 1; recorded ones have none.
+    """
 
     seq: Seq
     kind: HistoryKind
     name: str | None = None
     output: Payload = UNSET
     error: Failure | None = None
+    order: Count | None = None
 
 
 class PendingSignal(Message, frozen=True, kw_only=True):
@@ -56,7 +69,8 @@ class WorkflowTask(Message, frozen=True, kw_only=True):
 
     `capabilities` is what the operator understands beyond the five v1 commands
     (protocol/README.md, "Operator capabilities"); a v1 operator leaves it out. `cancel`: the run
-    was cancelled, the body is to be told ("Cancel turns").
+    was cancelled, the body is to be told ("Cancel turns"). `seen`: what the last applied decision
+    said in `ordered` ("Ordered history").
     """
 
     task_id: Name
@@ -73,3 +87,4 @@ class WorkflowTask(Message, frozen=True, kw_only=True):
     attempt: Attempt
     capabilities: list[str] | None = None
     cancel: bool | None = None
+    seen: Count | None = None

@@ -57,11 +57,19 @@ class Journal:
         self._history: History | None = None
         self._told = 0
         self.last_seq = -1
+        self.last_order = 0
+        """The order of the latest result in history."""
         self.told_seq = -1
         self.next_seq = 0
         self.recorded: list[RecordStep] = []
         self.failure: DurableError | None = None
         self.markers = {DELIVERED, DEADLINES, CANCELLED}
+        self.is_ordered = False
+        """Results are delivered in the order that history tells, not by the rules of markers."""
+        self.fresh: list[HistoryEvent] = []
+        """Where results are ordered: what has come since somebody last looked and cleared it."""
+        self.seen = -1
+        """Where results are ordered: the latest that an applied decision has known."""
         self.is_sealed = False
         self.unstarted: dict[int, tuple[Coroutine[Any, Any, Any], str, str, Location]] = {}
         """By token: what was called and has not been awaited."""
@@ -92,6 +100,10 @@ class Journal:
         self.events.update(zip(seqs, events, strict=True))
         self.bytes += sum([len(each.output) for each in events if each.output is not UNSET])
         self.last_seq = max(self.last_seq, *seqs)
+        if self.is_ordered:
+            self.fresh += events
+            orders = [each.order for each in events if each.order is not None]
+            self.last_order = max(self.last_order, *orders) if orders else self.last_order
 
     def _fresh(self, history: list[HistoryEvent]) -> list[HistoryEvent]:
         """What the history that was told last did not have."""

@@ -16,10 +16,10 @@ from durable_worker.errors import ProtocolError
 from durable_worker.protocol.base import Payload
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.names import routing_token
-from durable_worker.protocol.runs import RunDetail, RunStatus, TimelineEntry
+from durable_worker.protocol.runs import RunDetail, RunRecord, RunStatus, TimelineEntry
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind, WorkflowTask
 from durable_worker.replay.opened import OpenedRun, opened_task
-from durable_worker.replay.operations import CALL_RETRY, DURABLE_TIMERS
+from durable_worker.replay.operations import CALL_RETRY, DURABLE_TIMERS, ORDERED_HISTORY
 from durable_worker.replay.witness import Asked
 
 OWN_CAPABILITIES = (CALL_RETRY, DURABLE_TIMERS)
@@ -89,11 +89,16 @@ def _recorded_run(detail: RunDetail) -> RecordedRun:
         history=events,
         group=routing_token(run.workflow),
         attempt=1,
-        capabilities=None if is_nestjs else list(OWN_CAPABILITIES),
+        capabilities=None if is_nestjs else _capabilities(run),
+        seen=run.ordered,
     )
     if isinstance(run, OpenedRun):
         task = opened_task(task, run.context)
     return RecordedRun(task=task, waiting=waiting, end=_end(detail))
+
+
+def _capabilities(run: RunRecord) -> list[str]:
+    return [*OWN_CAPABILITIES, *([] if run.ordered is None else [ORDERED_HISTORY])]
 
 
 def _is_of_nestjs(entries: list[TimelineEntry]) -> bool:
@@ -118,6 +123,7 @@ def _event(entry: TimelineEntry) -> HistoryEvent | None:
         name=entry.name,
         output=entry.output,
         error=entry.error if entry.status == "failed" else None,
+        order=entry.order,
     )
 
 

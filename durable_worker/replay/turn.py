@@ -27,6 +27,8 @@ from durable_worker.replay.logger import LogSink
 from durable_worker.replay.operations import (
     CALL_RETRY,
     DURABLE_TIMERS,
+    ORDERED_HISTORY,
+    PARK,
     RunLocally,
     recorded_event,
 )
@@ -79,6 +81,8 @@ class Replay:
         """Start the body (first call) or go on with a longer history (later calls)."""
         self._task = task
         self.now_ms = now_ms
+        self.journal.is_ordered = self.operator_states(ORDERED_HISTORY)
+        self.journal.seen = -1 if task.seen is None else task.seen
         self.journal.tell(task.history)
         for signal in task.pending_signals or ():
             if signal.seq not in self.journal.events:
@@ -131,7 +135,8 @@ class Replay:
                 pass
             except DurableError as error:
                 self.journal.failure = self.journal.failure or error
-        return self._failed(self.journal.failure or WorkflowStuckError("the turn was aborted"))
+        failure = self.journal.failure or WorkflowStuckError("the turn was aborted")
+        return self._failed(failure, parks=self.operator_states(PARK) and not self._task.cancel)
 
     def _explained(self, error: BaseException) -> BaseException:
         """A mismatch with both sides of it by seq: the turn is replayed once more for that."""
@@ -268,9 +273,11 @@ class Replay:
         unsent = self.waiting.unsent()
         return [*unsent, StartTimer(seq=seq, ms=0)] if unsent else []
 
-    def _failed(self, error: BaseException) -> WorkflowDecision:
+    def _failed(self, error: BaseException, *, parks: bool = False) -> WorkflowDecision:
+        """`parks`: not what the body has let out, but what is wrong with its code."""
         self.error = error = self._explained(error)
-        return self._decision(DecisionStatus.FAILED, error=failure_of(error, retryable=False))
+        decision = self._decision(DecisionStatus.FAILED, error=failure_of(error, retryable=False))
+        return replace(decision, park=True) if parks else decision
 
     def _decision(
         self,
@@ -298,6 +305,7 @@ class Replay:
             commands=commands,
             output=output,
             error=error,
+            ordered=self.journal.last_order if self.journal.is_ordered else None,
         )
 
     # What the context uses

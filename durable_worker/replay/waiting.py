@@ -10,13 +10,17 @@ does not tell in which order results came. The rule (protocol/README.md, "Marker
   for anything new, a marker that names what was delivered is recorded before that.
 
 Deliveries happen one at a time, and the body runs until it is idle in between.
+
+Where history does tell the order ("Ordered history"), every idle point gets the earliest result
+that is there, and needs no marker: what a longer history adds came later.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from durable_worker.protocol.commands import AnyCommand
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
+from durable_worker.replay.arrivals import Arrivals
 from durable_worker.replay.journal import Journal, TurnAbortedError, caller_location, is_of
 from durable_worker.replay.loop import DeterministicLoop, DurableTimer
 from durable_worker.replay.operations import (
@@ -56,6 +60,7 @@ class Waiting:
         self.queries = Queries(journal)
         self.is_cancelled = False
         self._journal = journal
+        self._arrivals = Arrivals(journal, self.outstanding)
         self._is_done = is_done
         self._cancel = cancel
         self._abandoned: dict[int, Operation] = {}
@@ -94,6 +99,9 @@ class Waiting:
 
         It would deliver in ascending order what is still unrecorded at the present idle point.
         """
+        if self._journal.is_ordered:
+            return all(each.order is None or each.order > self._arrivals.latest for each in events)
+        added = [event.seq for event in events]
         if self._point is None or not self._point.delivered:
             return True
         point = self._point
@@ -157,6 +165,11 @@ class Waiting:
         if self._given_at == seq:
             self._given_at = seq + 1
 
+    def _await(self, operation: Operation) -> None:
+        self.outstanding[operation.seq] = operation
+        if self._journal.is_ordered:
+            self._arrivals.awaited(operation.seq)
+
     def _note(self, at: int, seqs: Iterable[int]) -> None:
         """Remember what the body got while `at` was the next seq."""
         if self._given_at != at:
@@ -172,6 +185,7 @@ class Waiting:
                 self.loop.fire(operation.handle)
         elif operation.future is not None and not operation.future.done():
             operation.future.set_result(event)
+        self._arrivals.got(event)
         self.run_until_idle()
 
     def _follow_marker(self) -> None:
@@ -211,8 +225,19 @@ class Waiting:
                 )
             timer.deadline_ms = deadline
 
+    def _deliver_earliest(self) -> bool:
+        seq, at = self._arrivals.earliest(), self._journal.next_seq
+        if seq is None:
+            return False
+        self._since, self._phase = at, _FREE
+        self._note(at, [seq])
+        self._deliver(seq)
+        return True
+
     def deliver_what_is_there(self) -> bool:
         journal = self._journal
+        if journal.is_ordered:
+            return self._deliver_earliest()
         events = journal.events
         there = sorted([seq for seq in self.outstanding if seq in events])
         if not there:
@@ -315,7 +340,7 @@ class Waiting:
     async def wait_unsettled(self, operation: Operation) -> HistoryEvent:
         """`wait` for an operation that `settled` has just said no to."""
         operation.future = self.loop.create_future()
-        self.outstanding[operation.seq] = operation
+        self._await(operation)
         try:
             return await operation.future
         except BaseException:
@@ -326,7 +351,7 @@ class Waiting:
         """Make an operation outstanding before anything in the body waits for it."""
         self._journal.expect(operation.seq, operation.kind, operation.name, operation.location)
         operation.future = self.loop.create_future()
-        self.outstanding[operation.seq] = operation
+        self._await(operation)
         return operation.future
 
     def settled(
@@ -347,6 +372,7 @@ class Waiting:
             return None
         # The future that is saved would have had a number, and numbers decide the order of sets.
         loop.count += 1
+        self._arrivals.got(event)
         self._since, self._phase = at, _FREE
         if self._given_at == at:
             self._given.append(seq)
@@ -363,6 +389,8 @@ class Waiting:
         journal, phase = self._journal, self._phase
         if journal.told_seq >= self._since or journal.last_seq >= journal.next_seq:
             return False
+        if journal.is_ordered:
+            return self._arrivals.latest > journal.seen
         if phase.is_part:
             return True
         undelivered = (*self.outstanding, *self._abandoned)
@@ -375,7 +403,9 @@ class Waiting:
         Also while the body is unwound.
         """
         journal = self._journal
-        return journal.is_sealed or journal.told_seq >= self._since
+        if journal.is_sealed or journal.told_seq >= self._since:
+            return True
+        return journal.is_ordered and self._arrivals.latest <= journal.seen
 
     def unsent(self) -> list[AnyCommand]:
         """The promised children that no decision so far can be relied on to have started.
@@ -417,8 +447,8 @@ class Waiting:
         self._has_timers = True
         timer.seq = self._journal.take_seq()
         self._journal.expect(timer.seq, HistoryKind.TIMER, None)
-        self.outstanding[timer.seq] = Timer(
-            timer.seq, HistoryKind.TIMER, None, caller_location(), ms=ms, handle=timer
+        self._await(
+            Timer(timer.seq, HistoryKind.TIMER, None, caller_location(), ms=ms, handle=timer)
         )
 
     def timer_cancelled(self, timer: DurableTimer) -> None:

@@ -154,6 +154,16 @@ class TurnRedriven(Input, frozen=True, kw_only=True, tag="turn-redriven"):
     is_cancelling: bool = False
 
 
+class Unparked(Input, frozen=True, kw_only=True, tag="unparked"):
+    """Somebody asks for another turn of a run whose code has failed it.
+
+    `is_guess`: not a person, but a worker has come that may have other code; what was parked a
+    moment ago waits for its time.
+    """
+
+    is_guess: bool = False
+
+
 class LetterRedriven(
     Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="letter-redriven"
 ):
@@ -211,6 +221,7 @@ RunInput = (
     | Redispatched
     | StepRedriven
     | TurnRedriven
+    | Unparked
 )
 """An input for one run."""
 

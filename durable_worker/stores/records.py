@@ -22,8 +22,14 @@ from durable_worker.protocol.tasks import HistoryKind
 LAST_INSTANT = 253_402_300_799_999
 """The end of the year 9999; later instants are taken for this one."""
 
+PARKED_SEQ = -1
+"""Beside the body: the timer of a run that is parked. It outlives that, to count how often."""
+
 LAST_SEQ = 2**53 - 1
 """Larger numbers are not the same in every peer's language."""
+
+UNORDERED = -1
+"""In place of `Run.ordered`: its bodies are given results by the rules of markers."""
 
 INBOX = "inbox"
 """In place of a queue: where a `DeadLetter` was found that is an input and no message."""
@@ -45,6 +51,8 @@ class Run(Struct, frozen=True, kw_only=True, gc=False):
 
     `task_id` is the turn that the run awaits (None: no turn is out), `is_dirty` that history grew
     while it was out, `recoveries` how often a turn was lost since the last applied decision.
+    `ordered` is the order of the latest result that the last applied decision knew, `UNORDERED` for
+    a run whose bodies do not go by that, None until a decision tells.
     """
 
     id: str
@@ -65,6 +73,7 @@ class Run(Struct, frozen=True, kw_only=True, gc=False):
     task_id: str | None = None
     is_dirty: bool = False
     recoveries: int = 0
+    ordered: int | None = UNORDERED
 
 
 class CheckpointStatus(StrEnum):
@@ -83,7 +92,8 @@ class Checkpoint(Struct, frozen=True, kw_only=True, gc=False):
 
     `name` is the step, the signal, the child's workflow, or `sleep:<seq>`. `fires_at` is a timer's
     deadline, or when a call that has failed is tried again (None while an attempt is out).
-    `recoveries` counts how often the current attempt was sent again because it was lost.
+    `recoveries` counts how often the current attempt was sent again because it was lost. `order`
+    tells which of the run's operations it was to be resolved, from 1.
     """
 
     run_id: str
@@ -104,6 +114,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True, gc=False):
     events: tuple[StepEvent, ...] = ()
     parallel_group: str | None = None
     recoveries: int = 0
+    order: int | None = None
 
     @property
     def is_pending(self) -> bool:
@@ -127,7 +138,7 @@ class RunState:
     that several operators write.
     """
 
-    __slots__ = ("_checkpoints", "_pending", "_timers", "revision", "run")
+    __slots__ = ("_checkpoints", "_last_order", "_pending", "_timers", "revision", "run")
 
     def __init__(
         self, run: Run, checkpoints: Iterable[Checkpoint] = (), *, revision: int = 0
@@ -137,6 +148,13 @@ class RunState:
         self._checkpoints = {each.seq: each for each in checkpoints}
         self._pending = {seq: each for seq, each in self._checkpoints.items() if each.is_pending}
         self._timers = {each.seq: each for each in self._pending.values() if each.is_timer}
+        orders = (each.order or 0 for each in self._checkpoints.values())
+        self._last_order = max(orders, default=0)
+
+    @property
+    def last_order(self) -> int:
+        """That of the latest result."""
+        return self._last_order
 
     @property
     def checkpoints(self) -> Mapping[int, Checkpoint]:
@@ -163,6 +181,8 @@ class RunState:
         for each in checkpoints:
             self._checkpoints[each.seq] = each
             if not each.is_pending:
+                if each.order is not None and each.order > self._last_order:
+                    self._last_order = each.order
                 self._pending.pop(each.seq, None)
                 self._timers.pop(each.seq, None)
                 continue

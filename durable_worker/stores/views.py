@@ -9,7 +9,7 @@ from durable_worker.protocol.names import child_run_id, routing_token, step_id
 from durable_worker.protocol.payload import plain_json
 from durable_worker.protocol.runs import RunDetail, RunRecord, TimelineEntry
 from durable_worker.protocol.tasks import HistoryKind
-from durable_worker.stores.records import Checkpoint, Run, RunState
+from durable_worker.stores.records import UNORDERED, Checkpoint, Run, RunState
 
 
 @lru_cache(maxsize=256)
@@ -37,6 +37,7 @@ def run_record(run: Run, *, wake_at: int | None = None) -> RunRecord:
         ),
         wake_at=wake_at,
         recovery_attempts=run.recoveries or None,
+        ordered=None if run.ordered == UNORDERED else run.ordered,
         created_at=iso_time(run.created_at),
         updated_at=iso_time(run.updated_at),
     )
@@ -65,6 +66,7 @@ def timeline_entry(checkpoint: Checkpoint) -> TimelineEntry:
         events=list(checkpoint.events) or None,
         wake_at=checkpoint.fires_at if checkpoint.is_pending else None,
         parallel_group=checkpoint.parallel_group,
+        order=checkpoint.order,
         enqueued_at=iso_time(checkpoint.enqueued_at),
         started_at=None if checkpoint.started_at is None else iso_time(checkpoint.started_at),
         finished_at=None if checkpoint.finished_at is None else iso_time(checkpoint.finished_at),

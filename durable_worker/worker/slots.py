@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 
 
 class Slots:
@@ -29,7 +30,8 @@ class Slots:
             await handed_over
         except asyncio.CancelledError:
             if handed_over.cancelled():
-                self._waiting.remove(handed_over)
+                with suppress(ValueError):  # whoever left meanwhile has passed it over
+                    self._waiting.remove(handed_over)
             else:
                 self.leave()  # it came just now
             raise

@@ -14,7 +14,7 @@ from durable_worker.protocol.tasks import WorkflowTask
 from durable_worker.replay.context import WorkflowContext
 from durable_worker.replay.failures import failure_of
 from durable_worker.replay.logger import LogSink
-from durable_worker.replay.operations import LocalStep, RunLocally
+from durable_worker.replay.operations import PARK, LocalStep, RunLocally
 from durable_worker.replay.turn import Replay
 from durable_worker.worker.determinism.checks import Checks, NoChecks
 from durable_worker.worker.registry import Worker
@@ -125,4 +125,5 @@ def _refusal(task: WorkflowTask, error: RegistrationError) -> WorkflowDecision:
         status=DecisionStatus.FAILED,
         commands=[],
         error=failure_of(error, retryable=False),
+        park=True if PARK in (task.capabilities or ()) and not task.cancel else None,
     )

@@ -81,7 +81,7 @@ def drive(
         fate = chance.random()
         if fate < 0.1:
             continue  # the decision was dropped: the same turn comes again
-        if fate < 0.2:
+        if fate < 0.2 and not operator.is_ordered:
             operator.apply(full, only_first=chance.randrange(len(full.commands) + 1))
             continue  # the operator died between two commands
         operator.apply(full)

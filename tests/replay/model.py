@@ -1,4 +1,4 @@
-"""A v1 operator reduced to what a body can notice."""
+"""An operator reduced to what a body can notice: of version 1, or with capabilities."""
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from durable_worker.protocol.commands import (
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind, WorkflowTask
 from durable_worker.replay.definitions import WorkflowDefinition
-from durable_worker.replay.operations import RunLocally
+from durable_worker.replay.operations import ORDERED_HISTORY, RunLocally
 from durable_worker.replay.turn import Replay
 
 
@@ -45,6 +45,12 @@ class ModelOperator:
     turn: int = 0
     final: WorkflowDecision | None = None
     is_cancelled: bool = False
+    orders: int = 0
+    seen: int | None = None
+
+    @property
+    def is_ordered(self) -> bool:
+        return ORDERED_HISTORY in (self.capabilities or ())
 
     def task(self) -> WorkflowTask:
         self.turn += 1
@@ -59,10 +65,14 @@ class ModelOperator:
             attempt=1,
             capabilities=self.capabilities,
             cancel=self.is_cancelled or None,
+            seen=self.seen,
         )
 
     def apply(self, decision: WorkflowDecision, *, only_first: int | None = None) -> None:
         """Apply a decision; with `only_first` die after that many commands."""
+        assert (decision.ordered is not None) is self.is_ordered
+        if only_first is None:
+            self.seen = decision.ordered
         commands = decision.commands if only_first is None else decision.commands[:only_first]
         for command in commands:
             match command:
@@ -109,8 +119,14 @@ class ModelOperator:
                 kind = HistoryKind.CHILD
             case RecordStep():
                 raise AssertionError("a recorded step is never pending")
+        self.orders += 1
         self.history[seq] = HistoryEvent(
-            seq=seq, kind=kind, name=name, output=payload(output), error=error
+            seq=seq,
+            kind=kind,
+            name=name,
+            output=payload(output),
+            error=error,
+            order=self.orders if self.is_ordered else None,
         )
 
 

@@ -10,7 +10,13 @@ from msgspec import json
 
 from durable_worker.protocol.commands import DecisionStatus, StartTimer
 from durable_worker.protocol.tasks import HistoryKind
-from durable_worker.replay.operations import CALL_RETRY, CANCEL_TURNS, DURABLE_TIMERS
+from durable_worker.replay.operations import (
+    CALL_RETRY,
+    CANCEL_TURNS,
+    DELIVERED,
+    DURABLE_TIMERS,
+    ORDERED_HISTORY,
+)
 from tests.replay.bodies import (
     COMBINATIONS,
     LEAVES,
@@ -47,22 +53,27 @@ undone_nodes = bodies(
 )
 
 
-@given(node=nodes, seed=st.integers(0, 2**32))
+in_order = [CALL_RETRY, DURABLE_TIMERS, CANCEL_TURNS, ORDERED_HISTORY]
+operators = st.builds(
+    lambda capabilities: ModelOperator(capabilities=capabilities),
+    st.sampled_from([None, in_order, [ORDERED_HISTORY]]),
+)
+
+
+@given(node=nodes, seed=st.integers(0, 2**32), operator=operators)
 def test_a_kept_body_decides_exactly_what_a_replay_from_the_top_decides(
-    node: Node, seed: int
+    node: Node, seed: int, operator: ModelOperator
 ) -> None:
-    operator = ModelOperator()
     drive(worker_for(node), operator, Random(seed))
     assert operator.final is not None
     assert operator.final.status is DecisionStatus.COMPLETED, operator.final.error
 
 
-@given(node=nodes, seed=st.integers(0, 2**32))
+@given(node=nodes, seed=st.integers(0, 2**32), operator=operators)
 def test_the_recorded_history_of_an_ended_run_replays_to_the_same_output(
-    node: Node, seed: int
+    node: Node, seed: int, operator: ModelOperator
 ) -> None:
     worker = worker_for(node)
-    operator = ModelOperator()
     chance = Random(seed)
     drive(worker, operator, chance)
     assert operator.final is not None
@@ -73,11 +84,12 @@ def test_the_recorded_history_of_an_ended_run_replays_to_the_same_output(
     assert bytes(again.output) == bytes(operator.final.output)
 
 
-@given(node=nodes, seed=st.integers(0, 2**32))
-def test_every_step_is_asked_for_under_one_seq_and_keeps_its_name(node: Node, seed: int) -> None:
+@given(node=nodes, seed=st.integers(0, 2**32), operator=operators)
+def test_every_step_is_asked_for_under_one_seq_and_keeps_its_name(
+    node: Node, seed: int, operator: ModelOperator
+) -> None:
     names: dict[int, str] = {}
     per_turn: list[Counter[int]] = []
-    operator = ModelOperator()
     for encoded in drive(worker_for(node), operator, Random(seed)):
         decision = json.decode(encoded)
         per_turn.append(Counter(command["seq"] for command in decision["commands"]))
@@ -87,17 +99,26 @@ def test_every_step_is_asked_for_under_one_seq_and_keeps_its_name(node: Node, se
     assert all(count == 1 for turn in per_turn for count in turn.values())
 
 
-@given(node=patched_nodes, seed=st.integers(0, 2**32))
-def test_runs_of_the_old_code_end_on_patched_code_wherever_they_are(node: Node, seed: int) -> None:
-    operator = ModelOperator()
+@given(node=nodes, seed=st.integers(0, 2**32))
+def test_a_history_in_order_needs_no_markers(node: Node, seed: int) -> None:
+    operator = ModelOperator(capabilities=in_order)
+    drive(worker_for(node), operator, Random(seed))
+    assert DELIVERED not in {each.name for each in operator.history.values()}
+
+
+@given(node=patched_nodes, seed=st.integers(0, 2**32), operator=operators)
+def test_runs_of_the_old_code_end_on_patched_code_wherever_they_are(
+    node: Node, seed: int, operator: ModelOperator
+) -> None:
     drive(worker_for(before_the_patches(node)), operator, Random(seed), deploy=worker_for(node))
     assert operator.final is not None
     assert operator.final.status is DecisionStatus.COMPLETED, operator.final.error
 
 
-@given(node=undone_nodes, seed=st.integers(0, 2**32))
-def test_a_body_that_fails_calls_each_compensation_once(node: Node, seed: int) -> None:
-    operator = ModelOperator()
+@given(node=undone_nodes, seed=st.integers(0, 2**32), operator=operators)
+def test_a_body_that_fails_calls_each_compensation_once(
+    node: Node, seed: int, operator: ModelOperator
+) -> None:
     drive(worker_for(node, fails=True), operator, Random(seed))
     assert operator.final is not None
     assert operator.final.error is not None
@@ -112,7 +133,7 @@ def test_a_body_that_fails_calls_each_compensation_once(node: Node, seed: int) -
 @given(
     node=nodes,
     seed=st.integers(0, 2**32),
-    capabilities=st.sampled_from([None, [CALL_RETRY, DURABLE_TIMERS, CANCEL_TURNS]]),
+    capabilities=st.sampled_from([None, [CALL_RETRY, DURABLE_TIMERS, CANCEL_TURNS], in_order]),
 )
 def test_a_cancelled_body_decides_the_same_kept_and_from_the_top_and_ends(
     node: Node, seed: int, capabilities: list[str] | None
@@ -129,9 +150,10 @@ def test_a_cancelled_body_decides_the_same_kept_and_from_the_top_and_ends(
     assert again.output == operator.final.output
 
 
-@given(node=undone_nodes, seed=st.integers(0, 2**32))
-def test_a_body_that_is_cancelled_calls_each_compensation_once(node: Node, seed: int) -> None:
-    operator = ModelOperator()
+@given(node=undone_nodes, seed=st.integers(0, 2**32), operator=operators)
+def test_a_body_that_is_cancelled_calls_each_compensation_once(
+    node: Node, seed: int, operator: ModelOperator
+) -> None:
     drive(worker_for(node), operator, Random(seed), is_cancelled=True)
     assert operator.final is not None
     if operator.final.status is DecisionStatus.COMPLETED:

@@ -15,6 +15,7 @@ from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
 from durable_worker.replay import loop
+from durable_worker.replay.operations import PARK
 from tests.replay.model import ModelOperator, full_turn, new_replay, take_turn
 
 Body = Callable[[WorkflowContext], Coroutine[Any, Any, Any]]
@@ -40,6 +41,39 @@ def failure_of(decision: WorkflowDecision) -> tuple[str | None, str]:
     assert decision.error is not None
     assert decision.error.retryable is False
     return decision.error.code, decision.error.message
+
+
+async def forgets_await(ctx: WorkflowContext) -> None:
+    ctx.step("charge")  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+
+
+async def waits_for_nothing(ctx: WorkflowContext) -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def raises(ctx: WorkflowContext) -> None:
+    raise ImportError("no module named 'shop'")
+
+
+@pytest.mark.parametrize(
+    ("body", "history", "is_parked"),
+    [
+        (forgets_await, (), True),
+        (waits_for_nothing, (), True),
+        (forgets_await, (call(0, "refund"),), True),
+        (raises, (), None),
+    ],
+)
+def test_a_turn_that_the_code_has_failed_says_so_where_the_operator_keeps_the_run(
+    body: Body, history: tuple[HistoryEvent, ...], is_parked: bool | None
+) -> None:
+    events = {event.seq: event for event in history}
+    for capabilities, expected in ((None, None), ([PARK], is_parked)):
+        operator = ModelOperator(history=dict(events), capabilities=capabilities)
+        decision = full_turn(serving(body), operator.task())
+        assert (decision.status, decision.park) == (DecisionStatus.FAILED, expected)
+    operator = ModelOperator(history=dict(events), capabilities=[PARK], is_cancelled=True)
+    assert full_turn(serving(body), operator.task()).park is None
 
 
 async def charge_then_ship(ctx: WorkflowContext) -> Any:

@@ -6,7 +6,7 @@ from msgspec import Raw
 
 from durable_worker import WorkflowContext
 from durable_worker.protocol.commands import DecisionStatus, RecordStep, ScheduleStep
-from durable_worker.replay.operations import DELIVERED
+from durable_worker.replay.operations import DELIVERED, ORDERED_HISTORY
 from tests.replay.model import Body, ModelOperator, turn
 
 
@@ -74,6 +74,41 @@ def test_a_pending_operation_that_history_does_not_show_is_told_by_what_came_bes
     assert names(new, operator) == ["b"]
     answer(operator)
     assert bytes(turn(new, operator).output) == b'["a b","c"]'
+
+
+def in_order() -> ModelOperator:
+    return ModelOperator(capabilities=[ORDERED_HISTORY])
+
+
+def test_where_results_are_ordered_a_run_takes_the_new_way_unless_a_decision_has_been_there() -> (
+    None
+):
+    async def old(ctx: WorkflowContext) -> list[str]:
+        return list(await asyncio.gather(before(ctx), ctx.step("c"), ctx.step("d")))
+
+    async def new(ctx: WorkflowContext) -> list[str]:
+        return list(await asyncio.gather(after(ctx), ctx.step("c"), ctx.step("d")))
+
+    fresh = in_order()
+    turn(old, fresh)
+    fresh.resolve(0, "a")
+    fresh.resolve(2, "d")
+    assert names(new, fresh) == ["c", "patch:check", "check"]
+
+    was_there = in_order()
+    turn(old, was_there)
+    was_there.resolve(0, "a")
+    turn(old, was_there)
+    was_there.resolve(2, "d")
+    assert names(new, was_there) == ["c", "b"]
+
+
+def test_where_results_are_ordered_the_same_turn_again_does_not_take_the_new_way() -> None:
+    operator = in_order()
+    turn(before, operator)
+    answer(operator)
+    turn(before, operator)
+    assert names(after, operator) == ["b"]
 
 
 def test_the_late_result_of_a_step_that_was_given_up_leaves_it_in_doubt() -> None:

@@ -8,6 +8,7 @@ from durable_worker.operator.transitions.decisions import on_decision
 from durable_worker.operator.transitions.draft import Draft
 from durable_worker.operator.transitions.effects import NOTHING, Limits, Transition
 from durable_worker.operator.transitions.ending import on_cancel, on_turn_poisoned
+from durable_worker.operator.transitions.parking import on_unparked
 from durable_worker.operator.transitions.recovery import (
     on_redispatch,
     on_step_lost,
@@ -42,6 +43,7 @@ from durable_worker.stores.inputs import (
     TurnLost,
     TurnPoisoned,
     TurnRedriven,
+    Unparked,
     WorkflowAvailable,
 )
 from durable_worker.stores.records import Run, RunState
@@ -65,7 +67,14 @@ def apply(
 
 
 _Trouble = (
-    StepPoisoned | TurnPoisoned | TurnLost | StepLost | Redispatched | StepRedriven | TurnRedriven
+    StepPoisoned
+    | TurnPoisoned
+    | TurnLost
+    | StepLost
+    | Redispatched
+    | StepRedriven
+    | TurnRedriven
+    | Unparked
 )
 
 _Progress = (
@@ -115,6 +124,8 @@ def _mend(draft: Draft, happened: _Trouble) -> None:
             on_step_redriven(draft, happened)
         case TurnRedriven():
             on_turn_redriven(draft, happened)
+        case Unparked():
+            on_unparked(draft, happened)
         case _:
             assert_never(happened)
 

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from durable_worker.operator.transitions.draft import Draft, instant
 from durable_worker.operator.transitions.effects import AwaitSignal, Deliver, SendStep
 from durable_worker.operator.transitions.ending import CANCELLED, end_run
+from durable_worker.operator.transitions.parking import forget_parking, park
 from durable_worker.protocol.commands import (
     AnyCommand,
     DecisionStatus,
@@ -24,7 +25,7 @@ from durable_worker.protocol.names import CANCELLED_MARKER, child_run_id, is_def
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.inputs import StartRun
-from durable_worker.stores.records import Checkpoint, CheckpointStatus, Parent, Run
+from durable_worker.stores.records import UNORDERED, Checkpoint, CheckpointStatus, Parent, Run
 
 _STUCK = Failure(
     message="the turn ended without a result, and the run waits for nothing that could happen",
@@ -32,14 +33,32 @@ _STUCK = Failure(
     retryable=False,
 )
 _UNEXPLAINED = Failure(message="the workflow failed without saying why")
+_OLD_WORKER = Failure(
+    message="a worker of an older release answered a turn of this run, which needs its results in "
+    "the order in which they came: update that worker",
+    code="outdated-worker",
+    retryable=False,
+)
 
 
 def on_decision(draft: Draft, decision: WorkflowDecision) -> None:
     """Applied only if it answers the turn that the run awaits."""
     if draft.run.task_id != decision.task_id:
         return
+    if _goes_by_markers(draft, decision):
+        _ask_another(draft)
+        return
+    if decision.park and draft.run.status is not RunStatus.CANCELLING:
+        park(draft, decision.error or _UNEXPLAINED)
+        return
+    forget_parking(draft)
     has_grown = draft.run.is_dirty
-    draft.update(task_id=None, is_dirty=False, recoveries=0)
+    draft.update(
+        task_id=None,
+        is_dirty=False,
+        recoveries=0,
+        ordered=UNORDERED if decision.ordered is None else decision.ordered,
+    )
     if _ignores_cancellation(draft, decision):
         _record(draft, decision.commands)
         end_run(draft, RunStatus.CANCELLED, error=CANCELLED)
@@ -58,6 +77,23 @@ def on_decision(draft: Draft, decision: WorkflowDecision) -> None:
             end_run(draft, RunStatus.CANCELLED, error=decision.error or CANCELLED)
         case _:
             assert_never(decision.status)
+
+
+def _goes_by_markers(draft: Draft, decision: WorkflowDecision) -> bool:
+    """Whether the worker has given results in another order than decisions before it relied on.
+
+    One that failed may not have come to replay at all.
+    """
+    is_ordered = draft.run.ordered is not None and draft.run.ordered != UNORDERED
+    return is_ordered and decision.ordered is None and decision.status is not DecisionStatus.FAILED
+
+
+def _ask_another(draft: Draft) -> None:
+    recoveries = draft.run.recoveries + 1
+    if recoveries <= draft.limits.second_chances or draft.run.status is RunStatus.CANCELLING:
+        draft.start_turn(recoveries=recoveries)
+    else:
+        park(draft, _OLD_WORKER)
 
 
 def _ignores_cancellation(draft: Draft, decision: WorkflowDecision) -> bool:

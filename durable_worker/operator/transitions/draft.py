@@ -13,6 +13,7 @@ from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.records import (
     LAST_INSTANT,
+    PARKED_SEQ,
     Checkpoint,
     CheckpointStatus,
     RunState,
@@ -35,6 +36,7 @@ class Draft:
         self._changed: dict[int, Checkpoint] = {}
         self._withdrawn: set[int] = set()
         self._effects: list[Effect] = []
+        self._last_order = state.last_order
         self.run = state.run
         self.now = now
         self.limits = limits
@@ -111,6 +113,8 @@ class Draft:
 
     def grow(self) -> None:
         """History has grown: the run needs a turn, or another one after the one that is out."""
+        if self.run.status is RunStatus.BLOCKED:
+            return  # its next turn will have it
         if self.run.task_id is None:
             self.start_turn()
         elif not self.run.is_dirty:
@@ -119,8 +123,13 @@ class Draft:
     def start_turn(self, *, recoveries: int = 0) -> None:
         turn_no = self.run.turn_no + 1
         task_id = turn_id(self.run.id, turn_no)
+        parked = self.checkpoint(PARKED_SEQ)
+        if parked is not None and parked.is_pending:
+            # Whether this turn helps is not known yet, so the count stays.
+            self.put(replace(parked, status=CheckpointStatus.CANCELLED, finished_at=self.now))
         self.update(
             status=self.live_status(RunStatus.RUNNING),
+            error=None,
             turn_no=turn_no,
             task_id=task_id,
             is_dirty=False,
@@ -137,6 +146,7 @@ class Draft:
         self, checkpoint: Checkpoint, *, output: Payload = UNSET, error: Failure | None = None
     ) -> None:
         """End a pending operation for good; the run gets to see it."""
+        self._last_order += 1
         self.put(
             replace(
                 checkpoint,
@@ -145,6 +155,7 @@ class Draft:
                 error=error,
                 fires_at=None if error is not None else checkpoint.fires_at,
                 finished_at=self.now,
+                order=self._last_order,
             )
         )
         self.grow()

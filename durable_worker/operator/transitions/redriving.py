@@ -32,6 +32,7 @@ def on_step_redriven(draft: Draft, again: StepRedriven) -> None:
             call,
             status=CheckpointStatus.PENDING,
             error=None,
+            order=None,
             attempt=attempt,
             started_at=None,
             finished_at=None,
@@ -40,6 +41,10 @@ def on_step_redriven(draft: Draft, again: StepRedriven) -> None:
     )
     if draft.run.status.is_terminal:
         _reopen(draft)
+    seen = draft.run.ordered
+    if seen is not None and call.order is not None:
+        # What decisions have asked for on account of the failure, or after it, is gone.
+        draft.update(ordered=min(seen, call.order - 1))
     if not again.keeps_attempt:
         draft.add(SendStep(call.run_id, call.seq, attempt))
     draft.start_turn()

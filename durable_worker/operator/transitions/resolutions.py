@@ -13,7 +13,7 @@ from durable_worker.protocol.retry import delay_before_next, may_retry
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.inputs import ChildEnded, SignalMatched, StepPoisoned
-from durable_worker.stores.records import Checkpoint
+from durable_worker.stores.records import PARKED_SEQ, Checkpoint
 
 _UNEXPLAINED = Failure(message="the step failed without saying why")
 
@@ -79,6 +79,9 @@ def on_timer(draft: Draft, seq: int) -> None:
     if waiting is None or not waiting.is_pending or waiting.fires_at is None:
         return
     if waiting.fires_at > draft.now:
+        return
+    if seq == PARKED_SEQ:
+        draft.start_turn()
         return
     if waiting.kind is HistoryKind.TIMER:
         draft.resolve(waiting)

@@ -26,6 +26,7 @@ def create(start: StartRun, *, now: int, limits: Limits) -> Transition:
         search_attributes=start.search_attributes,
         created_at=now,
         updated_at=now,
+        ordered=None,
     )
     draft = Draft(RunState(run), now=now, limits=limits)
     if start.version is not None:

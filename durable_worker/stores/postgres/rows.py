@@ -89,6 +89,7 @@ def row_of_run(run: Run) -> Row:
         run.is_dirty,
         run.recoveries,
         1,
+        run.ordered,
     )
 
 
@@ -117,6 +118,7 @@ def run_of_row(row: Row) -> Run:
         task_id=_some_out(row[16]),
         is_dirty=row[17],
         recoveries=row[18],
+        ordered=row[20],
     )
 
 
@@ -141,6 +143,7 @@ def row_of_checkpoint(checkpoint: Checkpoint, namespace: str | None) -> Row:
         _encode(checkpoint.events) if checkpoint.events else None,
         _some_in(checkpoint.parallel_group),
         checkpoint.recoveries,
+        checkpoint.order,
         _some_in(namespace),
         None,
     )
@@ -166,6 +169,7 @@ def checkpoint_of_row(row: Row) -> Checkpoint:
         events=() if row[15] is None else _events.decode(row[15]),
         parallel_group=_some_out(row[16]),
         recoveries=row[17],
+        order=row[18],
     )
 
 

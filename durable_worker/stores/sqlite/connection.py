@@ -18,7 +18,7 @@ from durable_worker.stores.processes import is_gone
 from durable_worker.stores.queries import load_script, load_statements
 from durable_worker.stores.sqlite.statements import CACHED_STATEMENTS
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_TIMEOUT_SECONDS = 5.0
 
 _setup = load_statements("sqlite", "lease")

@@ -65,6 +65,7 @@ def row_of_run(run: Run) -> Row:
         run.task_id,
         int(run.is_dirty),
         run.recoveries,
+        run.ordered,
     )
 
 
@@ -88,6 +89,7 @@ def run_of_row(row: Row) -> Run:
         task_id=row[16],
         is_dirty=bool(row[17]),
         recoveries=row[18],
+        ordered=row[19],
     )
 
 
@@ -111,6 +113,7 @@ def row_of_checkpoint(checkpoint: Checkpoint) -> Row:
         _json(checkpoint.events) if checkpoint.events else None,
         checkpoint.parallel_group,
         checkpoint.recoveries,
+        checkpoint.order,
     )
 
 
@@ -134,6 +137,7 @@ def checkpoint_of_row(row: Row) -> Checkpoint:
         events=() if row[15] is None else _events.decode(row[15]),
         parallel_group=row[16],
         recoveries=row[17],
+        order=row[18],
     )
 
 

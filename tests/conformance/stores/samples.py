@@ -35,6 +35,7 @@ FULL_RUN = Run(
     task_id="run-ü#3",
     is_dirty=True,
     recoveries=2,
+    ordered=5,
 )
 
 FULL_CHECKPOINT = Checkpoint(
@@ -56,6 +57,7 @@ FULL_CHECKPOINT = Checkpoint(
     events=(StepEvent(at=1, level=EventLevel.INFO, message="hi", data=Raw(b"{}")),),
     parallel_group="p",
     recoveries=1,
+    order=6,
 )
 
 

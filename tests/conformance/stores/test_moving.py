@@ -208,10 +208,10 @@ async def test_the_lines_are_these() -> None:
             b'{"run":{"id":"a","workflow":"w","version":"1","namespace":"default","partition":null,'
             b'"status":"running","input":{"n":1},"error":null,"parent":null,"tags":[],'
             b'"created_at":1700000000000,"updated_at":1700000000000,"turn_no":0,"task_id":null,'
-            b'"is_dirty":false,"recoveries":0}}\n',
+            b'"is_dirty":false,"recoveries":0,"ordered":-1}}\n',
             b'{"checkpoint":{"run_id":"a","seq":0,"kind":"call","name":"step","status":"pending",'
             b'"error":null,"attempt":1,"retry":null,"partition":null,"fires_at":null,'
             b'"enqueued_at":1700000000000,"started_at":null,"finished_at":null,"events":[],'
-            b'"parallel_group":null,"recoveries":0}}\n',
+            b'"parallel_group":null,"recoveries":0,"order":null}}\n',
             b'{"end":{"rows":2}}\n',
         ]

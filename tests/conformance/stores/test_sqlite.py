@@ -152,11 +152,13 @@ async def test_a_newer_database_is_refused_with_both_versions(tmp_path: Path) ->
     database.close()
     message = await refusal(path)
     assert "schema version 99" in message
-    assert "knows version 2" in message
+    assert "knows version 3" in message
     assert "upgrade" in message
 
 
-FIRST_LETTERS = """
+FIRST_TABLES = """
+ALTER TABLE runs DROP COLUMN ordered;
+ALTER TABLE checkpoints DROP COLUMN resolved_as;
 DROP TABLE dead_letters;
 CREATE TABLE dead_letters (
     id TEXT PRIMARY KEY,
@@ -179,7 +181,7 @@ async def a_database_of_the_first_release(path: Path, *letters: tuple[str, bytes
         await store.commit(Batch(runs=[a_run("r", namespace="acme")]), token)
         await store.release_lease(token)
     with sqlite3.connect(path) as database:
-        database.executescript(FIRST_LETTERS)
+        database.executescript(FIRST_TABLES)
         for letter_id, body in letters:
             database.execute(
                 "INSERT INTO dead_letters VALUES (?, ?, 'step-task', 'm', 'bad', ?, ?)",

@@ -241,9 +241,12 @@ def test_a_file_that_holds_no_history_is_a_mistake(
 # A worker whose code has changed
 
 
-def test_a_mismatch_is_told_in_the_workers_log_and_by_show(tmp_path: Path) -> None:
+def test_a_mismatch_is_told_by_log_and_show_and_the_run_goes_on_with_mended_code(
+    tmp_path: Path,
+) -> None:
     program = Program(tmp_path)
-    program.write("app.py", code("charge", also='    await ctx.wait_signal("go")'))
+    sound = code("charge", also='    await ctx.wait_signal("go")')
+    program.write("app.py", sound)
     with program.serving("dev", "app:worker", "--no-reload") as serving:
         serving.wait_for("lease_acquired")
         program.out("start", "order", "--input", '"lamp"', "--id", "o-1")
@@ -260,9 +263,16 @@ def test_a_mismatch_is_told_in_the_workers_log_and_by_show(tmp_path: Path) -> No
         expected = [">", "0", "step", "'charge'", "step", "'pay'", line]
         assert serving.wait_for(">  0").split() == expected
         until = monotonic() + PATIENCE
-        while "failed" not in (shown := program.out("show", "o-1")):
+        while "blocked" not in (shown := program.out("show", "o-1")):
             assert monotonic() < until
     assert expected in [line.split() for line in shown.splitlines()]
+    assert "blocked" in program.out("runs")
+    program.write("app.py", sound)
+    with program.serving("dev", "app:worker", "--no-reload") as serving:
+        serving.wait_for("lease_acquired")
+        until = monotonic() + PATIENCE
+        while "completed" not in program.out("runs"):
+            assert monotonic() < until, program.out("show", "o-1")
 
 
 # Over the broker

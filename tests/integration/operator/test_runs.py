@@ -64,7 +64,13 @@ async def test_a_run_goes_through_its_steps_to_its_output(
         ]
         assert [each.id for each in await operator.list(RunQuery(tag="t"))] == ["r"]
         first = worker.turns[0]
-        assert first.capabilities == ["call-retry", "durable-timers", "cancel-turns"]
+        assert first.capabilities == [
+            "call-retry",
+            "durable-timers",
+            "cancel-turns",
+            "park",
+            "ordered-history",
+        ]
         assert (first.task_id, first.group, first.attempt) == ("r#1", "seq", 1)
     assert await store.outbox() == []
     assert await store.pending_work() == PendingWork()

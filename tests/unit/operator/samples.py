@@ -72,12 +72,14 @@ def pending(seq: int, kind: HistoryKind = HistoryKind.CALL, **changes: Any) -> C
 
 
 def ended(checkpoint: Checkpoint, **changes: Any) -> Checkpoint:
-    fields = {"status": CheckpointStatus.COMPLETED, "finished_at": NOW, **changes}
+    """As the first of its run, unless something else is said."""
+    order = None if checkpoint.kind is HistoryKind.STEP else 1
+    fields = {"status": CheckpointStatus.COMPLETED, "finished_at": NOW, "order": order, **changes}
     return replace(checkpoint, **fields)
 
 
 def cancelled(checkpoint: Checkpoint) -> Checkpoint:
-    return ended(checkpoint, status=CheckpointStatus.CANCELLED)
+    return ended(checkpoint, status=CheckpointStatus.CANCELLED, order=None)
 
 
 def moved(run: Run, *checkpoints: Checkpoint, by: RunInput, limits: Limits = USUAL) -> Transition:
@@ -93,10 +95,17 @@ def decision(
     task_id: str = "r#1",
     output: bytes | None = None,
     error: Failure | None = None,
+    ordered: int | None = None,
 ) -> DecisionReceived:
     fields: dict[str, Any] = {} if output is None else {"output": Raw(output)}
     made = WorkflowDecision(
-        task_id=task_id, run_id="r", status=status, commands=list(commands), error=error, **fields
+        task_id=task_id,
+        run_id="r",
+        status=status,
+        commands=list(commands),
+        error=error,
+        ordered=ordered,
+        **fields,
     )
     return DecisionReceived(run_id="r", decision=made)
 

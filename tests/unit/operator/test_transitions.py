@@ -10,6 +10,7 @@ from durable_worker.operator.transitions.effects import (
     AwaitSignal,
     BroadcastCancel,
     Deliver,
+    Limits,
     SendStep,
     SendTurn,
     Transition,
@@ -39,6 +40,7 @@ from durable_worker.stores.inputs import (
 )
 from durable_worker.stores.records import (
     LAST_INSTANT,
+    UNORDERED,
     CheckpointStatus,
     Parent,
     RunState,
@@ -62,7 +64,7 @@ def test_a_start_on_a_known_version_sends_the_first_turn() -> None:
     start = StartRun(run_id="r", workflow="w", version="2", input=Raw(b"1"), tags=("t",))
     found = apply(None, start, now=NOW)
     assert found.run == a_run(
-        version="2", input=Raw(b"1"), tags=("t",), created_at=NOW, updated_at=NOW
+        version="2", input=Raw(b"1"), tags=("t",), created_at=NOW, updated_at=NOW, ordered=None
     )
     assert found.effects[0] == SendTurn("r", "r#1")
 
@@ -389,6 +391,52 @@ def test_a_result_for_what_is_not_a_pending_call_is_dropped() -> None:
     assert moved(suspended(), pending(0, attempt=2, fires_at=NOW), by=result(attempt=None)) == (
         NOTHING
     )
+
+
+def test_results_are_counted_in_the_order_in_which_they_come() -> None:
+    state = RunState(suspended(), [pending(0), pending(1, HistoryKind.SIGNAL), pending(2)])
+    inputs: list[RunInput] = [
+        result(seq=2),
+        decision(RecordStep(seq=3, name="now#3"), task_id="r#2"),
+        result(seq=0, error=NO),
+        SignalMatched(run_id="r", seq=1),
+    ]
+    for by in inputs:
+        found = apply(state, by, now=NOW)
+        state.absorb(found.run, found.checkpoints)
+    assert {seq: each.order for seq, each in state.checkpoints.items()} == {
+        0: 2,
+        1: 3,
+        2: 1,
+        3: None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "told", "after"), [(None, 0, 0), (None, None, UNORDERED), (0, 3, 3)]
+)
+def test_the_first_decision_says_whether_a_run_goes_by_the_order_of_its_results(
+    before: int | None, told: int | None, after: int
+) -> None:
+    wait = WaitSignal(seq=0, signal="go")
+    found = moved(a_run(ordered=before), by=decision(wait, ordered=told))
+    assert found.run is not None
+    assert found.run.ordered == after
+
+
+@pytest.mark.parametrize("status", [DecisionStatus.CONTINUE, DecisionStatus.COMPLETED])
+def test_a_worker_that_does_not_go_by_the_order_is_not_believed(status: DecisionStatus) -> None:
+    by = decision(ScheduleStep(seq=5, name="a", group="default"), status=status)
+    limits = Limits(second_chances=1)
+    again = moved(a_run(ordered=2), by=by, limits=limits)
+    assert again == Transition(
+        next_turn(a_run(ordered=2), recoveries=1), (), (SendTurn("r", "r#2"),)
+    )
+    found = moved(a_run(ordered=2, recoveries=1), by=by, limits=limits)
+    assert found.run is not None
+    assert found.run.error is not None
+    assert found.run.status is RunStatus.BLOCKED
+    assert "a worker of an older release answered a turn of this run" in found.run.error.message
 
 
 def test_a_failure_is_tried_again_after_its_delay_and_then_final() -> None:

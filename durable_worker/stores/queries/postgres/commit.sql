@@ -40,7 +40,8 @@ WITH held AS MATERIALIZED (
         task_id = excluded.task_id,
         is_dirty = excluded.is_dirty,
         recoveries = excluded.recoveries,
-        revision = runs.revision + 1
+        revision = runs.revision + 1,
+        ordered = excluded.ordered
 ), put_tags AS (
     -- A row that a run no longer bears out is passed over by whoever reads it.
     INSERT INTO run_tags SELECT new.namespace, tag, new.created_at, new.id
@@ -69,6 +70,7 @@ WITH held AS MATERIALIZED (
         new.events,
         new.parallel_group,
         new.recoveries,
+        new.resolved_as,
         -- Waits for signals are found by the namespace of their run, which never changes.
         CASE WHEN new.kind = 'signal' THEN
             coalesce(new.namespace, (SELECT namespace FROM runs WHERE id = new.run_id))
@@ -92,6 +94,7 @@ WITH held AS MATERIALIZED (
         events = excluded.events,
         parallel_group = excluded.parallel_group,
         recoveries = excluded.recoveries,
+        resolved_as = excluded.resolved_as,
         namespace = excluded.namespace,
         operator = excluded.operator
 ), put_signals AS (

@@ -44,7 +44,8 @@ CREATE TABLE runs (
     task_id TEXT COLLATE "C",
     is_dirty BOOLEAN NOT NULL,
     recoveries BIGINT NOT NULL,
-    revision BIGINT NOT NULL
+    revision BIGINT NOT NULL,
+    ordered BIGINT
 ) WITH (fillfactor = 80);
 
 CREATE INDEX runs_by_age ON runs (created_at, id);
@@ -83,6 +84,7 @@ CREATE TABLE checkpoints (
     events BYTEA,
     parallel_group TEXT COLLATE "C",
     recoveries BIGINT NOT NULL,
+    resolved_as BIGINT,
     namespace TEXT COLLATE "C",
     operator BIGINT,
     PRIMARY KEY (run_id, seq)

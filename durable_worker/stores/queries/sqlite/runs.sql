@@ -1,5 +1,5 @@
 -- name: put_run
-INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
     workflow = excluded.workflow,
     version = excluded.version,
@@ -18,7 +18,8 @@ ON CONFLICT (id) DO UPDATE SET
     turn_no = excluded.turn_no,
     task_id = excluded.task_id,
     is_dirty = excluded.is_dirty,
-    recoveries = excluded.recoveries;
+    recoveries = excluded.recoveries,
+    ordered = excluded.ordered;
 
 -- name: get_run
 SELECT * FROM runs WHERE id = ?;

@@ -31,7 +31,8 @@ CREATE TABLE runs (
     turn_no INTEGER NOT NULL,
     task_id TEXT,
     is_dirty INTEGER NOT NULL,
-    recoveries INTEGER NOT NULL
+    recoveries INTEGER NOT NULL,
+    ordered INTEGER
 );
 
 CREATE INDEX runs_by_age ON runs (created_at, id);
@@ -59,6 +60,7 @@ CREATE TABLE checkpoints (
     events BLOB,
     parallel_group TEXT,
     recoveries INTEGER NOT NULL,
+    resolved_as INTEGER,
     PRIMARY KEY (run_id, seq)
 ) WITHOUT ROWID;
 
@@ -116,4 +118,4 @@ CREATE TABLE dead_letters (
 CREATE INDEX dead_letters_by_age ON dead_letters (received_at, id);
 CREATE INDEX dead_letters_of_run ON dead_letters (run_id) WHERE run_id IS NOT NULL;
 
-INSERT INTO schema_version VALUES (2);
+INSERT INTO schema_version VALUES (3);
