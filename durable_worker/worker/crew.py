@@ -11,6 +11,7 @@ CANCEL_AGAIN_SECONDS = 0.1
 """What goes on after it was cancelled is cancelled once more after so long, until it has ended."""
 
 Task = asyncio.Task[None]
+Work = Coroutine[Any, Any, None]
 
 
 class Crew:
@@ -21,7 +22,7 @@ class Crew:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._tasks = set[Task]()
+        self._tasks: dict[Work, Task] = {}
         self._left = asyncio.Event()
         self._defect: asyncio.Future[None] = self._loop.create_future()
         self._expected = 0
@@ -35,10 +36,8 @@ class Crew:
         self._expected -= 1
         self._note_idle()
 
-    def start(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
-        task = self._loop.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+    def start(self, work: Work, *, name: str) -> None:
+        self._tasks[work] = self._loop.create_task(self._at_work(work), name=name)
 
     async def idle(self) -> None:
         """Wait until nobody is at work, and nothing is expected."""
@@ -63,21 +62,28 @@ class Crew:
         cancelled: asyncio.CancelledError | None = None
         with anyio.CancelScope(shield=True):
             while self._tasks:
-                for task in self._tasks:
+                for task in self._tasks.values():
                     task.cancel()
                 try:
-                    await asyncio.wait(self._tasks, timeout=CANCEL_AGAIN_SECONDS)
+                    await asyncio.wait(self._tasks.values(), timeout=CANCEL_AGAIN_SECONDS)
                 except asyncio.CancelledError as again:  # nothing may outlive its crew
                     cancelled = again
+                for work, task in [*self._tasks.items()]:
+                    if task.done():  # before it had begun
+                        work.close()
+                        del self._tasks[work]
         if cancelled is not None:
             raise cancelled
 
-    def _ended(self, task: Task) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not self._defect.done():
-            self._defect.set_exception(error)
-        self._note_idle()
+    async def _at_work(self, work: Work) -> None:
+        try:
+            await work
+        except Exception as error:
+            if not self._defect.done():
+                self._defect.set_exception(error)
+        finally:
+            del self._tasks[work]
+            self._note_idle()
 
     def _note_idle(self) -> None:
         if not self._tasks and not self._expected:

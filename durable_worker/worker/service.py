@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("durable_worker.worker")
 
+_STEP_TASK = codec.MessageType.STEP_TASK.value
+
 LAST_WORDS = timedelta(seconds=5)
 """How long answers that are ready may take to reach the broker once the worker has to end."""
 
@@ -276,16 +278,19 @@ class WorkerService:
         try:
             try:
                 envelope = delivery.envelope
-                _check_protocol(envelope)
-                task = self._reader.task_in(envelope.body, message_type=envelope.type)
+                if envelope.protocol != PROTOCOL_VERSION:
+                    _check_protocol(envelope)
+                if envelope.type == _STEP_TASK:
+                    task: StepTask | WorkflowTask = codec.STEP_TASK.decode(envelope.body)
+                else:
+                    task = self._reader.task_in(envelope.body, message_type=envelope.type)
             except ProtocolError as error:
                 await self._refuse(delivery, error)
                 return
-            match task:
-                case StepTask():
-                    await self._steps.handle(task, delivery)
-                case WorkflowTask():
-                    await self._turn_tasks.handle(task, delivery)
+            if isinstance(task, StepTask):
+                await self._steps.handle(task, delivery)
+            else:
+                await self._turn_tasks.handle(task, delivery)
         except Exception:  # a defect of ours: it must cost neither the worker nor the message
             log.exception("delivery_not_handled", queue=delivery.queue)
             await delivery.release()

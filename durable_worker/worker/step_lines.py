@@ -1,6 +1,8 @@
 """What the log says about steps that have ended."""
 
 import asyncio
+import logging
+from collections.abc import Callable
 from contextvars import Context, copy_context
 
 import structlog
@@ -17,12 +19,20 @@ class StepLines:
 
     def __init__(self) -> None:
         self._log = log.bind()  # what the module's does with each line costs more than some lines
+        # Of loggers that have no such method some take any name for one that writes a line.
+        asks = hasattr(type(self._log), "is_enabled_for")
+        self._is_told: Callable[[int], bool] = self._log.is_enabled_for if asks else _always
         self._waiting: list[tuple[Context, StepTask, float, Failure | None]] = []
 
     def started(self, task: StepTask) -> None:
-        self._log.debug("step_started", run_id=task.run_id, step=task.name, attempt=task.attempt)
+        if self._is_told(logging.DEBUG):
+            self._log.debug(
+                "step_started", run_id=task.run_id, step=task.name, attempt=task.attempt
+            )
 
     def ended(self, task: StepTask, seconds: float, error: Failure | None) -> None:
+        if error is None and not self._is_told(logging.INFO):
+            return
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._write)
         self._waiting.append((copy_context(), task, seconds, error))
@@ -49,3 +59,7 @@ class StepLines:
                 attempt=task.attempt,
                 error=error.message,
             )
+
+
+def _always(_: int) -> bool:
+    return True
