@@ -13,8 +13,9 @@ Deliveries happen one at a time, and the body runs until it is idle in between.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
+from durable_worker.protocol.base import Payload
 from durable_worker.protocol.commands import AnyCommand
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
 from durable_worker.replay.journal import Journal, TurnAbortedError, caller_location, is_of
@@ -43,21 +44,15 @@ _FREE = Phase()
 
 
 class Waiting:
-    """The outstanding operations of one body.
+    """The outstanding operations of one body, `main`."""
 
-    `is_done` tells whether the body has ended, `cancel` raises `CancelledError` where it waits.
-    """
-
-    def __init__(
-        self, journal: Journal, is_done: Callable[[], bool], cancel: Callable[[], None]
-    ) -> None:
+    def __init__(self, journal: Journal) -> None:
         self.loop = DeterministicLoop(self)  # type: ignore[abstract]
         self.outstanding: dict[int, Operation] = {}
         self.queries = Queries(journal)
         self.is_cancelled = False
         self._journal = journal
-        self._is_done = is_done
-        self._cancel = cancel
+        self.main: asyncio.Task[Payload] | None = None
         self._abandoned: dict[int, Operation] = {}
         self._lost_waits: dict[str, list[Requested]] = {}
         self._point: IdlePoint | None = None
@@ -149,7 +144,8 @@ class Waiting:
         self.is_cancelled = True
         self._point = None
         self._since, self._phase = seq, _FREE
-        self._cancel()
+        if self.main is not None:
+            self.main.cancel()
         self.run_until_idle()
 
     def _pass(self, seq: int) -> None:
@@ -239,7 +235,7 @@ class Waiting:
             if seq in self.outstanding:
                 delivered.append(seq)
                 self._deliver(seq)
-        if journal.next_seq == marker_seq + 1 and not self._is_done():
+        if journal.next_seq == marker_seq + 1 and not self._has_ended():
             journal.next_seq = marker_seq
             self._note(marker_seq, delivered[len(point.delivered) :])
             self._point = IdlePoint(point.waiting, tuple(delivered))
@@ -247,6 +243,9 @@ class Waiting:
             journal.recorded.append(delivered_marker(marker_seq, delivered))
             self._point = None
         return True
+
+    def _has_ended(self) -> bool:
+        return self.main is not None and self.main.done()
 
     def steps_to_run(self) -> tuple[LocalStep, ...]:
         if not self.has_local_steps:
