@@ -94,34 +94,27 @@ class NumberedTask(asyncio.Task[Any]):
         return self.number or object.__hash__(self)
 
 
-class Entered:
-    """Within it a loop is the running one of the current thread, whatever ran there before."""
+class _Nobody:
+    """The host of timers in a body that is over."""
 
-    __slots__ = ("_hooks", "_host", "_host_task", "_loop")
+    def start_timer(self, timer: DurableTimer, *, delay: float) -> None:
+        pass
 
-    def __init__(self, loop: "DeterministicLoop") -> None:
-        self._loop = loop
+    def timer_cancelled(self, timer: DurableTimer) -> None:
+        pass
 
-    def __enter__(self) -> None:
-        self._host = host = events._get_running_loop()
-        self._host_task = None if host is None else asyncio.current_task(host)
-        self._hooks = sys.get_asyncgen_hooks()
-        if host is not None and self._host_task is not None:
-            asyncio.tasks._leave_task(host, self._host_task)
-        events._set_running_loop(self._loop)
-        sys.set_asyncgen_hooks(self._loop.keep_async_generator, _leave_async_generator)
 
-    def __exit__(self, *_: object) -> None:
-        sys.set_asyncgen_hooks(*self._hooks)
-        events._set_running_loop(self._host)
-        if self._host is not None and self._host_task is not None:
-            asyncio.tasks._enter_task(self._host, self._host_task)
-        self._host = self._host_task = None  # a body may be kept for long
+_NOBODY = _Nobody()
 
 
 class DeterministicLoop(asyncio.AbstractEventLoop):
+    """Within it, it is the running loop of the current thread, whatever ran there before."""
+
     def __init__(self, host: TimerHost) -> None:
         self._host = host
+        self._around: asyncio.AbstractEventLoop | None = None
+        self._task_around: asyncio.Task[Any] | None = None
+        self._hooks_around = sys.get_asyncgen_hooks()
         self.ready: deque[Callback] = deque()
         self._now = 0.0
         self.count = 0
@@ -131,7 +124,23 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self._ordered: dict[Coroutine[Any, Any, Any], NumberedTask] = {}
         self._is_closed = False
         self.unhandled: list[BaseException] = []
-        self.entered = Entered(self)
+
+    def __enter__(self) -> None:
+        self._around = around = events._get_running_loop()
+        self._task_around = None if around is None else asyncio.current_task(around)
+        self._hooks_around = sys.get_asyncgen_hooks()
+        if around is not None and self._task_around is not None:
+            asyncio.tasks._leave_task(around, self._task_around)
+        events._set_running_loop(self)
+        sys.set_asyncgen_hooks(self._keep_async_generator, _leave_async_generator)
+
+    def __exit__(self, *_: object) -> None:
+        sys.set_asyncgen_hooks(*self._hooks_around)
+        around, self._around = self._around, None
+        events._set_running_loop(around)
+        if around is not None and self._task_around is not None:
+            asyncio.tasks._enter_task(around, self._task_around)
+            self._task_around = None  # it ends, while this may be kept for long
 
     # What replay uses
 
@@ -187,9 +196,10 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             _finish(generator.aclose())
         self._async_generators.clear()
         self.ready.clear()
+        self._host = _NOBODY  # which would hold on to this
         self._is_closed = True
 
-    def keep_async_generator(self, generator: Any) -> None:
+    def _keep_async_generator(self, generator: Any) -> None:
         # Held until the end, so that the garbage collector never decides when one is closed.
         alive = (each for each in self._async_generators if each.ag_frame is not None)
         self._async_generators = [*alive, generator]

@@ -32,7 +32,8 @@ class Compensations:
 
     def __init__(self, replay: Replay) -> None:
         self._replay = replay
-        self.call_undo: Callable[[StepCall, Payload], Coroutine[Any, Any, Any]] = self._call_undo
+        self.call_undo: Callable[[StepCall, Payload], Coroutine[Any, Any, Any]] | None = None
+        """In place of the plain call."""
         self._open: list[tuple[StepCall, Payload]] = []
         self._running = 0
         self._settled: asyncio.Event | None = None
@@ -90,6 +91,7 @@ class Compensations:
     async def _undo_all(self) -> list[str]:
         """Steps whose results have not come yet are undone as they come."""
         notes: list[str] = []
+        call_undo = self.call_undo or self._call_undo
         self._settled = settled = self._settled or asyncio.Event()
         while self._open or self._running:
             if not self._open:
@@ -98,7 +100,7 @@ class Compensations:
                 continue
             call, value = self._open.pop()
             try:
-                await self.call_undo(call, value)
+                await call_undo(call, value)
             except Exception as failure:  # the others are undone all the same
                 notes.append(f"the compensation {call.name!r} failed too: {message_of(failure)}")
         return notes

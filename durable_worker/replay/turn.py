@@ -61,7 +61,7 @@ class Replay:
         self.definition = definition
         self.journal = journal or Journal()
         self.error: BaseException | None = None
-        self.waiting = Waiting(self.journal, self._is_done, self._cancel)
+        self.waiting = Waiting(self.journal)
         self.now_ms = 0
         self.call_body: Callable[..., Awaitable[object]] = definition.fn
         self.on_failure: Callable[[BaseException], Awaitable[None]] | None = None
@@ -115,21 +115,23 @@ class Replay:
         if self._loop.is_over and not self.journal.unstarted:
             self._unwind()
         else:
-            with self._loop.entered:
+            with self._loop:
                 self._unwind()
 
     def _unwind(self) -> None:
         self.journal.close_unstarted()
         self._loop.dispose()
+        self.on_failure = None  # holds on to this, which is freed at once without it
         # What the body ended with is known; asyncio need not complain that nobody asked.
         if self._main is not None and self._main.done() and not self._main.cancelled():
             self._main.exception()
 
     def _drive(self) -> Outcome:
-        with self._loop.entered:
+        with self._loop:
             try:
                 if self._main is None:
                     self._main = self._loop.start(self._body(), name=self._task.run_id)
+                    self.waiting.main = self._main
                 return self._advance(self._main)
             except TurnAbortedError:
                 pass
@@ -174,10 +176,6 @@ class Replay:
             self._interruption = error
             self._main.cancel()
 
-    def _cancel(self) -> None:
-        if self._main is not None:
-            self._main.cancel()
-
     def _advance(self, main: asyncio.Task[Payload]) -> Outcome:
         waiting = self.waiting
         while True:
@@ -195,9 +193,6 @@ class Replay:
                 return self._suspend()
             self.journal.unconsumed(waiting.outstanding.values())
             waiting.cancel_here()
-
-    def _is_done(self) -> bool:
-        return self._main is not None and self._main.done()
 
     # Decisions
 

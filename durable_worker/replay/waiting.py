@@ -16,8 +16,9 @@ that is there, and needs no marker: what a longer history adds came later.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
+from durable_worker.protocol.base import Payload
 from durable_worker.protocol.commands import AnyCommand
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
 from durable_worker.replay.arrivals import Arrivals
@@ -47,22 +48,16 @@ _FREE = Phase()
 
 
 class Waiting:
-    """The outstanding operations of one body.
+    """The outstanding operations of one body, `main`."""
 
-    `is_done` tells whether the body has ended, `cancel` raises `CancelledError` where it waits.
-    """
-
-    def __init__(
-        self, journal: Journal, is_done: Callable[[], bool], cancel: Callable[[], None]
-    ) -> None:
+    def __init__(self, journal: Journal) -> None:
         self.loop = DeterministicLoop(self)  # type: ignore[abstract]
         self.outstanding: dict[int, Operation] = {}
         self.queries = Queries(journal)
         self.is_cancelled = False
         self._journal = journal
         self._arrivals = Arrivals(journal, self.outstanding)
-        self._is_done = is_done
-        self._cancel = cancel
+        self.main: asyncio.Task[Payload] | None = None
         self._abandoned: dict[int, Operation] = {}
         self._lost_waits: dict[str, list[Requested]] = {}
         self._point: IdlePoint | None = None
@@ -157,7 +152,8 @@ class Waiting:
         self.is_cancelled = True
         self._point = None
         self._since, self._phase = seq, _FREE
-        self._cancel()
+        if self.main is not None:
+            self.main.cancel()
         self.run_until_idle()
 
     def _pass(self, seq: int) -> None:
@@ -264,7 +260,7 @@ class Waiting:
             if seq in self.outstanding:
                 delivered.append(seq)
                 self._deliver(seq)
-        if journal.next_seq == marker_seq + 1 and not self._is_done():
+        if journal.next_seq == marker_seq + 1 and not self._has_ended():
             journal.next_seq = marker_seq
             self._note(marker_seq, delivered[len(point.delivered) :])
             self._point = IdlePoint(point.waiting, tuple(delivered))
@@ -272,6 +268,9 @@ class Waiting:
             journal.recorded.append(delivered_marker(marker_seq, delivered))
             self._point = None
         return True
+
+    def _has_ended(self) -> bool:
+        return self.main is not None and self.main.done()
 
     def steps_to_run(self) -> tuple[LocalStep, ...]:
         if not self.has_local_steps:
