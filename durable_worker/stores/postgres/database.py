@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -81,7 +81,8 @@ class Database:
             try:
                 await asyncio.wait_for(pool.close(), CLOSE_SECONDS)
             except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                pool.terminate()
+                with suppress(asyncpg.InterfaceError):  # one that was never opened
+                    pool.terminate()
 
     async def fetch(self, statement: str, *values: Any) -> list[Any]:
         async with self.connection() as connection:
