@@ -9,7 +9,7 @@ from durable_worker.cli.databases import operators_database, risks_of_database
 from durable_worker.cli.key_files import keyring_in
 from durable_worker.cli.logs import configure
 from durable_worker.cli.options import TENANT_KEYS_VARIABLE, LogFormat, Operate
-from durable_worker.cli.serving import Server, StopSignals, run_server, tell
+from durable_worker.cli.serving import Server, StopSignals, run_server, settle_memory, tell
 from durable_worker.cli.states import ConnectionReporter, log, warn_of_risks
 from durable_worker.cli.waiting import opened
 from durable_worker.operator.options import OperatorOptions
@@ -41,6 +41,7 @@ def _prepare(options: Operate) -> Server:
             f"durable-worker {VERSION} operates the runs of prefix {prefix} on {address.safe}\n"
             f"  database  {where}"
         )
+    settle_memory()
     return _serve(options, store)
 
 

@@ -1,23 +1,18 @@
 """`durable-worker run`: serve a Worker on RabbitMQ."""
 
 import asyncio
-import gc
 
 from durable_worker.cli.banner import announce
 from durable_worker.cli.connecting import address_of, token_for, transport_to
 from durable_worker.cli.logs import configure
 from durable_worker.cli.options import Run
-from durable_worker.cli.serving import Server, StopSignals, run_server
+from durable_worker.cli.serving import Server, StopSignals, run_server, settle_memory
 from durable_worker.cli.states import ConnectionReporter, warn_of_risks
 from durable_worker.cli.targets import load_worker
 from durable_worker.transports.rabbitmq.address import BrokerAddress
 from durable_worker.worker.options import WorkerOptions
 from durable_worker.worker.registry import Worker
 from durable_worker.worker.service import WorkerService
-
-YOUNG_OBJECTS = 10_000
-"""Of a hundred steps at work there are always more than the 700 after which Python would look for
-garbage again and again, and find that all of it is in use."""
 
 
 def perform(options: Run) -> int:
@@ -37,9 +32,7 @@ def _prepare(options: Run) -> Server:
         names=options.broker.names,
         partition=options.partition,
     )
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS)
-    gc.enable()
+    settle_memory()
     return _serve(options, worker, address)
 
 

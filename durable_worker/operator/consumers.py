@@ -236,6 +236,8 @@ class Consumers:
             log.debug("broadcast_malformed", error=str(error))
 
     def _on_control(self, envelope: Envelope) -> None:
+        if self._to.announcer.has_sent(envelope):
+            return
         try:
             message = CONTROL.decode(envelope.body)
         except ProtocolError as error:

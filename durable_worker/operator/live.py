@@ -86,6 +86,8 @@ class LiveReports:
 
     def enrich(self, detail: RunDetail) -> RunDetail:
         """The detail with what its pending steps have reported so far."""
+        if not self._reports:
+            return detail
         timeline = [self._enriched(each) for each in detail.timeline]
         return replace(detail, timeline=timeline)
 

@@ -16,6 +16,7 @@ from durable_worker.errors import (
     RunNotFoundError,
 )
 from durable_worker.operator.live import LiveReports
+from durable_worker.operator.loading import Loading
 from durable_worker.operator.log import log
 from durable_worker.operator.registry import Registry
 from durable_worker.protocol.runs import (
@@ -73,6 +74,7 @@ class Sources:
 class Requests:
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
+        self._loading = Loading(sources.store)
         self._redispatched: OrderedDict[str, None] = OrderedDict()
 
     async def answer(self, request: RunRequest) -> RunReply:
@@ -181,7 +183,7 @@ class Requests:
         return True
 
     async def _owned(self, run_id: str, namespace: str) -> RunState:
-        state = await self._sources.store.load(run_id)
+        state = await self._loading.load(run_id)
         if state is None or state.run.namespace != namespace:
             raise RunNotFoundError(run_id)
         return state

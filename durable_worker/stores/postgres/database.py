@@ -58,6 +58,8 @@ class Database:
         self.address = address
         self._workers: Pool | None = None
         self._screens: Pool | None = None
+        self._at_hand: list[PoolConnectionProxy[Row]] = []
+        self._asking = 0
 
     async def open(self) -> None:
         """Raises `StoreError` unless the schema is the one that this release knows."""
@@ -67,7 +69,7 @@ class Database:
             with translated_errors(self.address):
                 await self._workers
                 await self._screens
-                async with self._workers.acquire() as connection:
+                async with self.connection() as connection:
                     check_version(await version_of(connection, self.address), self.address)
         except BaseException:
             await self.close()
@@ -75,18 +77,31 @@ class Database:
 
     async def close(self) -> None:
         pools, self._workers, self._screens = (self._workers, self._screens), None, None
+        at_hand, self._at_hand = self._at_hand, []
         for pool in pools:
             if pool is None:
                 continue
             try:
-                await asyncio.wait_for(pool.close(), CLOSE_SECONDS)
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    while pool is pools[0] and at_hand:
+                        await pool.release(at_hand.pop())
+                    await pool.close()
             except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 with suppress(asyncpg.InterfaceError):  # one that was never opened
                     pool.terminate()
 
     async def fetch(self, statement: str, *values: Any) -> list[Any]:
-        async with self.connection() as connection:
-            return await connection.fetch(statement, *values)
+        with translated_errors(self.address):
+            pool = self._opened(self._workers)
+            connection = await self._take(pool)
+            try:
+                rows = await connection.fetch(statement, *values)
+            except BaseException:
+                # It may have to be cancelled on the server first, or is gone: the pool sees to it.
+                await pool.release(connection)
+                raise
+            await self._put_back(pool, connection)
+            return rows
 
     async def screen(self, statement: str, *values: Any) -> list[Any]:
         """Like `fetch`, with a plan that is made for these values."""
@@ -97,8 +112,31 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> "AsyncGenerator[PoolConnectionProxy[Row]]":
         with translated_errors(self.address):
-            async with self._opened(self._workers).acquire() as connection:
+            pool = self._opened(self._workers)
+            connection = await self._take(pool)
+            try:
                 yield connection
+            finally:
+                await pool.release(connection)
+
+    async def _take(self, pool: "Pool") -> "PoolConnectionProxy[Row]":
+        while self._at_hand:
+            connection = self._at_hand.pop()
+            if not _is_lost(connection):
+                return connection
+            await pool.release(connection)
+        self._asking += 1
+        try:
+            return await pool.acquire()
+        finally:
+            self._asking -= 1
+
+    async def _put_back(self, pool: "Pool", connection: "PoolConnectionProxy[Row]") -> None:
+        """Keep it at hand: to take one out of the pool costs more than most statements do."""
+        if self._asking or pool is not self._workers:
+            await pool.release(connection)
+        else:
+            self._at_hand.append(connection)
 
     def _opened(self, pool: "Pool | None") -> "Pool":
         if pool is None:
@@ -124,6 +162,13 @@ class Database:
                 command_timeout=seconds,
                 server_settings={"application_name": "durable-worker"},
             )
+
+
+def _is_lost(connection: "PoolConnectionProxy[Row]") -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True  # the pool has taken it back when it broke
 
 
 async def version_at(address: PostgresAddress) -> int | None:

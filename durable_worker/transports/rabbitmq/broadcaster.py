@@ -6,13 +6,14 @@ from contextlib import suppress
 from durable_worker.errors import BrokerRefusedError, ConnectionLostError, TransportError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import Envelope
+from durable_worker.transports.rabbitmq.amqp.errors import AmqpError
 from durable_worker.transports.rabbitmq.lanes import Channel
 from durable_worker.transports.rabbitmq.link import (
     Link,
     channel_of,
     pause,
     raise_if_cancelled,
-    translated,
+    translation,
 )
 from durable_worker.transports.rabbitmq.messages import to_properties
 from durable_worker.transports.rabbitmq.topology import declare_exchange
@@ -54,12 +55,17 @@ class Broadcaster:
         if channel is None:
             return
         with suppress(ConnectionLostError):
-            await asyncio.shield(self._declaration_of(exchange))
-            with translated("broadcast", entity=exchange):
+            declared = self._declaration_of(exchange)
+            if not declared.done():
+                await asyncio.shield(declared)
+            declared.result()
+            properties = to_properties(envelope, persistent=False)
+            try:
                 if not channel.has_room:
                     await channel.room()
-                properties = to_properties(envelope, persistent=False)
                 channel.broadcast(exchange, topic, properties, envelope.body)
+            except (AmqpError, OSError) as error:
+                raise translation(error, "broadcast", entity=exchange) from error
 
     def _declaration_of(self, exchange: str) -> asyncio.Future[None]:
         if exchange not in self._declared:

@@ -1,6 +1,7 @@
 """Envelopes to AMQP properties and back (protocol/README.md, "AMQP binding")."""
 
 from datetime import timedelta
+from functools import lru_cache
 from typing import Final
 
 from durable_worker.protocol.base import PROTOCOL_VERSION, SIGNATURE_HEADER
@@ -32,8 +33,10 @@ _MOST_TEMPLATES = 100
 
 def to_properties(envelope: Envelope, *, persistent: bool) -> bytes:
     """As the broker takes them."""
-    if envelope.headers or envelope.expires is not None or envelope.message_id is None:
+    if envelope.headers or envelope.expires is not None:
         return write_properties(_properties(envelope, persistent=persistent))
+    if envelope.message_id is None:
+        return _without_id(envelope.type, envelope.protocol, persistent)
     key = (envelope.type, envelope.protocol, persistent)
     template = _templates.get(key)
     if template is None:
@@ -41,6 +44,12 @@ def to_properties(envelope: Envelope, *, persistent: bool) -> bytes:
             _templates.clear()
         template = _templates[key] = Template(_properties(envelope, persistent=persistent))
     return template.with_id(envelope.message_id)
+
+
+@lru_cache(_MOST_TEMPLATES)
+def _without_id(kind: str | None, protocol: int | None, persistent: bool) -> bytes:
+    envelope = Envelope(kind, b"", protocol=protocol)
+    return write_properties(_properties(envelope, persistent=persistent))
 
 
 def _properties(envelope: Envelope, *, persistent: bool) -> Properties:
