@@ -126,6 +126,16 @@ class TurnWatch:
         if state is not None and state.run.task_id is not None:
             self._heard[beat.run_id] = (state.run.task_id, self._monotonic())
 
+    def silent(self) -> list[str]:
+        """Runs whose turn `lost` would tell of, as far as their time goes."""
+        now = self._monotonic()
+        return [run_id for run_id, (_, at) in self._heard.items() if now - at > self._silence]
+
+    def correct(self, run_id: str, task_id: str | None) -> None:
+        """Another operator has moved it on: forget what was heard of an earlier turn."""
+        if run_id in self._heard and self._heard[run_id][0] != task_id:
+            del self._heard[run_id]
+
     def lost(self) -> list[Job]:
         """Turns that have been silent for too long although a worker for them lives."""
         found: list[Job] = []

@@ -287,6 +287,16 @@ class Session:
     async def _watch_turns(self) -> None:
         while True:
             await self._clock.sleep(_WATCH_SECONDS)
+            silent = self._watch.silent()
+            if silent and self._member is not None:
+                try:
+                    states = await self._store.load_many(silent)
+                except StoreError as error:
+                    log.warning("turns_not_looked_after", error=str(error))
+                    continue
+                for run_id in silent:
+                    state = states.get(run_id)
+                    self._watch.correct(run_id, None if state is None else state.run.task_id)
             for job in self._watch.lost():
                 self._engine.offer(job)
 

@@ -1,7 +1,9 @@
-"""Two operators and any number of workers on a broker that nothing happens to."""
+"""Operators and any number of workers on a broker that nothing happens to."""
 
 import asyncio
-from contextlib import AsyncExitStack
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,7 +19,8 @@ from tests.chaos import app
 from tests.chaos.audit.evidence import Evidence
 from tests.chaos.fleet import Fleet, Member
 from tests.chaos.load import Load
-from tests.chaos.logbook import read_lines
+from tests.chaos.logbook import Logbook, read_lines
+from tests.chaos.reading import Database, Schema
 
 PATIENCE = 60.0
 
@@ -25,12 +28,22 @@ PATIENCE = 60.0
 class Deployment:
     """Use as an async context manager. Workers take `options` of `durable-worker run`."""
 
-    def __init__(self, folder: Path, url: str, prefix: str, *options: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        prefix: str,
+        *options: str,
+        database: Schema | None = None,
+        operators: int = 2,
+    ) -> None:
         self._folder = folder
         self._url = url
         self._names = Names(prefix=prefix)
         self._options = options
-        self._database = folder / "operator.db"
+        self._database: Database = database or folder / "operator.db"
+        self._faults = Logbook(folder / "faults")
+        self._first_operators = operators
         self._stack = AsyncExitStack()
         self._operators = 0
         self._workers = 0
@@ -47,7 +60,7 @@ class Deployment:
         self.load = Load(
             client, folder=self._folder, database=self._database, random=Random(1), width=6
         )
-        for _ in range(2):
+        for _ in range(self._first_operators):
             self.add_operator()
         return self
 
@@ -56,7 +69,9 @@ class Deployment:
 
     def add_operator(self) -> Member:
         self._operators += 1
-        words = ("operator", "--database", str(self._database))
+        database = self._database
+        where = database.url if isinstance(database, Schema) else str(database)
+        words = ("operator", "--database", where)
         return self._add(f"operator-{self._operators}", "operator", *words)
 
     def add_worker(self) -> Member:
@@ -88,9 +103,25 @@ class Deployment:
         """Stop everybody, then gather: what a process still held is back in its queue then."""
         for role in ("worker", "operator"):
             await asyncio.gather(*(self.fleet.stop(each) for each in self.fleet.of(role)))
-        return Evidence.gather(
-            self._folder, database=self._database, queues=await self._left(), connections=[]
+        left = await self._left()
+        return await asyncio.to_thread(
+            Evidence.gather, self._folder, database=self._database, queues=left, connections=[]
         )
+
+    @asynccontextmanager
+    async def fault(self, kind: str, *members: Member) -> AsyncIterator[None]:
+        """Note a fault: it lasts as long as the block."""
+        began, pids = time.monotonic(), [pid for each in members if (pid := each.pid) is not None]
+        try:
+            yield
+        finally:
+            self._faults.write(
+                kind=kind,
+                targets=[each.name for each in members],
+                pids=pids,
+                began=began,
+                ended=time.monotonic(),
+            )
 
     async def _left(self) -> dict[str, tuple[int, int]]:
         names = self._names

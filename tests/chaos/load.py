@@ -2,16 +2,19 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import asyncpg
+
 from durable_worker.client.client import Client
 from durable_worker.errors import DurableError
 from tests.chaos.logbook import Logbook, read_lines
+from tests.chaos.reading import Database, rows_of
 
 TERMINAL = ("completed", "failed", "cancelled", "dead")
 LOOK_SECONDS = 0.1
@@ -71,9 +74,9 @@ LONG_EVERY = 12
 
 
 class Runs:
-    """The operator's database as it is on the disk, read without the operator."""
+    """The operators' database as it is, read without them."""
 
-    def __init__(self, database: Path) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
 
     def statuses(self) -> dict[str, str]:
@@ -84,14 +87,12 @@ class Runs:
         """Its pid."""
         return next((row[0] for row in self._read("SELECT pid FROM lease")), None)
 
-    def _read(self, query: str) -> list[Any]:
-        if not self._database.exists():
+    def _read(self, query: str) -> Sequence[Any]:
+        if isinstance(self._database, Path) and not self._database.exists():
             return []
         try:
-            source = f"file:{self._database}?mode=ro"
-            with closing(sqlite3.connect(source, uri=True, timeout=1)) as reader:
-                return reader.execute(query).fetchall()
-        except sqlite3.OperationalError:
+            return rows_of(self._database, query)
+        except (sqlite3.OperationalError, asyncpg.PostgresError, OSError):
             return []
 
 
@@ -99,7 +100,7 @@ class Load:
     """Keeps `width` runs going. `ended` counts those that are terminal."""
 
     def __init__(
-        self, client: Client, *, folder: Path, database: Path, random: Random, width: int = 6
+        self, client: Client, *, folder: Path, database: Database, random: Random, width: int = 6
     ) -> None:
         self._client = client
         self._expected = Logbook(folder / "expected")

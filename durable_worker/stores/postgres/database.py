@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -87,7 +87,8 @@ class Database:
                         await pool.release(at_hand.pop())
                     await pool.close()
             except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                pool.terminate()
+                with suppress(asyncpg.InterfaceError):  # one that was never opened
+                    pool.terminate()
 
     async def fetch(self, statement: str, *values: Any) -> list[Any]:
         with translated_errors(self.address):

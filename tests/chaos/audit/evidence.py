@@ -4,12 +4,12 @@ Nothing here, nor in the rules, imports the engine: the auditor shares no code w
 """
 
 import json
-import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.chaos.reading import Database, rows_of, writers_of
 
 
 @dataclass(frozen=True)
@@ -119,27 +119,25 @@ class Evidence:
         cls,
         folder: Path,
         *,
-        database: Path,
+        database: Database,
         queues: Mapping[str, tuple[int, int]],
         connections: Sequence[str],
     ) -> "Evidence":
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as reader:
-            runs = [
-                RunRow(row[0], row[1], _json(row[2]), _json(row[3]))
-                for row in reader.execute("SELECT id, status, output, error FROM runs")
-            ]
-            checkpoints = [
-                CheckpointRow(row[0], row[1], row[2], row[3], row[4], _json(row[5]))
-                for row in reader.execute(
-                    "SELECT run_id, seq, kind, name, status, output FROM checkpoints"
-                )
-            ]
-            left = {
-                table: reader.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-                for table in ("outbox", "inbox")
-            }
-            held = "SELECT count(*) FROM lease WHERE is_released = 0"
-            left["lease"] = reader.execute(held).fetchone()[0]
+        runs = [
+            RunRow(row[0], row[1], _json(row[2]), _json(row[3]))
+            for row in rows_of(database, "SELECT id, status, output, error FROM runs")
+        ]
+        checkpoints = [
+            CheckpointRow(row[0], row[1], row[2], row[3], row[4], _json(row[5]))
+            for row in rows_of(
+                database, "SELECT run_id, seq, kind, name, status, output FROM checkpoints"
+            )
+        ]
+        left = {
+            table: int(rows_of(database, f"SELECT count(*) FROM {table}")[0][0])
+            for table in ("outbox", "inbox")
+        }
+        left["lease"] = writers_of(database)
         return cls(
             journal=[Entry(**each) for each in _lines(folder / "journal")],
             expected=[Expected(**each) for each in _lines(folder / "expected")],
