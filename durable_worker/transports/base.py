@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from msgspec import Struct, field
 
+from durable_worker.errors import TransportError
 from durable_worker.protocol.base import PROTOCOL_VERSION
 
 DEFAULT_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
@@ -69,6 +70,10 @@ class Delivery(Protocol):
         ...
 
     async def ack(self) -> None: ...
+    def ack_now(self) -> None:
+        """`ack`, for who cannot wait."""
+        ...
+
     async def release(self) -> None:
         """Put the message back to its queue.
 
@@ -91,6 +96,23 @@ class Subscription(Protocol):
 
     async def stop(self) -> None:
         """Take nothing more. Deliveries already handed out can still be acked or released."""
+        ...
+
+
+Told = Callable[[TransportError | None], None]
+"""Is told once that a message was taken, or why not. Called on the event loop; must not raise."""
+
+
+@runtime_checkable
+class PromptTransport(Protocol):
+    """A transport whose answer nobody has to wait for."""
+
+    def post(self, queue: str, envelope: Envelope, told: Told) -> bool:
+        """As `Transport.send`, but what that returns or raises comes to `told`, later.
+
+        False, and nothing has happened, if the message cannot go out at once. Raises
+        `PayloadTooLargeError` and `UnsendableError`.
+        """
         ...
 
 

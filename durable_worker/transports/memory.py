@@ -163,6 +163,9 @@ class _Message:
         return True
 
     async def ack(self) -> None:
+        self.ack_now()
+
+    def ack_now(self) -> None:
         if self.abandon():
             self._home.settle(self)
 

@@ -267,6 +267,9 @@ class _Opened:
     async def ack(self) -> None:
         await self._inner.ack()
 
+    def ack_now(self) -> None:
+        self._inner.ack_now()
+
     async def release(self) -> None:
         await self._inner.release()
 

@@ -11,6 +11,7 @@ from durable_worker.errors import (
     ConnectionLostError,
     PayloadTooLargeError,
     PublishRejectedError,
+    TransportError,
     UnroutableError,
 )
 from durable_worker.protocol.codec import MessageType, encode
@@ -19,7 +20,13 @@ from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.results import ResultStatus, StepResult, WorkflowStepEvent
 from durable_worker.replay.failures import failure_of
-from durable_worker.transports.base import ERROR_QUEUE_HEADER, Envelope, Transport
+from durable_worker.transports.base import (
+    ERROR_QUEUE_HEADER,
+    Envelope,
+    PromptTransport,
+    Told,
+    Transport,
+)
 from durable_worker.transports.limits import SHORT_STRING_BYTES
 
 log = structlog.get_logger("durable_worker.worker")
@@ -42,6 +49,7 @@ class Answers:
 
     def __init__(self, transport: Transport, names: Names, *, chance: Chance) -> None:
         self._transport = transport
+        self._prompt = transport if isinstance(transport, PromptTransport) else None
         self._names = names
         self._chance = chance
         self._results = names.results
@@ -58,11 +66,26 @@ class Answers:
         )
         self._is_open.set()
 
-    async def result(self, result: StepResult, *, attempt: int) -> None:
+    def post_result(self, result: StepResult, *, attempt: int, told: Told) -> bool:
+        """As `result`, but it is `told` that hears of the end; False, and nothing has happened, if
+        it cannot go out at once."""
+        if self._prompt is None or not self._is_open.is_set():
+            return False
         message_id = _carried(f"{result.step_id}:{attempt}")
         try:
             envelope = Envelope(MessageType.STEP_RESULT, encode(result), message_id)
-            await self._send(self._results, envelope)
+            return self._prompt.post(self._results, envelope, told)
+        except _NOT_ENCODABLE:
+            return False
+
+    async def result(
+        self, result: StepResult, *, attempt: int, after: TransportError | None = None
+    ) -> None:
+        """`after`: why it has not arrived yet, as `post_result` has told."""
+        message_id = _carried(f"{result.step_id}:{attempt}")
+        try:
+            envelope = Envelope(MessageType.STEP_RESULT, encode(result), message_id)
+            await self._send(self._results, envelope, after=after)
         except _NOT_ENCODABLE as error:
             failed = StepResult(
                 run_id=result.run_id,
@@ -106,24 +129,29 @@ class Answers:
         letter = dead_letter(envelope, reason, **{ERROR_QUEUE_HEADER: queue})
         await self._send(self._names.dead, letter)
 
-    async def _send(self, queue: str, envelope: Envelope) -> None:
+    async def _send(
+        self, queue: str, envelope: Envelope, *, after: TransportError | None = None
+    ) -> None:
         await self._is_open.wait()
-        failures, is_missing = 0, False
+        failures, error = 0, after
         while True:
-            try:
-                if is_missing:
-                    await self._transport.declare([queue])
-                return await self._transport.send(queue, envelope)
-            except _PASSING as error:
+            if error is not None:
+                if not isinstance(error, _PASSING):
+                    raise error
                 log.warning(
                     "publish_retried",
                     queue=queue,
                     message_id=envelope.message_id,
                     reason=str(error),
                 )
-                is_missing = isinstance(error, UnroutableError)
                 failures += 1
-            await anyio.sleep(self._pause(failures))
+                await anyio.sleep(self._pause(failures))
+            try:
+                if isinstance(error, UnroutableError):
+                    await self._transport.declare([queue])
+                return await self._transport.send(queue, envelope)
+            except _PASSING as passing:
+                error = passing
 
     def _pause(self, failures: int) -> float:
         bound = 0.1 * 2.0 ** min(failures - 1, 10)
@@ -132,4 +160,5 @@ class Answers:
 
 def _carried(message_id: str) -> str | None:
     """None for an id that no broker carries; the operator then asks for no attempt."""
-    return message_id if len(message_id.encode()) <= SHORT_STRING_BYTES else None
+    is_short = message_id.isascii() and len(message_id) <= SHORT_STRING_BYTES
+    return message_id if is_short or len(message_id.encode()) <= SHORT_STRING_BYTES else None

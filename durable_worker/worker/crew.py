@@ -24,7 +24,16 @@ class Crew:
         self._tasks = set[Task]()
         self._left = asyncio.Event()
         self._defect: asyncio.Future[None] = self._loop.create_future()
+        self._expected = 0
         self.is_ending = False
+
+    def expect(self) -> None:
+        """Something is under way for which nobody waits; it ends with `came`."""
+        self._expected += 1
+
+    def came(self) -> None:
+        self._expected -= 1
+        self._note_idle()
 
     def start(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         task = self._loop.create_task(work, name=name)
@@ -32,8 +41,8 @@ class Crew:
         task.add_done_callback(self._ended)
 
     async def idle(self) -> None:
-        """Wait until nobody is at work."""
-        while self._tasks:
+        """Wait until nobody is at work, and nothing is expected."""
+        while self._tasks or self._expected:
             self._left.clear()
             await self._left.wait()
 
@@ -68,5 +77,8 @@ class Crew:
         error = None if task.cancelled() else task.exception()
         if error is not None and not self._defect.done():
             self._defect.set_exception(error)
-        if not self._tasks:
+        self._note_idle()
+
+    def _note_idle(self) -> None:
+        if not self._tasks and not self._expected:
             self._left.set()

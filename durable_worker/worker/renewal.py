@@ -94,6 +94,10 @@ class _Watched(Struct, eq=False):
         self._end()
         await self.delivery.ack()
 
+    def ack_now(self) -> None:
+        self._end()
+        self.delivery.ack_now()
+
     async def release(self) -> None:
         self._end()
         await self.delivery.release()

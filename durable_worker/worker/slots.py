@@ -15,6 +15,10 @@ class Slots:
     def are_taken(self) -> bool:
         return not self._free
 
+    def take_now(self) -> None:
+        """While they are not all taken."""
+        self._free -= 1
+
     async def take(self) -> None:
         if self._free:
             self._free -= 1

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import structlog
@@ -10,7 +11,7 @@ from msgspec import Struct
 
 from durable_worker.clock import Clock
 from durable_worker.edge.errors import SealError
-from durable_worker.errors import RegistrationError
+from durable_worker.errors import RegistrationError, TransportError
 from durable_worker.protocol.base import Millis
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.results import ResultStatus, StepEvent, StepResult
@@ -52,6 +53,7 @@ class _Execution(Struct, eq=False):
     deliveries: list[Delivery]
     is_running: bool = False
     is_given_back: bool = False
+    is_posted: bool = False
 
     def give_back(self) -> None:
         self.is_given_back = True
@@ -105,21 +107,54 @@ class StepRunner:
         if running is not None:
             running.deliveries.append(delivery)
             return
-        execution = _Execution(asyncio.current_task(), [delivery])
-        self._executions[key] = execution
+        execution = self._executions[key] = _Execution(asyncio.current_task(), [delivery])
         try:
             result = await self._run(task, execution)
             if isinstance(result, StepResult):
                 self._finished.put(key, result)
+                told = partial(self._told, key, execution, result)
+                if self._answers.post_result(result, attempt=task.attempt, told=told):
+                    execution.is_posted = True
+                    self._crew.expect()
+                    return
                 await self._answers.result(result, attempt=task.attempt)
         except BaseException:
             for each in execution.deliveries[1:]:  # the first is the caller's to give back
                 await each.release()
             raise
         finally:
-            del self._executions[key]
+            if not execution.is_posted:
+                del self._executions[key]
         for each in execution.deliveries:
             await (each.release() if result is _Unfinished.GIVEN_BACK else each.ack())
+
+    def _told(
+        self, key: Key, execution: _Execution, result: StepResult, error: TransportError | None
+    ) -> None:
+        """The broker has answered for a result that was posted."""
+        if error is None:
+            del self._executions[key]
+            for each in execution.deliveries:
+                each.ack_now()
+        elif not self._crew.is_ending:  # else the broker takes the messages back
+            again = self._answer_again(key, execution, result, error)
+            self._crew.start(again, name=execution.deliveries[0].queue)
+        self._crew.came()
+
+    async def _answer_again(
+        self, key: Key, execution: _Execution, result: StepResult, error: TransportError
+    ) -> None:
+        try:
+            await self._answers.result(result, attempt=key[1], after=error)
+        except Exception:  # a defect of ours: it must cost neither the worker nor the messages
+            log.exception("delivery_not_handled", queue=execution.deliveries[0].queue)
+            for each in execution.deliveries:
+                await each.release()
+        else:
+            for each in execution.deliveries:
+                await each.ack()
+        finally:
+            del self._executions[key]
 
     def cancel_run(self, run_id: str, seqs: Collection[int] | None = None) -> None:
         """Tell the run's steps (only those at `seqs`) that run here, or are on their way here."""
@@ -147,23 +182,19 @@ class StepRunner:
         if definition is None:
             unknown = _unknown_step(self._worker, task.name)
             return _result(task, unknown, started_at=self._clock.now())
-        first = execution.deliveries[0]
-        is_repeated = may_repeat(first)
-        if is_held := is_repeated or self._quarantine.is_closed or self._slots.are_taken:
-            # Held here, though not running yet: an operator must not take it for lost.
-            self._live.started(execution, task)
+        quarantine, slots = self._quarantine, self._slots
         try:
-            async with self._quarantine.admission(first):
-                await self._slots.take()
-                try:
-                    if is_repeated and await self._recorded.holds(task):
-                        return _Unfinished.RECORDED
-                    if is_held:
-                        self._live.ended(execution)
-                    execution.is_running = True
-                    return await self._execute(definition, task, execution)
-                finally:
-                    self._slots.leave()
+            is_repeated = may_repeat(execution.deliveries[0])
+            if is_repeated or quarantine.is_closed or slots.are_taken:
+                return await self._run_once_free(definition, task, execution)
+            quarantine.enter_now()
+            slots.take_now()
+            try:
+                execution.is_running = True
+                return await self._execute(definition, task, execution)
+            finally:
+                slots.leave()
+                quarantine.leave()
         except asyncio.CancelledError:
             if not execution.is_given_back:
                 raise
@@ -173,8 +204,26 @@ class StepRunner:
         finally:
             execution.task = None
             execution.is_running = False
-            if is_held:
-                self._live.ended(execution)
+
+    async def _run_once_free(
+        self, definition: StepDefinition, task: StepTask, execution: _Execution
+    ) -> "StepResult | _Unfinished":
+        first = execution.deliveries[0]
+        # Held here, though not running yet: an operator must not take it for lost.
+        self._live.started(execution, task)
+        try:
+            async with self._quarantine.admission(first):
+                await self._slots.take()
+                try:
+                    if may_repeat(first) and await self._recorded.holds(task):
+                        return _Unfinished.RECORDED
+                    self._live.ended(execution)
+                    execution.is_running = True
+                    return await self._execute(definition, task, execution)
+                finally:
+                    self._slots.leave()
+        finally:
+            self._live.ended(execution)
 
     async def _execute(
         self, definition: StepDefinition, task: StepTask, execution: _Execution
@@ -217,8 +266,10 @@ class StepRunner:
 
 def may_repeat(delivery: Delivery) -> bool:
     """Whether another process may have run this already."""
+    if delivery.delivery_count > 0:
+        return True
     headers = delivery.envelope.headers
-    return delivery.delivery_count > 0 or RESENT_HEADER in headers or HELD_HEADER in headers
+    return bool(headers) and (RESENT_HEADER in headers or HELD_HEADER in headers)
 
 
 def _result(

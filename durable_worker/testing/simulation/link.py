@@ -510,6 +510,9 @@ class LinkDelivery:
         self.answer(is_done=True)
         await asyncio.sleep(0)
 
+    def ack_now(self) -> None:
+        self.answer(is_done=True)
+
     async def release(self) -> None:
         self.answer(is_done=False)
         await asyncio.sleep(0)

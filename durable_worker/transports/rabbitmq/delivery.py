@@ -150,6 +150,9 @@ class RabbitDelivery:
         return self._place.is_answerable
 
     async def ack(self) -> None:
+        self.ack_now()
+
+    def ack_now(self) -> None:
         if not self._is_answered:
             self._note_answered(rejected_at=None)
             self._place.ack()

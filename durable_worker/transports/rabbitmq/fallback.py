@@ -30,6 +30,7 @@ from durable_worker.transports.rabbitmq.address import BrokerAddress
 from durable_worker.transports.rabbitmq.amqp.errors import (
     ACCESS_REFUSED,
     AmqpError,
+    GoneError,
 )
 from durable_worker.transports.rabbitmq.amqp.events import Message
 from durable_worker.transports.rabbitmq.amqp.properties import read_properties
@@ -294,6 +295,27 @@ class FallbackChannel:
         finally:
             del self._publishing[stated.message_id]
             done.set_result(None)
+
+    def post(
+        self,
+        exchange: str,
+        routing_key: str,
+        properties: bytes,
+        body: bytes,
+        told: Callable[[AmqpError | OSError | None], None],
+    ) -> None:
+        async def tell() -> None:
+            try:
+                await self.publish(exchange, routing_key, properties, body)
+            except (AmqpError, OSError) as error:
+                told(error)
+            except asyncio.CancelledError:
+                told(GoneError("the connection was closed"))
+                raise
+            else:
+                told(None)
+
+        self._write(tell())
 
     def broadcast(self, exchange: str, routing_key: str, properties: bytes, body: bytes) -> None:
         stated = library_properties(read_properties(properties))

@@ -203,7 +203,7 @@ class Held:
             raise UnsendableError("headers", mark, size=size, limit=MOST_PROPERTIES)
         arrival = self._queue.arrival(number)
         try:
-            await self._publisher.post(
+            await self._publisher.publish(
                 delivery.queue, delivery.envelope.body, properties, exchange=self._queue.name
             )
             async with asyncio.timeout(self._queue.held_for.total_seconds()):

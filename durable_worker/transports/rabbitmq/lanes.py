@@ -106,6 +106,17 @@ class Channel(Protocol):
         """
         ...
 
+    def post(
+        self,
+        exchange: str,
+        routing_key: str,
+        properties: bytes,
+        body: bytes,
+        told: Callable[[AmqpError | OSError | None], None],
+    ) -> None:
+        """As `publish`, but what that returns or raises comes to `told`."""
+        ...
+
     def broadcast(self, exchange: str, routing_key: str, properties: bytes, body: bytes) -> None:
         """On a channel without confirms."""
         ...

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from durable_worker.errors import (
     ConnectionLostError,
@@ -12,6 +13,7 @@ from durable_worker.errors import (
     UnroutableError,
     UnsendableError,
 )
+from durable_worker.transports.base import Told
 from durable_worker.transports.rabbitmq.amqp.errors import (
     PRECONDITION_FAILED,
     AmqpError,
@@ -77,12 +79,11 @@ class Publisher:
             self._idle.clear()
             await self._idle.wait()
 
-    async def post(self, queue: str, body: bytes, properties: bytes, *, exchange: str = "") -> None:
+    async def publish(
+        self, queue: str, body: bytes, properties: bytes, *, exchange: str = ""
+    ) -> None:
         """Send what is no envelope of ours; over an exchange, `queue` is its routing key."""
-        if len(properties) > MOST_PROPERTIES:
-            # The broker would close the connection, and everything on it would come twice.
-            size, limit = len(properties), MOST_PROPERTIES
-            raise UnsendableError("headers", f"of a message for {queue}", size=size, limit=limit)
+        _check_size(properties, queue)
         channel = self._channel
         if channel is None or channel.is_closed or not channel.has_room:
             channel = await self._usable_channel()
@@ -95,6 +96,26 @@ class Publisher:
             self._pending -= 1
             if not self._pending:
                 self._idle.set()
+
+    def post(self, queue: str, body: bytes, properties: bytes, told: Told) -> bool:
+        """As `publish`, but what that returns or raises comes to `told`; False, and nothing was
+        done, if it cannot go out at once."""
+        _check_size(properties, queue)
+        channel = self._channel
+        if channel is None or channel.is_closed or not channel.has_room:
+            return False
+        self._pending += 1
+        answered = partial(self._answered, told, queue, len(body))
+        channel.post("", queue, properties, body, answered)
+        return True
+
+    def _answered(
+        self, told: Told, queue: str, size: int, error: AmqpError | OSError | None
+    ) -> None:
+        self._pending -= 1
+        if not self._pending:
+            self._idle.set()
+        told(None if error is None else self._told(error, queue, size=size))
 
     async def _usable_channel(self) -> Channel:
         while True:
@@ -134,3 +155,10 @@ class Publisher:
     def _use(self, channel: Channel | None) -> None:
         self._channel = channel
         self._changed.set()
+
+
+def _check_size(properties: bytes, queue: str) -> None:
+    if len(properties) > MOST_PROPERTIES:
+        # The broker would close the connection, and everything on it would come twice.
+        size, limit = len(properties), MOST_PROPERTIES
+        raise UnsendableError("headers", f"of a message for {queue}", size=size, limit=limit)

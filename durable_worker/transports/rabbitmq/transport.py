@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 from durable_worker.errors import ConnectionLostError, TransportError, UsageError
 from durable_worker.protocol.names import Names
-from durable_worker.transports.base import DEFAULT_MAX_MESSAGE_BYTES, Delivery, Envelope
+from durable_worker.transports.base import DEFAULT_MAX_MESSAGE_BYTES, Delivery, Envelope, Told
 from durable_worker.transports.limits import check_message, check_names
 from durable_worker.transports.rabbitmq.address import AddressSource, TlsOptions, UrlSource
 from durable_worker.transports.rabbitmq.alarms import AlarmWatch
@@ -146,7 +146,13 @@ class RabbitTransport:
 
     async def send(self, queue: str, envelope: Envelope) -> None:
         self._check(envelope, queue)
-        await self._publisher.post(queue, envelope.body, to_properties(envelope, persistent=True))
+        properties = to_properties(envelope, persistent=True)
+        await self._publisher.publish(queue, envelope.body, properties)
+
+    def post(self, queue: str, envelope: Envelope, told: Told) -> bool:
+        self._check(envelope, queue)
+        properties = to_properties(envelope, persistent=True)
+        return self._publisher.post(queue, envelope.body, properties, told)
 
     async def broadcast(self, exchange: str, envelope: Envelope, *, topic: str = "") -> None:
         self._check(envelope, exchange, topic=topic)
@@ -174,7 +180,7 @@ class RabbitTransport:
         """It was delivered too often: do as the broker does with what it has counted itself."""
         properties = write_properties(given_up(delivery.properties, queue=delivery.queue))
         try:
-            await self._publisher.post(self._names.dead, delivery.envelope.body, properties)
+            await self._publisher.publish(self._names.dead, delivery.envelope.body, properties)
         except TransportError:
             await delivery.release()
         else:

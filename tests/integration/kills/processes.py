@@ -11,11 +11,12 @@ from typing import Self
 
 import anyio
 
+from durable_worker.errors import TransportError
 from durable_worker.operator.service import OperatorService
 from durable_worker.protocol.codec import MessageType
 from durable_worker.protocol.names import Names
 from durable_worker.stores.opening import store_at
-from durable_worker.transports.base import Delivery, Envelope, Subscription
+from durable_worker.transports.base import Delivery, Envelope, Subscription, Told
 from durable_worker.transports.rabbitmq import RabbitTransport
 from durable_worker.worker.options import WorkerOptions
 from durable_worker.worker.service import WorkerService
@@ -43,6 +44,10 @@ class MortalDelivery:
     async def ack(self) -> None:
         app.die_here("before-ack")
         await self._inner.ack()
+
+    def ack_now(self) -> None:
+        app.die_here("before-ack")
+        self._inner.ack_now()
 
     async def release(self) -> None:
         await self._inner.release()
@@ -77,6 +82,16 @@ class MortalTransport:
         if envelope.type == MessageType.STEP_RESULT:
             app.journal("confirmed", envelope.message_id or "")
         app.die_here("after-send")
+
+    def post(self, queue: str, envelope: Envelope, told: Told) -> bool:
+        def tell(error: TransportError | None) -> None:
+            if error is None:
+                app.journal("confirmed", envelope.message_id or "")
+                app.die_here("after-send")
+            told(error)
+
+        app.die_here("before-send")
+        return self._inner.post(queue, envelope, tell)
 
     async def consume(
         self, queues: Sequence[str], handler: Callable[[Delivery], None], *, prefetch: int

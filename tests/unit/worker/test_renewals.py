@@ -30,6 +30,9 @@ class Open:
         self._news = asyncio.Event()
 
     async def ack(self) -> None:
+        self.ack_now()
+
+    def ack_now(self) -> None:
         self.ends.append("ack")
 
     async def release(self) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeVar, assert_never
 
@@ -32,6 +33,19 @@ CLOSE_SECONDS: Final = 2.0
 
 F = TypeVar("F", bound=Frame)
 
+Told = Callable[[AmqpError | None], None]
+
+
+def _settle(waiting: "asyncio.Future[Any]", error: AmqpError | None) -> None:
+    if waiting.done():
+        return  # whoever waited was cancelled
+    if error is None:
+        waiting.set_result(None)
+    else:
+        waiting.set_exception(error)
+        # Read once: nobody may be waiting.
+        waiting.exception()
+
 
 class _Consumer:
     __slots__ = ("handler", "is_acked")
@@ -50,7 +64,7 @@ class AmqpChannel:
         self._machine = connection.machine
         self._loop = connection.loop
         self._answers = Answers(number)
-        self._confirms: Confirms[asyncio.Future[None]] = Confirms()
+        self._confirms: Confirms[Told] = Confirms()
         self._requests: deque[asyncio.Future[Frame]] = deque()
         self._consumers: dict[bytes, _Consumer] = {}
         self._running: set[str] = set()
@@ -180,11 +194,19 @@ class AmqpChannel:
         confirm: asyncio.Future[None] = self._loop.create_future()
         if self._state.is_closing or self._end.done():
             confirm.set_exception(self._gone())
-            return confirm
-        self._machine.publish(self.number, exchange, routing_key, properties, body, mandatory=True)
-        self._confirms.published(confirm, exchange, routing_key, properties, body)
-        self.connection.wrote(len(body))
+        else:
+            self.post(exchange, routing_key, properties, body, partial(_settle, confirm))
         return confirm
+
+    def post(
+        self, exchange: str, routing_key: str, properties: bytes, body: bytes, told: Told
+    ) -> None:
+        if self._state.is_closing or self._end.done():
+            self._loop.call_soon(told, self._gone())
+            return
+        self._machine.publish(self.number, exchange, routing_key, properties, body, mandatory=True)
+        self._confirms.published(told, exchange, routing_key, properties, body)
+        self.connection.wrote(len(body))
 
     def broadcast(self, exchange: str, routing_key: str, properties: bytes, body: bytes) -> None:
         if self._state.is_closing or self._end.done():
@@ -233,13 +255,11 @@ class AmqpChannel:
             return
         self._end.set_result(reason)
         self.connection.forget(self)
-        waiting: list[asyncio.Future[Any]] = [*self._requests, *self._confirms.given_up()]
+        for each in self._requests:
+            _settle(each, self._gone())
         self._requests.clear()
-        for each in waiting:
-            if not each.done():
-                each.set_exception(self._gone())
-                # Read once: nobody may be waiting.
-                each.exception()
+        for told in self._confirms.given_up():
+            self._tell(told, self._gone())
 
     def take_answers(self) -> list[bytes]:
         return [] if self._state.is_closing else self._answers.frames()
@@ -247,15 +267,19 @@ class AmqpChannel:
     # Inside
 
     def _on_confirmed(self, event: events.Confirmed) -> None:
-        for confirm, is_returned in self._confirms.confirmed(event.tag, multiple=event.multiple):
-            if confirm.done():
-                continue  # whoever waited was cancelled
+        for told, is_returned in self._confirms.confirmed(event.tag, multiple=event.multiple):
             if is_returned:
-                confirm.set_exception(ReturnedError())
-            elif event.is_taken:
-                confirm.set_result(None)
+                self._tell(told, ReturnedError())
             else:
-                confirm.set_exception(RejectedError())
+                self._tell(told, None if event.is_taken else RejectedError())
+
+    def _tell(self, told: Told, error: AmqpError | None) -> None:
+        try:
+            told(error)
+        except Exception as defect:  # others wait for what came with it
+            self._loop.call_exception_handler(
+                {"message": "who waited for a confirm has raised", "exception": defect}
+            )
 
     def _begin_close(self) -> None:
         self._machine.out += self.take_answers()
