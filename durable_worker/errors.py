@@ -400,6 +400,11 @@ class LeaseLostError(StoreError):
     code = "lease-lost"
 
 
+class StaleRunsError(StoreError):
+    """Another operator was faster with something that this transaction rests on; nothing was
+    written. What it applies has to be applied again, to what there is now."""
+
+
 class RunNotFoundError(DurableError):
     """No run has this id in this namespace."""
 

@@ -12,16 +12,26 @@ from durable_worker.errors import (
     LeaseLostError,
     NoOperatorError,
     RequestRefusedError,
+    StaleRunsError,
     StoreError,
 )
+from durable_worker.operator.context import Consequences, WorkContext
 from durable_worker.operator.log import log
 from durable_worker.operator.options import OperatorOptions
-from durable_worker.operator.work import Consequences, UnitOfWork, WorkContext
+from durable_worker.operator.work import UnitOfWork
 from durable_worker.stores.base import Batch, Store
 from durable_worker.stores.inputs import AnyInput
 from durable_worker.stores.records import DeadLetter, OutboxRow
 
 _RETRY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+
+_CONFLICTS = 3
+"""So often others may be faster before a transaction is divided."""
+
+_MANY_CONFLICTS = 20
+
+_LONELY_AFTER = 100
+"""Transactions without anything outdated after which memory is trusted again without asking."""
 
 _TIDY_SECONDS = 0.05
 """How long sent outbox rows wait for a commit that takes them along, when little happens."""
@@ -59,12 +69,15 @@ class Engine:
         options: OperatorOptions,
         clock: Clock,
         aftermath: Aftermath,
+        on_doubt: Callable[[], None] | None = None,
     ) -> None:
+        """`on_doubt`: something may have been committed whose messages nobody has sent."""
         self._context = context
         self._token = token
         self._options = options
         self._clock = clock
         self._aftermath = aftermath
+        self._on_doubt = on_doubt
         self._jobs: deque[Job] = deque()
         self._sent: list[str] = []
         self._wake = asyncio.Event()
@@ -73,6 +86,8 @@ class Engine:
         self._is_untidy = False
         self._has_ended = False
         self._doubtful: tuple[Batch, Consequences] | None = None
+        self._lonely_for = _LONELY_AFTER
+        self._has_doubts = False
 
     def offer(self, job: Job) -> None:
         self._jobs.append(job)
@@ -147,8 +162,16 @@ class Engine:
 
     async def _process(self, jobs: Sequence[Job]) -> None:
         sent, self._sent, self._is_untidy = self._sent, [], False
+        await self._together(jobs, sent)
+
+    async def _together(self, jobs: Sequence[Job], sent: Sequence[str]) -> None:
         try:
             await self._carry_out(jobs, sent)
+        except StaleRunsError:
+            # The fewer runs, the less of them is moved on meanwhile.
+            middle = len(jobs) // 2
+            await self._together(jobs[:middle], sent)
+            await self._together(jobs[middle:], ())
         except StoreError:
             raise
         except Exception as error:  # a defect of ours: it must cost nothing but its own input
@@ -174,6 +197,10 @@ class Engine:
     async def _carry_out(self, jobs: Sequence[Job], sent: Sequence[str]) -> None:
         done = await self._persistently(jobs, sent)
         self._aftermath(done)
+        if self._has_doubts:
+            self._has_doubts = False
+            if self._on_doubt is not None:
+                self._on_doubt()
         for job in jobs:
             if job.settle is not None:
                 job.settle()
@@ -181,7 +208,7 @@ class Engine:
     async def _persistently(self, jobs: Sequence[Job], sent: Sequence[str]) -> Consequences:
         started = self._clock.monotonic()
         patience = self._options.store_patience.total_seconds()
-        attempt = 0
+        attempt = conflicts = 0
         while True:
             try:
                 if (done := await self._committed_after_all()) is not None:
@@ -189,7 +216,18 @@ class Engine:
                 return await self._commit(jobs, sent)
             except LeaseLostError:
                 raise
+            except StaleRunsError:
+                # Somebody else has got on with it. Nothing was written.
+                self._doubtful, self._lonely_for = None, 0
+                conflicts += 1
+                if conflicts == _MANY_CONFLICTS:
+                    log.warning("others_are_always_faster", inputs=len(jobs), conflicts=conflicts)
+                if conflicts >= _CONFLICTS and len(jobs) > 1:
+                    raise
+                await self._clock.sleep(min(conflicts * 0.001, 0.05))
+                continue
             except StoreError as error:
+                self._has_doubts = True
                 waited = self._clock.monotonic() - started
                 log.error(
                     "store_write_failed",
@@ -221,7 +259,12 @@ class Engine:
         self._doubtful = None
         ledgers = self._context.ledgers
         work = UnitOfWork(self._context, now=self._clock.now())
+        is_contended = self._lonely_for < _LONELY_AFTER
         try:
+            outdated = await work.prepare(
+                [job.input for job in jobs if job.input is not None], is_contended=is_contended
+            )
+            self._lonely_for = 0 if outdated else self._lonely_for + 1
             batch, done = await _applied(work, jobs, sent)
             if jobs or not batch.is_empty:
                 # Inputs that change nothing are committed as well: what is in memory here says so,
@@ -232,6 +275,8 @@ class Engine:
         except BaseException:
             ledgers.forget(work.seen)
             raise
+        if batch.expected:
+            ledgers.advance({run.id for run in batch.runs})
         ledgers.settle(work.seen)
         return done
 
@@ -243,7 +288,6 @@ def _stopped() -> NoOperatorError:
 async def _applied(
     work: UnitOfWork, jobs: Sequence[Job], sent: Sequence[str]
 ) -> tuple[Batch, Consequences]:
-    await work.prepare([job.input for job in jobs if job.input is not None])
     for job in jobs:
         if job.letter is not None:
             await work.keep(job.letter)

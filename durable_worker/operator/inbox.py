@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from durable_worker.clock import Clock
 from durable_worker.errors import StoreError
 from durable_worker.operator.engine import Job
+from durable_worker.operator.lease import Member
 from durable_worker.operator.letters import letter_of
 from durable_worker.operator.log import log
 from durable_worker.protocol.names import Names
@@ -28,12 +29,14 @@ class Inbox:
         clock: Clock,
         interval: float,
         offer: Callable[[Job], None],
+        member: Member | None = None,
     ) -> None:
         self._store = store
         self._names = names
         self._clock = clock
         self._interval = interval
         self._offer = offer
+        self._member = member
         self._last = 0
 
     async def run(self) -> None:
@@ -49,10 +52,15 @@ class Inbox:
             await self._clock.sleep(self._interval)
 
     async def _take(self) -> None:
-        while rows := await self._store.inbox(after=self._last, limit=PAGE):
+        while rows := await self._page():
             for row in rows:
                 self._offer(self._job(row))
             self._last = rows[-1].id
+
+    async def _page(self) -> list[InboxRow]:
+        if self._member is None:
+            return await self._store.inbox(after=self._last, limit=PAGE)
+        return await self._member.store.take_inbox(self._member.token, limit=PAGE)
 
     def _job(self, row: InboxRow) -> Job:
         if row.input is not None:

@@ -1,10 +1,13 @@
 """Holds the database for this process."""
 
+from dataclasses import dataclass
+
 from durable_worker.clock import Clock
 from durable_worker.errors import LeaseLostError, StoreError
 from durable_worker.operator.log import log
 from durable_worker.operator.options import OperatorOptions
-from durable_worker.stores.base import Lease, LeaseHolder, Owner, Store
+from durable_worker.stores.base import Lease, LeaseHolder, Owner, SharedStore, Store
+from durable_worker.transports.base import Transport
 
 ACQUIRE_SECONDS = 0.5
 UNRENEWED_SECONDS = 60.0
@@ -12,11 +15,34 @@ UNRENEWED_SECONDS = 60.0
 to end: the clock of that holder may have been hours ahead."""
 
 
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One of the operators that write a store together."""
+
+    store: SharedStore
+    token: int
+
+
+def shared_store(store: Store, transport: Transport) -> SharedStore | None:
+    """The store, if it may have several operators. What a transport without durability has
+    forgotten is sent again by whoever is alone only."""
+    return store if transport.is_durable and isinstance(store, SharedStore) else None
+
+
 class LeaseKeeper:
+    """`shared`: the store, if this operator is to be one of its members."""
+
     def __init__(
-        self, store: Store, owner: Owner, *, options: OperatorOptions, clock: Clock
+        self,
+        store: Store,
+        owner: Owner,
+        *,
+        options: OperatorOptions,
+        clock: Clock,
+        shared: SharedStore | None = None,
     ) -> None:
         self._store = store
+        self._take = store.acquire_lease if shared is None else shared.join
         self._owner = owner
         self._clock = clock
         self._ttl = int(options.lease_ttl.total_seconds() * 1000)
@@ -30,7 +56,7 @@ class LeaseKeeper:
             now = self._clock.now()
             if seen is not None and self._clock.monotonic() - seen_since > UNRENEWED_SECONDS:
                 now = max(now, seen.expires_at)
-            outcome = await self._store.acquire_lease(self._owner, now=now, ttl=self._ttl)
+            outcome = await self._take(self._owner, now=now, ttl=self._ttl)
             if isinstance(outcome, Lease):
                 log.info("lease_acquired", token=outcome.token, is_takeover=outcome.is_takeover)
                 return outcome

@@ -1,4 +1,5 @@
-"""Runs in memory. They are valid there because this process holds the lease."""
+"""Runs in memory. They are valid there because this process holds the lease; with several
+operators on one store, until a commit finds that another one has moved them on."""
 
 from bisect import bisect_left
 from collections import OrderedDict
@@ -8,7 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
-from durable_worker.stores.base import Store
+from durable_worker.stores.base import SharedStore, Store
 from durable_worker.stores.records import Checkpoint, Run, RunState
 
 _encode = msgspec.json.Encoder().encode
@@ -138,12 +139,31 @@ class Ledgers:
             found = self._ledgers.get(run_id)
         return found
 
-    async def fetch(self, run_ids: Iterable[str]) -> None:
-        """Bring into memory what exists of these."""
+    async def fetch(self, run_ids: Iterable[str], *, anew: SharedStore | None = None) -> int:
+        """Bring into memory what exists of these; with `anew` also what is there in an older state.
+        Returns how many were."""
+        if anew is not None:
+            return await self._refresh(anew, run_ids)
         missing = [run_id for run_id in dict.fromkeys(run_ids) if run_id not in self._ledgers]
         if missing:
             for run_id, state in (await self._store.load_many(missing)).items():
                 self._ledgers[run_id] = Ledger(state)
+        return 0
+
+    async def _refresh(self, store: SharedStore, run_ids: Iterable[str]) -> int:
+        known = {run_id: self._revision_of(run_id) for run_id in dict.fromkeys(run_ids)}
+        if not known:
+            return 0
+        newer = await store.load_newer(known)
+        outdated = [run_id for run_id in newer if known[run_id]]
+        self.forget(outdated)
+        for run_id, state in newer.items():
+            self._ledgers[run_id] = Ledger(state)
+        return len(outdated)
+
+    def _revision_of(self, run_id: str) -> int:
+        found = self._ledgers.get(run_id)
+        return 0 if found is None else found.state.revision
 
     def add(self, run: Run) -> Ledger:
         ledger = self._ledgers[run.id] = Ledger(RunState(run))
@@ -153,6 +173,11 @@ class Ledgers:
         for run_id in run_ids:
             self._ledgers.pop(run_id, None)
             self._total -= self._weights.pop(run_id, 0)
+
+    def advance(self, run_ids: Iterable[str]) -> None:
+        """A commit has changed these, and counted it."""
+        for run_id in run_ids:
+            self._ledgers[run_id].state.revision += 1
 
     def settle(self, run_ids: Iterable[str]) -> None:
         """After a commit that touched these: drop what has ended and what was idle for longest."""

@@ -60,7 +60,7 @@ class Presence:
         self._clock = clock
         self._instance_id = instance_id
         self._offer = offer
-        self._appeared: asyncio.Queue[str] = asyncio.Queue()
+        self._appeared: asyncio.Queue[str | None] = asyncio.Queue()
         self._strangers = Strangers(clock.monotonic)
         self._missing: dict[str, _Missing] = {}
         self._reported: set[str] = set()
@@ -106,6 +106,10 @@ class Presence:
         else:
             self._need(routing_token(run.workflow, run.partition), is_workflow=True)
 
+    def look_again(self) -> None:
+        """Runs may wait for their workflows that another operator knew of."""
+        self._appeared.put_nowait(None)
+
     def _need(self, token: str, *, is_workflow: bool) -> None:
         if token in self._reported or token in self._missing or self._registry.serves(token):
             return
@@ -117,10 +121,12 @@ class Presence:
             group.create_task(self._look_after_workers())
 
     async def _serve_waiting_runs(self) -> None:
-        for workflow in await self._store.unserved_workflows():
-            self._appeared.put_nowait(workflow)
+        self.look_again()
         while True:
             workflow = await self._appeared.get()
+            if workflow is None:
+                await self._find_waiting()
+                continue
             try:
                 waiting = await self._store.unserved_runs(workflow, limit=_PAGE)
             except StoreError as error:
@@ -134,6 +140,15 @@ class Presence:
                 # The rest is readable once these have got their first turn.
                 await self._clock.sleep(_CHECK_SECONDS)
                 self._appeared.put_nowait(workflow)
+
+    async def _find_waiting(self) -> None:
+        try:
+            for workflow in await self._store.unserved_workflows():
+                self._appeared.put_nowait(workflow)
+        except StoreError as error:
+            log.error("store_read_failed", error=str(error))
+            await self._clock.sleep(_CHECK_SECONDS)
+            self.look_again()
 
     def _is_served(self, run: Run) -> bool:
         return self._registry.newest_version(run.workflow, run.partition) is not None

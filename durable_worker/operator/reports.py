@@ -1,7 +1,7 @@
 """What the log says of a transaction: only what somebody may have to act on."""
 
+from durable_worker.operator.context import Consequences
 from durable_worker.operator.log import log
-from durable_worker.operator.work import Consequences
 from durable_worker.protocol.control import EngineEventType
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.stores.inputs import POISON

@@ -7,8 +7,8 @@ from msgspec import UNSET
 
 from durable_worker.clock import Chance, Clock, SystemChance, SystemClock, ordered_id
 from durable_worker.edge.followers import Followers
-from durable_worker.errors import NoOperatorError, RunNotFoundError
-from durable_worker.operator.lease import LeaseKeeper
+from durable_worker.errors import NoOperatorError, RunNotFoundError, StoreError
+from durable_worker.operator.lease import LeaseKeeper, shared_store
 from durable_worker.operator.log import log
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.racing import first_error, unless_stopped
@@ -25,7 +25,7 @@ from durable_worker.protocol.runs import (
     StartedRun,
     StartRequest,
 )
-from durable_worker.stores.base import Store, stored_namespace
+from durable_worker.stores.base import SharedStore, Store, stored_namespace
 from durable_worker.stores.dead_letters import DeadLetters
 from durable_worker.stores.inputs import AnyInput, CancelRequested, SignalSent, StartRun
 from durable_worker.stores.listings import Listings
@@ -35,9 +35,13 @@ from durable_worker.stores.starts import asked_start, outcome_of
 from durable_worker.stores.views import run_detail, run_record
 from durable_worker.transports.base import Transport
 
+_ENDS_SECONDS = 0.25
+"""How often it is looked whether a run has ended elsewhere, while somebody waits for it."""
+
 
 class OperatorService:
-    """Sole writer of the store. Use once: `serve` returns after `request_stop`.
+    """Sole writer of the store, or one of several where it is a `SharedStore` and the transport
+    durable. Use once: `serve` returns after `request_stop`.
 
     Store and transport are entered by the caller, and outlive `serve`. The other methods are for
     whoever embeds the operator; those that change something wait until it serves.
@@ -88,7 +92,10 @@ class OperatorService:
                         each.set_exception(_stopped())
 
     async def _serve(self) -> None:
-        keeper = LeaseKeeper(self._store, self._owner, options=self._options, clock=self._clock)
+        shared = shared_store(self._store, self._transport)
+        keeper = LeaseKeeper(
+            self._store, self._owner, options=self._options, clock=self._clock, shared=shared
+        )
         if not await unless_stopped(self._stop, self._transport.wait_connected()):
             return
         lease = await unless_stopped(self._stop, keeper.acquire())
@@ -108,14 +115,29 @@ class OperatorService:
         )
         try:
             async with asyncio.TaskGroup() as group:
-                keeping = group.create_task(keeper.keep(lease[0].token))
+                beside = [group.create_task(keeper.keep(lease[0].token))]
+                if shared is not None:
+                    beside.append(group.create_task(self._hear_of_ends(shared)))
                 self._session = session
                 self._has_begun.set()
                 await session.run(self._stop)
-                keeping.cancel()
+                for each in beside:
+                    each.cancel()
         finally:
             await self._store.release_lease(lease[0].token)
             log.info("operator_stopped")
+
+    async def _hear_of_ends(self, store: SharedStore) -> None:
+        """Runs that somebody waits for here may end elsewhere."""
+        while True:
+            await self._clock.sleep(_ENDS_SECONDS)
+            if not self._waiting:
+                continue
+            try:
+                for run in await store.ended_runs(list(self._waiting)):
+                    self._on_ended(run)
+            except StoreError as error:
+                log.warning("ends_not_read", error=str(error))
 
     async def _apply(self, value: AnyInput) -> None:
         await self._has_begun.wait()

@@ -12,10 +12,12 @@ from durable_worker.errors import LeaseLostError, StoreError, TransportError
 from durable_worker.operator.admission import Admission
 from durable_worker.operator.announcements import Announcer
 from durable_worker.operator.consumers import Consumers, Receivers
+from durable_worker.operator.context import Consequences, WorkContext
 from durable_worker.operator.dispatch import Dispatcher, DispatchEvents
 from durable_worker.operator.engine import Engine, Job
 from durable_worker.operator.inbox import Inbox
 from durable_worker.operator.intake import Inlet, Intake
+from durable_worker.operator.lease import Member, shared_store
 from durable_worker.operator.ledgers import Ledgers
 from durable_worker.operator.letters import letter_of
 from durable_worker.operator.live import LiveReports, TurnWatch
@@ -26,10 +28,9 @@ from durable_worker.operator.presence import Presence
 from durable_worker.operator.registry import Registry
 from durable_worker.operator.reports import tell_of
 from durable_worker.operator.requests import Requests, Sources
-from durable_worker.operator.timers import Timers
+from durable_worker.operator.timers import SharedTimers, Timers
 from durable_worker.operator.transitions.effects import Limits
 from durable_worker.operator.transitions.events import event_of
-from durable_worker.operator.work import Consequences, WorkContext
 from durable_worker.protocol.control import EngineEvent
 from durable_worker.protocol.names import Names
 from durable_worker.stores.base import Lease, Store
@@ -78,6 +79,9 @@ class Session:
         self.live = LiveReports()
         self._registry = Registry(clock.monotonic)
         self._ledgers = Ledgers(store, capacity=options.cached_checkpoints)
+        shared = shared_store(store, transport)
+        self._member = None if shared is None else Member(shared, lease.token)
+        self._is_in_doubt = False
         self._engine = Engine(
             WorkContext(
                 store,
@@ -86,11 +90,13 @@ class Session:
                 Limits(recoveries=options.recoveries),
                 self._registry.newest_version,
                 transport.is_durable,
+                shared,
             ),
             token=lease.token,
             options=options,
             clock=clock,
             aftermath=self._follow_up,
+            on_doubt=self._doubt,
         )
         offer = self._engine.offer
         self._admission = Admission(options.tenant_keys, store=store, now=clock.now)
@@ -100,13 +106,19 @@ class Session:
         self._dispatcher = Dispatcher(
             transport, DispatchEvents(self._on_sent, self._on_refused, self._is_wanted)
         )
-        self._timers = Timers(store, clock=clock, apply=self._engine.applied)
+        self._timers = Timers(
+            store if shared is None else SharedTimers(shared, lease.token),
+            clock=clock,
+            apply=self._engine.applied,
+            looks_again=shared is not None,
+        )
         self._inbox = Inbox(
             store,
             names=names,
             clock=clock,
             interval=options.inbox_interval.total_seconds(),
             offer=offer,
+            member=self._member,
         )
         self._presence = Presence(
             store,
@@ -170,7 +182,9 @@ class Session:
     async def run(self, stop: asyncio.Event) -> None:
         """Operate until `stop`; what has been taken by then is committed before it returns."""
         owed: Sequence[OutboxRow] = ()
-        if self._transport.is_durable:
+        if self._member is not None:
+            owed = await self._member.store.adopt(self._member.token)
+        elif self._transport.is_durable:
             owed = await self._store.outbox()
         else:
             await self._recover()
@@ -204,6 +218,7 @@ class Session:
             self._timers.run(),
             self._inbox.run(),
             self._resend(owed),
+            self._take_over(),
             self._watch_turns(),
             self._forget_signals(),
             self._forget_letters(),
@@ -244,6 +259,30 @@ class Session:
         await self._clock.sleep(self._options.resend_delay.total_seconds())
         for row in owed:
             self._engine.offer(Job(resend=row))
+
+    async def _take_over(self) -> None:
+        """Send what members owe that have died, and what this one may have failed to."""
+        if self._member is None:
+            return
+        store, token = self._member.store, self._member.token
+        while True:
+            await self._clock.sleep(self._options.lease_ttl.total_seconds() / 10)
+            try:
+                owed = await store.adopt(token)
+                if self._is_in_doubt:
+                    self._is_in_doubt = False
+                    owed = await store.owed_by(token)
+            except StoreError as error:
+                log.warning("others_not_looked_after", error=str(error))
+                continue
+            if owed:
+                log.info("messages_taken_over", count=len(owed))
+                self._presence.look_again()
+            for row in owed:
+                self._engine.offer(Job(resend=row))
+
+    def _doubt(self) -> None:
+        self._is_in_doubt = True
 
     async def _watch_turns(self) -> None:
         while True:

@@ -2,26 +2,62 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from durable_worker.clock import Clock
 from durable_worker.errors import StoreError
 from durable_worker.operator.log import log
-from durable_worker.stores.base import Store
+from durable_worker.stores.base import SharedStore
 from durable_worker.stores.inputs import AnyInput, TimerDue
+from durable_worker.stores.records import DueTimer
 
 LONGEST_SLEEP_SECONDS = 1.0
 """The system's clock may be set while we sleep; so long may that go unnoticed."""
 
 BATCH = 500
 
+GRACE_MS = 300
+"""So late a timer of another operator is fired by whoever sees it."""
+
+SHARED_SLEEP_SECONDS = 0.4
+"""So long the timers of another operator, which has died, may go unnoticed."""
+
+
+class TimerSource(Protocol):
+    """Where timers are read."""
+
+    async def due_timers(self, now: int, *, limit: int) -> list[DueTimer]: ...
+    async def next_timer(self) -> int | None: ...
+
+
+class SharedTimers:
+    """The timers of one operator among several, and those of others that are late."""
+
+    def __init__(self, store: SharedStore, token: int) -> None:
+        self._store = store
+        self._token = token
+
+    async def due_timers(self, now: int, *, limit: int) -> list[DueTimer]:
+        return await self._store.due_timers_for(self._token, now, grace=GRACE_MS, limit=limit)
+
+    async def next_timer(self) -> int | None:
+        return await self._store.next_timer_for(self._token, grace=GRACE_MS)
+
 
 class Timers:
     """`run` fires timers until it is cancelled. `apply` returns when an input is committed."""
 
     def __init__(
-        self, store: Store, *, clock: Clock, apply: Callable[[AnyInput], Awaitable[None]]
+        self,
+        store: TimerSource,
+        *,
+        clock: Clock,
+        apply: Callable[[AnyInput], Awaitable[None]],
+        looks_again: bool = False,
     ) -> None:
+        """`looks_again`: timers may come to be that nobody tells `arm` of."""
         self._store = store
+        self._looks_again = looks_again
         self._clock = clock
         self._apply = apply
         self._next: int | None = None
@@ -56,6 +92,13 @@ class Timers:
 
     async def _rest(self) -> None:
         while self._next is None or self._next > self._clock.now():
+            if self._looks_again:
+                left = SHARED_SLEEP_SECONDS
+                if self._next is not None:
+                    left = min(left, (self._next - self._clock.now()) / 1000)
+                await self._sleep_or_rearmed(max(left, 0.0))
+                self._rearmed.clear()
+                return
             if self._next is None:
                 await self._rearmed.wait()
             else:

@@ -1,13 +1,14 @@
 """One transaction in the making: inputs applied in memory, rows and messages gathered."""
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace as replace_fields
 from typing import assert_never
 
 from msgspec.structs import replace
 
-from durable_worker.operator.ledgers import Ledger, Ledgers
+from durable_worker.operator.context import Consequences, WorkContext
+from durable_worker.operator.ledgers import Ledger
 from durable_worker.operator.letters import letter_message, lost_letter
 from durable_worker.operator.messages import (
     Outgoing,
@@ -26,12 +27,10 @@ from durable_worker.operator.transitions.effects import (
     Deliver,
     Effect,
     Emit,
-    Limits,
     SendStep,
     SendTurn,
 )
-from durable_worker.protocol.names import Names
-from durable_worker.stores.base import Batch, Store, stored_namespace
+from durable_worker.stores.base import Batch, stored_namespace
 from durable_worker.stores.inputs import (
     AnyInput,
     LetterRedriven,
@@ -55,37 +54,6 @@ from durable_worker.stores.records import (
 MAX_CHANGES = 5_000
 """Changed checkpoints and runs in one transaction after which inputs for other runs are put off."""
 
-VersionOf = Callable[[str, str | None], str | None]
-"""(workflow, partition) -> the version that a new run starts on; None while nobody serves it."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkContext:
-    """What every transaction of one operator shares."""
-
-    store: Store
-    ledgers: Ledgers
-    names: Names
-    limits: Limits
-    version_of: VersionOf
-    keeps_outbox: bool
-
-
-@dataclass(slots=True)
-class Consequences:
-    """What is to be done once the transaction is committed."""
-
-    outgoing: list[Outgoing] = field(default_factory=list[Outgoing])
-    cancelled: list[BroadcastCancel] = field(default_factory=list[BroadcastCancel])
-    events: list[Emit] = field(default_factory=list[Emit])
-    ended: list[Run] = field(default_factory=list[Run])
-    unserved: list[Run] = field(default_factory=list[Run])
-    stale: list[str] = field(default_factory=list[str])
-    earliest_timer: int | None = None
-    letters: list[DeadLetter] = field(default_factory=list[DeadLetter])
-    redriven: list[DeadLetter] = field(default_factory=list[DeadLetter])
-    has_put_off: bool = False
-
 
 class UnitOfWork:
     """Applies inputs one after the other. `now` is the time of all of them."""
@@ -97,6 +65,7 @@ class UnitOfWork:
         self._checkpoints: dict[tuple[str, int], Checkpoint] = {}
         self._withdrawn: set[tuple[str, int]] = set()
         self._signals: dict[str, SignalRecord] = {}
+        self._taken: set[str] = set()
         self._letters: dict[str, DeadLetter] = {}
         self._letters_out: dict[str, Outgoing] = {}
         self._waiters: dict[tuple[str, str], list[Waiter]] = {}
@@ -113,16 +82,20 @@ class UnitOfWork:
         """Runs whose ledgers this transaction has used, in order of first use."""
         return self._seen
 
-    async def prepare(self, values: Iterable[AnyInput]) -> None:
-        """Load in one go what these inputs concern."""
+    async def prepare(self, values: Iterable[AnyInput], *, is_contended: bool = False) -> int:
+        """Load in one go what these inputs concern; if others are about, returns how much of it was
+        outdated."""
         run_ids = {
             each.run_id: None
             for each in values
             if not isinstance(each, (SignalSent, LetterRedriven))
         }
         self._seen |= run_ids
-        await self._context.ledgers.fetch(run_ids)
-        self._absent = {run_id for run_id in run_ids if self._context.ledgers.peek(run_id) is None}
+        ledgers = self._context.ledgers
+        shared = self._context.shared if is_contended else None
+        outdated = await ledgers.fetch(run_ids, anew=shared)
+        self._absent = {run_id for run_id in run_ids if ledgers.peek(run_id) is None}
+        return outdated
 
     async def _ledger(self, run_id: str) -> Ledger | None:
         if run_id in self._absent:
@@ -331,6 +304,8 @@ class UnitOfWork:
             waiters = self._waiters.setdefault((wait.namespace, wait.signal), [])
             waiters.append(Waiter(wait.run_id, wait.seq))
             return
+        if signal.id not in self._signals:
+            self._taken.add(signal.id)
         self._signals[signal.id] = replace(signal, consumed_at=self._now)
         queue.append(SignalMatched(run_id=wait.run_id, seq=wait.seq, payload=signal.payload))
 
@@ -377,7 +352,24 @@ class UnitOfWork:
             inbox_removed=tuple(inbox),
             dead_letters=tuple(self._letters.values()),
         )
-        return batch, done
+        return batch if self._context.shared is None else self._founded(batch), done
+
+    def _founded(self, batch: Batch) -> Batch:
+        """With what it rests on, and each run that changes."""
+        ledgers = self._context.ledgers
+        runs = {run.id: run for run in batch.runs}
+        for run_id, _ in (*self._checkpoints, *self._withdrawn):
+            runs.setdefault(run_id, ledgers.held(run_id).state.run)
+        seen = ((run_id, ledgers.find(run_id)) for run_id in self._seen)
+        return replace_fields(
+            batch,
+            runs=tuple(runs.values()),
+            expected=[(run_id, each.state.revision) for run_id, each in seen if each is not None],
+            signals_arrived=[each for each in self._signals if each not in self._taken],
+            waits_begun=[
+                name for name, known in self._waiters.items() if any(map(self._still_waits, known))
+            ],
+        )
 
     def _build_messages(self) -> list[OutboxRow]:
         owed: list[OutboxRow] = []

@@ -10,6 +10,7 @@ from collections import OrderedDict
 
 import msgspec
 from msgspec import Raw, UnsetType
+from msgspec.structs import replace
 
 from durable_worker.errors import ProtocolError
 from durable_worker.protocol.base import Message, Payload
@@ -21,13 +22,15 @@ KEPT_BYTES = 128 * 1024 * 1024
 """What the histories that are kept may take, roughly."""
 
 _EVENT_BYTES = 250
+_OBJECT = ord("{")
 
 _TEXT = rb'"[^"\\\x00-\x1f]*"'
-_address = re.compile(rb'\{"taskId":' + _TEXT + rb',"runId":"([^"\\\x00-\x1f]+)"').match
+_NAME = rb'"([^"\\\x00-\x1f]+)"'
+_address = re.compile(rb'\{"taskId":' + _NAME + rb',"runId":' + _NAME).match
 _names = re.compile(rb',"workflow":' + _TEXT + rb',"workflowVersion":' + _TEXT).match
 _INPUT, _HISTORY = b',"input":', b',"history":'
 # A key that comes a second time replaces the first, and an escape may hide it.
-_may_repeat = re.compile(rb'\\|"history"|"input"').search
+_may_repeat = re.compile(rb'\\|"history"|"input"|"taskId"|"runId"').search
 
 
 class History(list[HistoryEvent]):
@@ -36,24 +39,26 @@ class History(list[HistoryEvent]):
     `may_hold_envelopes`: whether the turns that it came with can hold a payload in an envelope.
     """
 
-    __slots__ = ("_body", "_input", "_names", "_text", "may_hold_envelopes", "size")
+    __slots__ = ("_body", "_latest", "_names", "_tail", "_text", "may_hold_envelopes", "size")
 
-    def __init__(self, events: list[HistoryEvent], input: Payload, body: bytes) -> None:
-        super().__init__(events)
+    def __init__(self, task: WorkflowTask, body: bytes) -> None:
+        super().__init__(task.history)
         self.may_hold_envelopes = MARK in body
-        self._input = input
         self.size = 0
+        # The turn that was read last, and what follows its events.
+        self._latest = task
+        self._tail = b""
         # The bytes from behind `runId` to the end of the last event, in pieces; until they are
         # wanted, the turn itself. `_names` is how they begin.
         self._text: list[bytes] = []
         self._names = b""
         self._body = body
 
-    def go_on(self, body: bytes, start: int) -> WorkflowTask | None:
-        """Read a turn whose `runId` ends at `start`; None if it does not go on from this."""
+    def go_on(self, body: bytes, address: re.Match[bytes]) -> WorkflowTask | None:
+        """Read a turn that begins with `address`; None if it does not go on from this."""
         if self._body and not self._find_text():
             return None
-        end = start
+        start = end = address.end()
         for piece in self._text:
             if not body.startswith(piece, end):
                 return None
@@ -63,6 +68,10 @@ class History(list[HistoryEvent]):
             rest = rest[1:]
         elif not rest.startswith((b"]",) if self else (b"]", b"{")):
             return None
+        task = self._alike(rest, address)
+        if task is not None:
+            _add(self._text, body[end : len(body) - len(self._tail)])
+            return task
         rest_of_it = body[:start] + self._names + _HISTORY + b"[" + rest
         try:
             task = WORKFLOW_TASK.decode(rest_of_it)
@@ -71,11 +80,30 @@ class History(list[HistoryEvent]):
             return None  # whoever reads it as a whole says what is wrong
         if not _is_whole(added, rest, at=-1):
             return None
+        self._latest = replace(task, input=self._latest.input, history=[])
+        self._tail = rest[len(added) - 2 :]
         if task.history:
             self += task.history
-            _add(self._text, body[end : len(body) - len(rest) + len(added) - 2])
+            _add(self._text, body[end : len(body) - len(self._tail)])
         self.may_hold_envelopes = self.may_hold_envelopes or MARK in rest
-        return msgspec.structs.replace(task, input=self._input, history=self)
+        return replace(self._latest, history=self)
+
+    def _alike(self, rest: bytes, address: re.Match[bytes]) -> WorkflowTask | None:
+        """A turn that differs from the latest in its id, and in that more has happened."""
+        if not rest.endswith(self._tail) or rest[0] != _OBJECT:
+            return None
+        added = b"[%b]" % rest[: len(rest) - len(self._tail)]
+        try:
+            if not added.isascii():
+                added.decode()
+            events = _events.decode(added)
+            task_id, run_id = address[1].decode(), address[2].decode()
+            task = replace(self._latest, task_id=task_id, run_id=run_id, history=self)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        self += events
+        self.may_hold_envelopes = self.may_hold_envelopes or MARK in added
+        return task
 
     def _find_text(self) -> bool:
         """Whether the turn is written as expected, so that another may go on from it."""
@@ -96,8 +124,11 @@ class History(list[HistoryEvent]):
         at += len(_HISTORY)
         if not _is_whole(parts.history, body, at=at):
             return False
+        end = at + len(parts.history) - 1
         self._names = names[0]
-        self._text = [body[address.end() : at + len(parts.history) - 1]]
+        self._text = [body[address.end() : end]]
+        self._tail = body[end:]
+        self._latest = replace(self._latest, history=[])
         return True
 
 
@@ -109,6 +140,7 @@ class _Parts(Message, frozen=True, kw_only=True):
 
 
 _parts = msgspec.json.Decoder(_Parts)
+_events = msgspec.json.Decoder(list[HistoryEvent])
 
 
 class TurnReader:
@@ -128,12 +160,12 @@ class TurnReader:
         address = _address(body) if self._limit else None
         if address is None:
             return WORKFLOW_TASK.decode(body)
-        history = self._take(address[1].decode("utf-8", "replace"))
-        task = None if history is None else history.go_on(body, address.end())
+        history = self._take(address[2].decode("utf-8", "replace"))
+        task = None if history is None else history.go_on(body, address)
         if task is None:
             task = WORKFLOW_TASK.decode(body)
-            history = History(task.history, task.input, body)
-            task = msgspec.structs.replace(task, history=history)
+            history = History(task, body)
+            task = replace(task, history=history)
         assert history is not None
         history.size = 2 * len(body) + _EVENT_BYTES * len(history)
         return task

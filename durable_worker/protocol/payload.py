@@ -60,7 +60,7 @@ def encode_payload(value: object, *, what: str) -> Payload:
         if b"null" in encoded:
             _refuse_non_finite(msgspec.to_builtins(value, enc_hook=_encode_hook), "$")
         encoded.decode()
-        if is_too_deep(encoded):
+        if len(encoded) > MAX_DEPTH and is_too_deep(encoded):
             raise RecursionError
     except PayloadError:
         raise

@@ -23,6 +23,8 @@ O = TypeVar("O")  # noqa: E741
 T = TypeVar("T")
 C = TypeVar("C", bound=StepContextBase)
 
+_NO_CONTEXT: Mapping[str, Any] = MappingProxyType({})
+
 
 class WorkflowContext(StepCalls, Waits):
     """Durable operations of one run. Deterministic: the same history gives the same answers.
@@ -45,7 +47,10 @@ class WorkflowContext(StepCalls, Waits):
     ) -> None:
         super().__init__(replay, task, directory, partition=partition)
         self._logger: BodyLogger | None = None
-        self.context: Mapping[str, Any] = MappingProxyType(context_values(context_of(task)))
+        context = context_of(task)
+        self.context: Mapping[str, Any] = (
+            _NO_CONTEXT if context is None else MappingProxyType(context_values(context))
+        )
         replay.on_failure = self._compensations.undo
 
     @property

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import os
 import sys
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from types import CodeType, FrameType
 from typing import Any, NoReturn, cast
 
@@ -70,25 +70,28 @@ class Journal:
     # History
 
     def tell(self, history: list[HistoryEvent]) -> None:
-        """Take over the history of a turn."""
+        """Take over the history of a turn, which begins with nothing recorded."""
+        self.recorded.clear()
         added = self._fresh(history)
         self.extend(added)
         if self.untold:
             self.untold.difference_update([event.seq for event in added])
         self._history = history if isinstance(history, History) else None
         self._told = len(history)
+        self.told_seq = max(self.told_seq, self.last_seq)
 
-    def assume(self, events: Iterable[HistoryEvent]) -> None:
+    def assume(self, events: Sequence[HistoryEvent]) -> None:
         """Take over what a later history will have to hold."""
-        self.untold.update(self.extend(events))
+        self.extend(events)
+        self.untold.update([event.seq for event in events])
 
-    def extend(self, events: Iterable[HistoryEvent]) -> Iterable[int]:
-        added = {event.seq: event for event in events}
-        if added:
-            self.events.update(added)
-            self.bytes += sum([len(e.output) for e in added.values() if e.output is not UNSET])
-            self.last_seq = max(self.last_seq, *added)
-        return added
+    def extend(self, events: Sequence[HistoryEvent]) -> None:
+        if not events:
+            return
+        seqs = [event.seq for event in events]
+        self.events.update(zip(seqs, events, strict=True))
+        self.bytes += sum([len(each.output) for each in events if each.output is not UNSET])
+        self.last_seq = max(self.last_seq, *seqs)
 
     def _fresh(self, history: list[HistoryEvent]) -> list[HistoryEvent]:
         """What the history that was told last did not have."""
@@ -307,5 +310,5 @@ def same_run(left: WorkflowTask, right: WorkflowTask) -> bool:
         and left.workflow == right.workflow
         and left.workflow_version == right.workflow_version
         and left.capabilities == right.capabilities
-        and same_payload(left.input, right.input)
+        and (left.input is right.input or same_payload(left.input, right.input))
     )

@@ -12,7 +12,7 @@ import sys
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple, cast
 
 from msgspec import Struct
@@ -67,7 +67,7 @@ class DurableTimer(Callback, kw_only=True, eq=False):
 
 class NumberedFuture(asyncio.Future[Any]):
     def __init__(self, loop: "DeterministicLoop") -> None:
-        self.number = loop.next_number()
+        loop.count = self.number = loop.count + 1
         super().__init__(loop=loop)
 
     def __hash__(self) -> int:
@@ -75,6 +75,8 @@ class NumberedFuture(asyncio.Future[Any]):
 
 
 class NumberedTask(asyncio.Task[Any]):
+    number = 0
+
     def __init__(
         self,
         coro: Coroutine[Any, Any, Any],
@@ -82,11 +84,39 @@ class NumberedTask(asyncio.Task[Any]):
         name: str | None,
         context: contextvars.Context | None,
     ) -> None:
-        self.number = loop.next_number()
-        super().__init__(coro, loop=loop, name=name or f"Task-{self.number}", context=context)
+        number = loop.next_number()
+        super().__init__(coro, loop=loop, name=name or f"Task-{number}", context=context)
+        # Numbered last: asyncio keeps the tasks of all bodies in one set, where equal hashes would
+        # be looked through one by one.
+        self.number = number
 
     def __hash__(self) -> int:
-        return self.number
+        return self.number or object.__hash__(self)
+
+
+class Entered:
+    """Within it a loop is the running one of the current thread, whatever ran there before."""
+
+    __slots__ = ("_hooks", "_host", "_host_task", "_loop")
+
+    def __init__(self, loop: "DeterministicLoop") -> None:
+        self._loop = loop
+
+    def __enter__(self) -> None:
+        self._host = host = events._get_running_loop()
+        self._host_task = None if host is None else asyncio.current_task(host)
+        self._hooks = sys.get_asyncgen_hooks()
+        if host is not None and self._host_task is not None:
+            asyncio.tasks._leave_task(host, self._host_task)
+        events._set_running_loop(self._loop)
+        sys.set_asyncgen_hooks(self._loop.keep_async_generator, _leave_async_generator)
+
+    def __exit__(self, *_: object) -> None:
+        sys.set_asyncgen_hooks(*self._hooks)
+        events._set_running_loop(self._host)
+        if self._host is not None and self._host_task is not None:
+            asyncio.tasks._enter_task(self._host, self._host_task)
+        self._host = self._host_task = None  # a body may be kept for long
 
 
 class DeterministicLoop(asyncio.AbstractEventLoop):
@@ -101,6 +131,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self._ordered: dict[Coroutine[Any, Any, Any], NumberedTask] = {}
         self._is_closed = False
         self.unhandled: list[BaseException] = []
+        self.entered = Entered(self)
 
     # What replay uses
 
@@ -135,23 +166,12 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
                     f"waiting for a step, timer, signal or child; is it looping on sleep(0)?"
                 )
 
-    @contextmanager
-    def entered(self) -> Generator[None]:
-        """Make this the running loop of the current thread, whatever ran there before."""
-        host = events._get_running_loop()
-        host_task = asyncio.current_task(host) if host is not None else None
-        hooks = sys.get_asyncgen_hooks()
-        if host is not None and host_task is not None:
-            asyncio.tasks._leave_task(host, host_task)
-        events._set_running_loop(self)
-        sys.set_asyncgen_hooks(self._keep_async_generator, _leave_async_generator)
-        try:
-            yield
-        finally:
-            sys.set_asyncgen_hooks(*hooks)
-            events._set_running_loop(host)
-            if host is not None and host_task is not None:
-                asyncio.tasks._enter_task(host, host_task)
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left that `dispose` would have to unwind."""
+        if self.ready or self._async_generators:
+            return False
+        return all(task.done() for task in self._tasks)
 
     def dispose(self) -> None:
         """End what is left: cancel in creation order, then close coroutines that resist."""
@@ -169,7 +189,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self.ready.clear()
         self._is_closed = True
 
-    def _keep_async_generator(self, generator: Any) -> None:
+    def keep_async_generator(self, generator: Any) -> None:
         # Held until the end, so that the garbage collector never decides when one is closed.
         alive = (each for each in self._async_generators if each.ag_frame is not None)
         self._async_generators = [*alive, generator]
@@ -240,6 +260,10 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             self._ordered = {each: self._new_task(each, None, None) for each in siblings}
             return self._ordered.pop(coroutine)
         return self._new_task(coroutine, name, context)
+
+    def start(self, body: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+        """`create_task` for the first of all."""
+        return self._new_task(body, name, None)
 
     def _new_task(
         self,

@@ -48,11 +48,13 @@ class StepCall(Struct):
     decoder: PayloadDecoder[Any]
     location: Location
     options: RetryOptions | None = None
+    input: str = ""
     output: str = ""
 
     def __post_init__(self) -> None:
         retry = self.retry
         self.options = None if retry is None or retry.attempts == 1 else retry.options()
+        self.input = f"the input of step {self.name!r}"
         self.output = f"the output of step {self.name!r}"
 
 
@@ -82,7 +84,7 @@ async def call_step(
     encoded: Payload = UNSET
     if undoing is not None:
         # What undoes the step gets its input as it was when it was called.
-        encoded = encode_payload(value, what=f"the input of step {name!r}")
+        encoded = encode_payload(value, what=call.input)
     seq = journal.take_seq()
     event = waiting.settled(seq, _CALL, name, call.location) if limit is None else None
     if event is not None and event.error is None and undoing is None:
@@ -94,7 +96,7 @@ async def call_step(
         if event is None:
             request = None
             if seq not in journal.events:
-                payload = encode_payload(value, what=f"the input of step {name!r}")
+                payload = encode_payload(value, what=call.input)
                 request = ScheduleStep(
                     seq=seq, name=name, group=call.partition, input=payload, retry=delegated
                 )
@@ -158,6 +160,7 @@ async def run_local_step(
     name = definition.name
     payload = encode_payload(value, what=f"the input of local step {name!r}")
     seq = replay.journal.take_seq()
+    replay.waiting.has_local_steps = True
     operation = LocalStep(
         seq, HistoryKind.STEP, name, location, definition=definition, input=payload
     )

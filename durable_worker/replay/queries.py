@@ -28,7 +28,7 @@ class Queries:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._handlers: dict[str, Callable[[], Any]] = {}
+        self.handlers: dict[str, Callable[[], Any]] = {}
         self._known: dict[str, Answer] = {}
 
     def add(self, key: str, handler: Callable[[], Any]) -> None:
@@ -36,19 +36,19 @@ class Queries:
         if inspect.iscoroutinefunction(handler):
             raise RegistrationError(f"the handler of query {key!r} is `async`; it has to answer")
         name = published_value(key)
-        if name in self._handlers:
+        if name in self.handlers:
             raise RegistrationError(f"the query {key!r} has a handler already in this body")
-        self._handlers[name] = handler
+        self.handlers[name] = handler
         self._journal.markers.add(name)
 
     def holds(self, key: str) -> bool:
-        return published_value(key) in self._handlers
+        return published_value(key) in self.handlers
 
     def follow(self) -> bool:
         """Take the answer that is recorded at the next seq, if one is there."""
         journal = self._journal
         name = journal.marker()
-        if name is None or name not in self._handlers:
+        if name is None or name not in self.handlers:
             return False
         event = journal.events[journal.next_seq]
         self._known[name] = (event.output, _reason(event.error))
@@ -58,7 +58,7 @@ class Queries:
     def record(self) -> None:
         """Ask every handler, and record what differs from the answer that is recorded."""
         journal = self._journal
-        for name, handler in self._handlers.items():
+        for name, handler in self.handlers.items():
             output, error = self._ask(name, handler)
             known = self._known.get(name)
             if known is not None and known[1] == _reason(error) and same_payload(known[0], output):

@@ -35,7 +35,7 @@ class Compensations:
         self.call_undo: Callable[[StepCall, Payload], Coroutine[Any, Any, Any]] = self._call_undo
         self._open: list[tuple[StepCall, Payload]] = []
         self._running = 0
-        self._settled = asyncio.Event()
+        self._settled: asyncio.Event | None = None
 
     def add(self, call: StepCall, value: Payload) -> None:
         self._open.append((call, value))
@@ -64,7 +64,8 @@ class Compensations:
             return await call_step(self._replay, token, call, value, undoing)
         finally:
             self._running -= 1
-            self._settled.set()
+            if self._settled is not None:
+                self._settled.set()
 
     async def undo(self, error: BaseException) -> None:
         """Run them all on account of `error`, which gets a note for each that fails.
@@ -89,10 +90,11 @@ class Compensations:
     async def _undo_all(self) -> list[str]:
         """Steps whose results have not come yet are undone as they come."""
         notes: list[str] = []
+        self._settled = settled = self._settled or asyncio.Event()
         while self._open or self._running:
             if not self._open:
-                self._settled.clear()
-                await self._settled.wait()
+                settled.clear()
+                await settled.wait()
                 continue
             call, value = self._open.pop()
             try:

@@ -79,9 +79,7 @@ class Replay:
         """Start the body (first call) or go on with a longer history (later calls)."""
         self._task = task
         self.now_ms = now_ms
-        self.journal.recorded.clear()
         self.journal.tell(task.history)
-        self.journal.told_seq = max(self.journal.told_seq, self.journal.last_seq)
         for signal in task.pending_signals or ():
             if signal.seq not in self.journal.events:
                 event = HistoryEvent(seq=signal.seq, kind=HistoryKind.SIGNAL, output=signal.payload)
@@ -102,7 +100,7 @@ class Replay:
         added = self.journal.is_extended_by(task.history)
         if added is None or not self.waiting.asked_for(added):
             return False
-        return self.waiting.delivers_in_order([event.seq for event in added])
+        return self.waiting.delivers_in_order(added)
 
     def dispose(self) -> None:
         """Unwind the body without effects. Idempotent."""
@@ -110,18 +108,25 @@ class Replay:
             return
         self._is_disposed = True
         self.journal.is_sealed = True
-        with self._loop.entered():
-            self.journal.close_unstarted()
-            self._loop.dispose()
-            if self._main is not None and self._main.done() and not self._main.cancelled():
-                self._main.exception()
+        if self._loop.is_over and not self.journal.unstarted:
+            self._unwind()
+        else:
+            with self._loop.entered:
+                self._unwind()
+
+    def _unwind(self) -> None:
+        self.journal.close_unstarted()
+        self._loop.dispose()
+        # What the body ended with is known; asyncio need not complain that nobody asked.
+        if self._main is not None and self._main.done() and not self._main.cancelled():
+            self._main.exception()
 
     def _drive(self) -> Outcome:
-        with self._loop.entered():
+        with self._loop.entered:
             try:
                 if self._main is None:
-                    self._main = self._loop.create_task(self._body(), name=self._task.run_id)
-                return self._advance()
+                    self._main = self._loop.start(self._body(), name=self._task.run_id)
+                return self._advance(self._main)
             except TurnAbortedError:
                 pass
             except DurableError as error:
@@ -168,11 +173,11 @@ class Replay:
         if self._main is not None:
             self._main.cancel()
 
-    def _advance(self) -> Outcome:
+    def _advance(self, main: asyncio.Task[Payload]) -> Outcome:
         waiting = self.waiting
         while True:
             waiting.run_until_idle()
-            if self._is_done():
+            if main.done():
                 return self._finish()
             if waiting.follow_markers():
                 continue
@@ -192,8 +197,10 @@ class Replay:
     # Decisions
 
     def _suspend(self) -> WorkflowDecision:
-        self.journal.unconsumed(self.waiting.outstanding.values())
-        if not self.waiting.outstanding:
+        waiting = self.waiting
+        if self.journal.last_seq >= self.journal.next_seq:
+            self.journal.unconsumed(waiting.outstanding.values())
+        if not waiting.outstanding:
             self.journal.fail(
                 WorkflowStuckError(
                     "the workflow waits for something that cannot happen: no step, timer, signal "
@@ -201,9 +208,9 @@ class Replay:
                     "the body will ever set."
                 )
             )
-        self.waiting.answer_queries()
-        if DURABLE_TIMERS not in (self._task.capabilities or ()):
-            self.waiting.record_deadlines(self.now_ms)
+        waiting.answer_queries()
+        if not self.operator_states(DURABLE_TIMERS):
+            waiting.record_deadlines(self.now_ms)
         return self._decision(DecisionStatus.CONTINUE)
 
     def _finish(self) -> WorkflowDecision:
@@ -213,7 +220,8 @@ class Replay:
         unsent = [] if is_cancelled else self._unsent_children()
         if unsent:
             return self._decision(DecisionStatus.CONTINUE, instead=unsent)
-        self.journal.unconsumed((), ended=self.ended)
+        if self.journal.last_seq >= self.journal.next_seq:
+            self.journal.unconsumed((), ended=self.ended)
         if is_cancelled:
             return self._decision(DecisionStatus.CANCELLED, error=cancellation(self._ended_by))
         if self._main.cancelled():
@@ -273,13 +281,16 @@ class Replay:
         instead: Sequence[AnyCommand] | None = None,
     ) -> WorkflowDecision:
         """`instead`: what to ask for in place of everything outstanding."""
-        commands: list[AnyCommand] = [] if self.journal.failure else list(self.journal.recorded)
+        recorded = self.journal.recorded
+        commands: list[AnyCommand] = [] if self.journal.failure else list(recorded)
         if status is DecisionStatus.CONTINUE:
             commands += self.waiting.commands(self.now_ms) if instead is None else instead
-        # What is recorded must be in history before what was asked for on account of it.
-        commands.sort(key=_seq_of)
-        # What was recorded here is history for the turns to come.
-        self.journal.assume(recorded_event(each) for each in self.journal.recorded)
+        if len(commands) > 1:
+            # What is recorded must be in history before what was asked for on account of it.
+            commands.sort(key=_seq_of)
+        if recorded:
+            # What was recorded here is history for the turns to come.
+            self.journal.assume([recorded_event(each) for each in recorded])
         return WorkflowDecision(
             task_id=self._task.task_id,
             run_id=self._task.run_id,

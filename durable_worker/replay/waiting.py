@@ -65,11 +65,15 @@ class Waiting:
         self._phase = _FREE
         self._given: list[int] = []
         self._given_at = -1
+        self.has_local_steps = False
+        """Whether the body has run a step in this worker."""
+        self._has_timers = False
         self.promised: list[int] = []
         """The seqs of children that must be started even if the body ends at once."""
 
     def run_until_idle(self) -> None:
-        self.loop.run_until_idle()
+        if self.loop.ready:
+            self.loop.run_until_idle()
         if self._journal.failure is not None:
             raise TurnAbortedError
 
@@ -85,7 +89,7 @@ class Waiting:
                 return False
         return True
 
-    def delivers_in_order(self, added: list[int]) -> bool:
+    def delivers_in_order(self, added: list[HistoryEvent]) -> bool:
         """Whether a replay that also has `added` would have delivered so far what was delivered.
 
         It would deliver in ascending order what is still unrecorded at the present idle point.
@@ -96,26 +100,30 @@ class Waiting:
         if added and any(seq not in point.waiting for seq in point.delivered):
             return False  # a signal wait was taken up again in between
         latest = max(point.delivered)
-        return not any(seq < latest and seq in point.waiting for seq in added)
+        return not any(event.seq < latest and event.seq in point.waiting for event in added)
 
     def commands(self, now_ms: int) -> list[AnyCommand]:
         """What to ask for (again) of everything outstanding."""
-        asked = (operation.command(now_ms) for operation in self.outstanding.values())
-        return [command for command in asked if command is not None]
+        return [
+            command
+            for operation in self.outstanding.values()
+            if (command := operation.command(now_ms)) is not None
+        ]
 
     # Idle points
 
     def follow_markers(self) -> bool:
         """Do what a marker at the next seq says; False if there is none."""
-        match self._journal.marker():
+        name = self._journal.marker()
+        if name is None:
+            return False
+        match name:
             case marker if marker == DELIVERED:
                 self._follow_marker()
             case marker if marker == DEADLINES:
                 self._read_deadlines()
             case marker if marker == CANCELLED:
                 self._follow_cancellation()
-            case None:
-                return False
             case _:
                 self._pass(self._journal.next_seq)
                 self.queries.follow()
@@ -205,13 +213,14 @@ class Waiting:
 
     def deliver_what_is_there(self) -> bool:
         journal = self._journal
-        there = sorted(seq for seq in self.outstanding if seq in journal.events)
+        events = journal.events
+        there = sorted([seq for seq in self.outstanding if seq in events])
         if not there:
             return False
         self._point = point = self._point or IdlePoint(frozenset(self.outstanding))
         # A signal wait that was given up before and taken up again here comes after the rest.
         there = [seq for seq in there if seq in point.waiting] or there
-        is_whole = all(seq in journal.events for seq in point.waiting)
+        is_whole = events.keys() >= point.waiting
         self._since, self._phase = journal.next_seq, Phase(point.waiting, is_part=not is_whole)
         if is_whole:
             at = journal.next_seq
@@ -240,6 +249,8 @@ class Waiting:
         return True
 
     def steps_to_run(self) -> tuple[LocalStep, ...]:
+        if not self.has_local_steps:
+            return ()
         journal = self._journal
         waiting = [op for op in self.outstanding.values() if isinstance(op, LocalStep)]
         steps = [op for op in waiting if op.seq not in journal.events]
@@ -252,6 +263,8 @@ class Waiting:
 
     def record_deadlines(self, now_ms: int) -> None:
         """Fix the deadlines of timers that another turn could come before (it resets them)."""
+        if not self._has_timers:
+            return
         new = [
             op
             for op in self.outstanding.values()
@@ -274,6 +287,8 @@ class Waiting:
 
     def answer_queries(self) -> None:
         """Record the answers that have changed; the body asks for nothing by that."""
+        if not self.queries.handlers:
+            return
         before = self._journal.next_seq
         self.queries.record()
         for seq in range(before, self._journal.next_seq):
@@ -399,6 +414,7 @@ class Waiting:
         if self._journal.is_sealed:
             return
         ms = whole_milliseconds(delay)
+        self._has_timers = True
         timer.seq = self._journal.take_seq()
         self._journal.expect(timer.seq, HistoryKind.TIMER, None)
         self.outstanding[timer.seq] = Timer(

@@ -1,9 +1,9 @@
 """What the operator and local clients need from a database."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from durable_worker.protocol.names import is_default
 from durable_worker.protocol.runs import RunQuery, RunStatus
@@ -76,7 +76,12 @@ class InboxRow:
 class Batch:
     """Rows that change together. Runs, checkpoints, signals and letters replace those they equal
     by key; checkpoints are removed, by run and seq, before others are written. A letter that comes
-    again keeps the count of its redrives."""
+    again keeps the count of its redrives.
+
+    `expected`, `signals_arrived` and `waits_begun` are what it rests on, for a `SharedStore`: the
+    revision of each run that was looked at (0: there was none), the ids of signals that nobody had
+    seen yet, and for which signals (namespace, name) waits begin that found none. Each run in
+    `expected` that changes is among `runs`."""
 
     runs: Sequence[Run] = ()
     checkpoints: Sequence[Checkpoint] = ()
@@ -87,6 +92,14 @@ class Batch:
     inbox_added: Sequence[AnyInput] = ()
     inbox_removed: Sequence[int] = ()
     dead_letters: Sequence[DeadLetter] = ()
+    expected: Sequence[tuple[str, int]] = ()
+    signals_arrived: Sequence[str] = ()
+    waits_begun: Sequence[tuple[str, str]] = ()
+
+    @property
+    def is_founded(self) -> bool:
+        """Whether it says what it rests on."""
+        return bool(self.expected or self.signals_arrived or self.waits_begun)
 
     @property
     def is_empty(self) -> bool:
@@ -211,6 +224,49 @@ class Store(Protocol):
         ...
 
 
+@runtime_checkable
+class SharedStore(Store, Protocol):
+    """A store that many operators may write at once: its members, each with a token of its own,
+    which `renew_lease`, `release_lease` and `commit` take. Nobody is a member beside a holder of
+    the lease.
+
+    Members are judged by the clock of the database. A `commit` raises `StaleRunsError` if what it
+    rests on is not so any more.
+    """
+
+    async def join(self, owner: Owner, *, now: int, ttl: int) -> Lease | LeaseHolder:
+        """Become a member, or learn who holds the lease alone. `is_takeover`: some member never
+        left, and is none any more."""
+        ...
+
+    async def adopt(self, token: int) -> list[OutboxRow]:
+        """Take over what is owed by those who are no members any more; ends the membership of those
+        who have not renewed theirs, or whose process on this machine is gone."""
+        ...
+
+    async def owed_by(self, token: int) -> list[OutboxRow]: ...
+
+    async def load_newer(self, known: Mapping[str, int]) -> dict[str, RunState]:
+        """Those of these runs that are not at the revision that is known (0: not known)."""
+        ...
+
+    async def ended_runs(self, run_ids: Sequence[str]) -> list[Run]: ...
+
+    async def due_timers_for(
+        self, token: int, now: int, *, grace: int, limit: int
+    ) -> list[DueTimer]:
+        """As `due_timers`: those of this member, and all that are late by `grace` ms."""
+        ...
+
+    async def next_timer_for(self, token: int, *, grace: int) -> int | None:
+        """When the first of them will be due."""
+        ...
+
+    async def take_inbox(self, token: int, *, limit: int) -> list[InboxRow]:
+        """Submitted inputs that no other member has taken, in order; each once for each member."""
+        ...
+
+
 def wanted_statuses(query: RunQuery) -> list[RunStatus] | None:
     """The statuses that a query selects; None: all."""
     if query.status is None and query.statuses is None:
@@ -222,6 +278,13 @@ def wanted_statuses(query: RunQuery) -> list[RunStatus] | None:
 def stored_namespace(name: str | None) -> str:
     """How rows spell a namespace: unset, empty and `default` are one."""
     return "default" if name is None or is_default(name) else name
+
+
+def membership_lost_message(database: str) -> str:
+    return (
+        f"the other operators of {database} have taken this one for dead: it had not been heard of "
+        f"for longer than its lease; start it again"
+    )
 
 
 def lease_lost_message(database: str) -> str:

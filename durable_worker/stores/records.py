@@ -123,13 +123,17 @@ class RunState:
     """A run with its checkpoints, and an index of those that are still pending.
 
     Transitions only read it; its owner moves it on with `absorb`, in time that does not depend on
-    the length of the history.
+    the length of the history. `revision` counts the transactions that have changed it, in a store
+    that several operators write.
     """
 
-    __slots__ = ("_checkpoints", "_pending", "_timers", "run")
+    __slots__ = ("_checkpoints", "_pending", "_timers", "revision", "run")
 
-    def __init__(self, run: Run, checkpoints: Iterable[Checkpoint] = ()) -> None:
+    def __init__(
+        self, run: Run, checkpoints: Iterable[Checkpoint] = (), *, revision: int = 0
+    ) -> None:
         self.run = run
+        self.revision = revision
         self._checkpoints = {each.seq: each for each in checkpoints}
         self._pending = {seq: each for seq, each in self._checkpoints.items() if each.is_pending}
         self._timers = {each.seq: each for each in self._pending.values() if each.is_timer}

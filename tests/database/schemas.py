@@ -11,7 +11,7 @@ from tests.database.choice import Postgres, new_schema
 _EMPTY = """
 SET search_path = "{schema}";
 SET client_min_messages = warning;
-TRUNCATE runs, run_tags, checkpoints, signals, outbox, inbox, dead_letters;
+TRUNCATE runs, run_tags, checkpoints, signals, outbox, inbox, dead_letters, members;
 UPDATE lease SET token = 0, writer = 0, is_released = true;
 UPDATE inbox_head SET last = 0;
 """

@@ -23,9 +23,13 @@ from durable_worker.stores.postgres.database import (
 from durable_worker.stores.postgres.errors import translated_errors
 from durable_worker.stores.processes import is_gone
 
-_HOLDER = (
+_LOCK = "SELECT FROM lease FOR UPDATE"
+_HOLDERS = (
     "SELECT instance_id, host, machine, pid, process_start FROM lease "
-    "WHERE NOT is_released AND expires_at > :now FOR UPDATE"
+    "WHERE NOT is_released AND expires_at > :now"
+)
+_MEMBERS = (
+    "SELECT instance_id, host, machine, pid, process_start FROM members WHERE expires_at > :now"
 )
 _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('durable-worker'), hashtext(:schema))"
 
@@ -81,10 +85,11 @@ def _version(connection: Connection) -> int | None:
 
 
 def _refuse_if_operated(connection: Connection, address: PostgresAddress) -> None:
-    row = connection.execute(text(_HOLDER), {"now": time.time_ns() // 1_000_000}).fetchone()
-    if row is None or is_gone(Owner(*row)):
-        return
-    raise StoreError(
-        f"an operator of an older release works on the database {address.safe} (process "
-        f"{row.pid} on {row.host}): stop that one first"
-    )
+    connection.execute(text(_LOCK))
+    for statement in (_HOLDERS, _MEMBERS):
+        for row in connection.execute(text(statement), {"now": time.time_ns() // 1_000_000}):
+            if not is_gone(Owner(*row)):
+                raise StoreError(
+                    f"an operator of an older release works on the database {address.safe} "
+                    f"(process {row.pid} on {row.host}): stop that one first"
+                )

@@ -41,6 +41,8 @@ _UNSTORABLE = ("22", "54")
 _PASSING = ("08", "53300", "57P")
 """Classes of errors that are over when the server is there again."""
 
+_FASTER = ("40001", "40P01", "23505")
+
 _UNCERTAIN = ("08", "40003", "57")
 """Classes of errors after which a transaction may have taken effect."""
 
@@ -50,6 +52,11 @@ def is_certain(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         return not (error.sqlstate or "08").startswith(_UNCERTAIN)
     return isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
+
+
+def is_conflict(error: BaseException | None) -> bool:
+    """Whether another transaction was faster, with a row or a lock."""
+    return isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith(_FASTER)
 
 
 @contextmanager

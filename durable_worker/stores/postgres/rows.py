@@ -92,6 +92,11 @@ def row_of_run(run: Run) -> Row:
     )
 
 
+def revision_of_row(row: Row) -> int:
+    revision: int = row[19]
+    return revision
+
+
 def run_of_row(row: Row) -> Run:
     return Run(
         id=text_out(row[0]),
@@ -137,6 +142,7 @@ def row_of_checkpoint(checkpoint: Checkpoint, namespace: str | None) -> Row:
         _some_in(checkpoint.parallel_group),
         checkpoint.recoveries,
         _some_in(namespace),
+        None,
     )
 
 
@@ -186,7 +192,7 @@ def signal_of_row(row: Row) -> SignalRecord:
 
 
 def row_of_outbox(row: OutboxRow) -> Row:
-    return text_in(row.key), text_in(row.run_id), row.seq, row.attempt
+    return text_in(row.key), text_in(row.run_id), row.seq, row.attempt, None
 
 
 def outbox_of_row(row: Row) -> OutboxRow:

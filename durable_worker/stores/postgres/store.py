@@ -2,14 +2,14 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 from msgspec import structs
 
-from durable_worker.errors import LeaseLostError, StoreError
+from durable_worker.errors import LeaseLostError, StaleRunsError
 from durable_worker.protocol.runs import RunQuery
 from durable_worker.stores.address import PostgresAddress, parse_address
 from durable_worker.stores.base import (
@@ -20,18 +20,21 @@ from durable_worker.stores.base import (
     Owner,
     RunCursor,
     lease_lost_message,
+    membership_lost_message,
 )
 from durable_worker.stores.dumps import AnyRow
 from durable_worker.stores.inputs import AnyInput, decode_input, encode_input
 from durable_worker.stores.postgres.database import Database
 from durable_worker.stores.postgres.dumping import dumped
-from durable_worker.stores.postgres.errors import is_certain
+from durable_worker.stores.postgres.errors import is_certain, is_conflict
 from durable_worker.stores.postgres.listing import count_statement, list_statement
+from durable_worker.stores.postgres.membership import Membership
 from durable_worker.stores.postgres.rows import (
     Row,
     checkpoint_of_row,
     letter_of_row,
     outbox_of_row,
+    revision_of_row,
     row_of_checkpoint,
     row_of_letter,
     row_of_outbox,
@@ -42,7 +45,7 @@ from durable_worker.stores.postgres.rows import (
     text_in,
     text_out,
 )
-from durable_worker.stores.processes import is_gone
+from durable_worker.stores.postgres.writing import written
 from durable_worker.stores.queries import load_statements
 from durable_worker.stores.records import (
     Checkpoint,
@@ -61,7 +64,7 @@ from durable_worker.stores.records import (
 
 _sql = {
     name: statement
-    for part in ("commit", "runs", "checkpoints", "messages", "lease")
+    for part in ("runs", "checkpoints", "messages", "lease", "shared")
     for name, statement in load_statements("postgres", part).items()
 }
 
@@ -81,6 +84,9 @@ class PostgresStore:
     def __init__(self, address: str | PostgresAddress) -> None:
         self.address = parse_address(address) if isinstance(address, str) else address
         self._database = Database(self.address)
+        self._membership = Membership(self._database)
+        self._is_member = False
+        self._has_lost_inbox = False
         self._token = 0
         self._writer = 0
         self._is_in_doubt = False
@@ -103,36 +109,29 @@ class PostgresStore:
     # The lease
 
     async def acquire_lease(self, owner: Owner, *, now: int, ttl: int) -> Lease | LeaseHolder:
-        async with self._database.connection() as connection, connection.transaction():
-            row = await connection.fetchrow(_sql["lock_lease"])
-            if row is None:
-                raise self._without_lease()
-            is_held = not row["is_released"]
-            holder = LeaseHolder(_owner_of(row), row["expires_at"])
-            if is_held and holder.expires_at > now and not is_gone(holder.owner):
-                return holder
-            token = int(row["token"]) + 1
-            process = (owner.host, owner.machine, owner.pid, owner.process_start)
-            values = (token, owner.instance_id, *process, now + ttl)
-            await connection.execute(_sql["take_lease"], *values)
-        self._token, self._writer, self._is_in_doubt = token, 0, False
-        return Lease(token, is_takeover=is_held)
+        return self._began(await self._membership.acquire_lease(owner, now=now, ttl=ttl))
+
+    async def join(self, owner: Owner, *, now: int, ttl: int) -> Lease | LeaseHolder:
+        outcome = self._began(await self._membership.join(owner, now=now, ttl=ttl))
+        self._is_member = isinstance(outcome, Lease)
+        return outcome
+
+    def _began(self, outcome: Lease | LeaseHolder) -> Lease | LeaseHolder:
+        if isinstance(outcome, Lease):
+            self._token, self._writer, self._is_in_doubt = outcome.token, 0, False
+            self._is_member = False
+        return outcome
 
     async def renew_lease(self, token: int, *, now: int, ttl: int) -> None:
-        if not await self._database.fetch(_sql["renew_lease"], token, now + ttl):
+        if not await self._database.fetch(_sql["renew_lease"], token, now + ttl, ttl):
             raise self._lease_lost()
 
     async def release_lease(self, token: int) -> None:
         await self._database.fetch(_sql["release_lease"], token)
 
     def _lease_lost(self) -> LeaseLostError:
-        return LeaseLostError(lease_lost_message(f"the database {self.address.safe}"))
-
-    def _without_lease(self) -> StoreError:
-        return StoreError(
-            f"the database {self.address.safe} has no row in its table lease any more; restore a "
-            f"backup"
-        )
+        message = membership_lost_message if self._is_member else lease_lost_message
+        return LeaseLostError(message(f"the database {self.address.safe}"))
 
     async def _writer_of(self, token: int) -> int:
         if token != self._token or self._is_in_doubt:
@@ -163,12 +162,19 @@ class PostgresStore:
         values = _values_of(batch)
         writer = await self._writer_of(token)
         try:
-            rows = await self._database.fetch(_sql["commit"], token, writer, *values)
+            async with self._database.connection() as connection:
+                held, stale = await written(connection, batch, (token, writer, *values))
+        except StaleRunsError:
+            raise
         except BaseException as error:
             self._is_in_doubt = error.__cause__ is None or not is_certain(error.__cause__)
+            if batch.is_founded and is_conflict(error.__cause__):
+                raise StaleRunsError(str(error)) from error
             raise
-        if not rows[0][0]:
+        if not held:
             raise self._lease_lost()
+        if stale:
+            raise StaleRunsError(f"another operator has moved on {stale}")
 
     async def submit(self, value: AnyInput) -> int:
         rows = await self._database.fetch(_sql["submit"], encode_input(value))
@@ -193,15 +199,41 @@ class PostgresStore:
         return (await self.load_many([run_id])).get(run_id)
 
     async def load_many(self, run_ids: Sequence[str]) -> dict[str, RunState]:
-        runs: list[Run] = []
-        checkpoints: dict[str, list[Checkpoint]] = {}
-        for run, checkpoint in await self._read("load", [text_in(each) for each in run_ids]):
-            if run is not None:
-                runs.append(run_of_row(run))
-            else:
-                found = checkpoint_of_row(checkpoint)
-                checkpoints.setdefault(found.run_id, []).append(found)
-        return {each.id: RunState(each, checkpoints.get(each.id, ())) for each in runs}
+        return _states_in(await self._read("load", [text_in(each) for each in run_ids]))
+
+    async def load_newer(self, known: Mapping[str, int]) -> dict[str, RunState]:
+        run_ids = [text_in(each) for each in known]
+        return _states_in(await self._read("load_newer", run_ids, list(known.values())))
+
+    async def ended_runs(self, run_ids: Sequence[str]) -> list[Run]:
+        rows = await self._read("ended_runs", [text_in(each) for each in run_ids])
+        return [run_of_row(row) for row in rows]
+
+    async def adopt(self, token: int) -> list[OutboxRow]:
+        await self._membership.drop_dead(token)
+        return [outbox_of_row(row) for row in await self._read("adopt_outbox", token)]
+
+    async def owed_by(self, token: int) -> list[OutboxRow]:
+        return [outbox_of_row(row) for row in await self._read("owed_by", token)]
+
+    async def take_inbox(self, token: int, *, limit: int) -> list[InboxRow]:
+        # What was taken by a statement whose rows never came is taken once more.
+        own = token if self._has_lost_inbox else None
+        self._has_lost_inbox = True
+        rows = await self._read("take_inbox", token, own, limit)
+        self._has_lost_inbox = False
+        return [InboxRow(row_id, _input_of(body), body) for row_id, body in sorted(rows)]
+
+    async def due_timers_for(
+        self, token: int, now: int, *, grace: int, limit: int
+    ) -> list[DueTimer]:
+        rows = await self._read("own_due_timers", token, now, now - grace, limit)
+        return [DueTimer(text_out(run_id), seq, fires_at) for run_id, seq, fires_at in rows]
+
+    async def next_timer_for(self, token: int, *, grace: int) -> int | None:
+        own, any_ones = (await self._read("own_next_timer", token))[0]
+        late = None if any_ones is None else any_ones + grace
+        return min((each for each in (own, late) if each is not None), default=None)
 
     async def due_timers(self, now: int, *, limit: int) -> list[DueTimer]:
         rows = await self._read("due_timers", now, limit)
@@ -291,19 +323,32 @@ class PostgresStore:
         return letter_of_row(rows[0]) if rows else None
 
 
-def _owner_of(row: Any) -> Owner:
-    return Owner(*(row[name] for name in Owner.__slots__))
+def _states_in(rows: Sequence[Any]) -> dict[str, RunState]:
+    runs: list[tuple[Run, int]] = []
+    checkpoints: dict[str, list[Checkpoint]] = {}
+    for run, checkpoint in rows:
+        if run is not None:
+            runs.append((run_of_row(run), revision_of_row(run)))
+        else:
+            found = checkpoint_of_row(checkpoint)
+            checkpoints.setdefault(found.run_id, []).append(found)
+    return {
+        run.id: RunState(run, checkpoints.get(run.id, ()), revision=revision)
+        for run, revision in runs
+    }
 
 
 def _values_of(batch: Batch) -> list[Sequence[Any]]:
     """The parameters of a commit after token and writer. A statement can write each row once."""
     homes = {each.id: each.namespace for each in batch.runs}
+    absent = {run_id for run_id, revision in batch.expected if not revision}
+    runs = {each.id: each for each in batch.runs}
     checkpoints = {(each.run_id, each.seq): each for each in batch.checkpoints}
     gone = [key for key in dict.fromkeys(batch.checkpoints_removed) if key not in checkpoints]
     sent = dict.fromkeys(batch.outbox_removed)
     owed = {each.key: each for each in batch.outbox_added if each.key not in sent}
     return [
-        [row_of_run(each) for each in {each.id: each for each in batch.runs}.values()],
+        [row_of_run(each) for each in runs.values() if each.id not in absent],
         [text_in(run_id) for run_id, _ in gone],
         [seq for _, seq in gone],
         [row_of_checkpoint(each, homes.get(each.run_id)) for each in checkpoints.values()],
@@ -313,6 +358,9 @@ def _values_of(batch: Batch) -> list[Sequence[Any]]:
         [encode_input(each) for each in batch.inbox_added],
         list(dict.fromkeys(batch.inbox_removed)),
         _letter_rows(batch.dead_letters),
+        [text_in(run_id) for run_id, _ in batch.expected],
+        [revision for _, revision in batch.expected],
+        [row_of_run(runs[run_id]) for run_id in sorted(absent & runs.keys())],
     ]
 
 

@@ -196,6 +196,16 @@ def test_turns_as_msgspec_and_as_json_stringify_write_them_go_on_from_one_anothe
         )
 
 
+@pytest.mark.parametrize("key", ["taskId", "runId", "history"])
+def test_turns_that_say_something_twice_are_read_as_a_whole(key: str) -> None:
+    history: list[dict[str, object]] = [{"seq": seq, "kind": "timer"} for seq in range(4)]
+    said_twice: dict[str, object] = {"taskId": "t", "runId": "r", "history": []}
+    rest: dict[str, object] = {"group": "w", "attempt": 1, key: said_twice[key]}
+    turns = [Turn(f"task-{n}", "r", None, history[:n], rest) for n in (1, 2, 4)]
+    bodies = [text_of(turn.members()) for turn in turns]
+    assert goes_on(TurnReader(limit=1), bodies) == [False, False, False]
+
+
 def test_a_history_that_does_not_go_on_from_the_last_is_read_as_a_whole() -> None:
     assert goes_on(TurnReader(limit=1), grown(3, 2, 4)) == [False, False, True]
 

@@ -99,17 +99,20 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("mortal", "point", "database"),
+    ("mortal", "point", "database", "operators"),
     [
-        ("worker", "step", "sqlite"),
-        ("worker", "turn", "sqlite"),
-        ("worker", "before-send", "sqlite"),
-        ("worker", "before-ack", "sqlite"),
-        ("operator", "before-send", "sqlite"),
-        ("operator", "after-send", "sqlite"),
-        ("operator", "before-ack", "sqlite"),
-        ("operator", "before-send", "postgres"),
-        ("operator", "before-ack", "postgres"),
+        ("worker", "step", "sqlite", 1),
+        ("worker", "turn", "sqlite", 1),
+        ("worker", "before-send", "sqlite", 1),
+        ("worker", "before-ack", "sqlite", 1),
+        ("operator", "before-send", "sqlite", 1),
+        ("operator", "after-send", "sqlite", 1),
+        ("operator", "before-ack", "sqlite", 1),
+        ("operator", "before-send", "postgres", 1),
+        ("operator", "before-ack", "postgres", 1),
+        ("operator", "before-send", "postgres", 3),
+        ("operator", "after-send", "postgres", 3),
+        ("operator", "before-ack", "postgres", 3),
     ],
     indirect=["database"],
 )
@@ -118,6 +121,7 @@ async def test_every_run_completes_and_no_completed_step_runs_again(
     point: str,
     *,
     database: str,
+    operators: int,
     broker_url: str,
     prefix: str,
     tmp_path: Path,
@@ -138,7 +142,7 @@ async def test_every_run_completes_and_no_completed_step_runs_again(
         Random(seed),
     )
     try:
-        for role in ("operator", "worker", "worker"):
+        for role in (*["operator"] * operators, "worker", "worker"):
             cast.start(role)
         outputs = await drive(cast, broker_url, names)
         assert [output for output in outputs if output != app.EXPECTED] == []

@@ -1,8 +1,26 @@
 -- name: commit
-WITH held AS (
-    SELECT 1 FROM lease WHERE token = $1 AND writer = $2 AND NOT is_released FOR SHARE
+WITH held AS MATERIALIZED (
+    SELECT FROM (
+        SELECT FROM lease WHERE token = $1 AND writer = $2 AND NOT is_released FOR SHARE
+    ) AS alone
+    UNION ALL
+    SELECT FROM (SELECT FROM members WHERE token = $1 AND writer = $2 FOR SHARE) AS one_of_many
+), locked AS MATERIALIZED (
+    -- Rows as they are now, whatever the statement saw when it began. Always in the same order.
+    SELECT id, revision FROM runs WHERE id = ANY ($13::text[])
+    ORDER BY id
+    FOR NO KEY UPDATE
+), stale AS MATERIALIZED (
+    SELECT seen.id FROM unnest($13::text[], $14::bigint[]) AS seen (id, revision)
+    LEFT JOIN locked ON locked.id = seen.id
+    WHERE coalesce(locked.revision, 0) <> seen.revision
+), allowed AS MATERIALIZED (
+    SELECT FROM held WHERE NOT EXISTS (SELECT FROM stale)
+), create_runs AS (
+    -- One that somebody else has created meanwhile is an error, and nothing is written.
+    INSERT INTO runs SELECT new.* FROM allowed, unnest($15::runs[]) AS new
 ), put_runs AS (
-    INSERT INTO runs SELECT new.* FROM held, unnest($3::runs[]) AS new
+    INSERT INTO runs SELECT new.* FROM allowed, unnest($3::runs[]) AS new
     ON CONFLICT (id) DO UPDATE SET
         workflow = excluded.workflow,
         version = excluded.version,
@@ -26,10 +44,10 @@ WITH held AS (
 ), put_tags AS (
     -- A row that a run no longer bears out is passed over by whoever reads it.
     INSERT INTO run_tags SELECT new.namespace, tag, new.created_at, new.id
-    FROM held, unnest($3::runs[]) AS new, unnest(new.tags) AS tag
+    FROM allowed, unnest($3::runs[] || $15::runs[]) AS new, unnest(new.tags) AS tag
     ON CONFLICT DO NOTHING
 ), remove_checkpoints AS (
-    DELETE FROM checkpoints USING held, unnest($4::text[], $5::bigint[]) AS gone (run_id, seq)
+    DELETE FROM checkpoints USING allowed, unnest($4::text[], $5::bigint[]) AS gone (run_id, seq)
     WHERE checkpoints.run_id = gone.run_id AND checkpoints.seq = gone.seq
 ), put_checkpoints AS (
     INSERT INTO checkpoints SELECT
@@ -54,8 +72,9 @@ WITH held AS (
         -- Waits for signals are found by the namespace of their run, which never changes.
         CASE WHEN new.kind = 'signal' THEN
             coalesce(new.namespace, (SELECT namespace FROM runs WHERE id = new.run_id))
-        END
-    FROM held, unnest($6::checkpoints[]) AS new
+        END,
+        $1
+    FROM allowed, unnest($6::checkpoints[]) AS new
     ON CONFLICT (run_id, seq) DO UPDATE SET
         kind = excluded.kind,
         name = excluded.name,
@@ -73,9 +92,10 @@ WITH held AS (
         events = excluded.events,
         parallel_group = excluded.parallel_group,
         recoveries = excluded.recoveries,
-        namespace = excluded.namespace
+        namespace = excluded.namespace,
+        operator = excluded.operator
 ), put_signals AS (
-    INSERT INTO signals SELECT new.* FROM held, unnest($7::signals[]) AS new
+    INSERT INTO signals SELECT new.* FROM allowed, unnest($7::signals[]) AS new
     ON CONFLICT (id) DO UPDATE SET
         namespace = excluded.namespace,
         name = excluded.name,
@@ -83,17 +103,20 @@ WITH held AS (
         received_at = excluded.received_at,
         consumed_at = excluded.consumed_at
 ), put_outbox AS (
-    INSERT INTO outbox SELECT new.* FROM held, unnest($8::outbox[]) AS new
+    INSERT INTO outbox SELECT new.key, new.run_id, new.seq, new.attempt, $1
+    FROM allowed, unnest($8::outbox[]) AS new
     ON CONFLICT (key) DO UPDATE SET
         run_id = excluded.run_id,
         seq = excluded.seq,
-        attempt = excluded.attempt
+        attempt = excluded.attempt,
+        operator = excluded.operator
 ), remove_outbox AS (
-    DELETE FROM outbox USING held, unnest($9::text[]) AS gone (key)
-    WHERE outbox.key = gone.key
+    DELETE FROM outbox USING allowed, unnest($9::text[]) AS gone (key)
+    WHERE outbox.key = gone.key AND (outbox.operator = $1 OR outbox.operator IS NULL
+        OR outbox.operator NOT IN (SELECT token FROM members))
 ), take_inbox_ids AS (
     UPDATE inbox_head SET last = last + cardinality($10::bytea[])
-    FROM held WHERE inbox_head.id = 1 AND cardinality($10::bytea[]) > 0
+    FROM allowed WHERE inbox_head.id = 1 AND cardinality($10::bytea[]) > 0
     RETURNING last - cardinality($10::bytea[]) AS before
 ), put_inbox AS (
     INSERT INTO inbox
@@ -101,10 +124,10 @@ WITH held AS (
     FROM take_inbox_ids, unnest($10::bytea[]) WITH ORDINALITY AS new (body, number)
     WHERE before + number <> ALL ($11::bigint[])
 ), remove_inbox AS (
-    DELETE FROM inbox USING held, unnest($11::bigint[]) AS gone (id)
+    DELETE FROM inbox USING allowed, unnest($11::bigint[]) AS gone (id)
     WHERE inbox.id = gone.id
 ), put_dead_letters AS (
-    INSERT INTO dead_letters SELECT new.* FROM held, unnest($12::dead_letters[]) AS new
+    INSERT INTO dead_letters SELECT new.* FROM allowed, unnest($12::dead_letters[]) AS new
     ON CONFLICT (id) DO UPDATE SET
         received_at = excluded.received_at,
         type = excluded.type,
@@ -123,4 +146,4 @@ WITH held AS (
         redriven_at = excluded.redriven_at,
         redrives = greatest(dead_letters.redrives, excluded.redrives)
 )
-SELECT count(*) FROM held;
+SELECT (SELECT count(*) FROM held), ARRAY (SELECT id FROM stale);

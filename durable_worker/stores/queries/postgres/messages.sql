@@ -8,8 +8,10 @@ ORDER BY received_at, id
 LIMIT $3;
 
 -- name: forget_signals
-WITH held AS (
-    SELECT 1 FROM lease WHERE token = $1 AND NOT is_released FOR SHARE
+WITH held AS MATERIALIZED (
+    SELECT FROM (SELECT FROM lease WHERE token = $1 AND NOT is_released FOR SHARE) AS alone
+    UNION ALL
+    SELECT FROM (SELECT FROM members WHERE token = $1 FOR SHARE) AS one_of_many
 ), forgotten AS (
     DELETE FROM signals USING held WHERE consumed_at IS NOT NULL AND consumed_at < $2
     RETURNING 1
@@ -44,8 +46,10 @@ ORDER BY received_at DESC, id DESC
 LIMIT $4;
 
 -- name: forget_dead_letters
-WITH held AS (
-    SELECT 1 FROM lease WHERE token = $1 AND NOT is_released FOR SHARE
+WITH held AS MATERIALIZED (
+    SELECT FROM (SELECT FROM lease WHERE token = $1 AND NOT is_released FOR SHARE) AS alone
+    UNION ALL
+    SELECT FROM (SELECT FROM members WHERE token = $1 FOR SHARE) AS one_of_many
 ), surplus AS (
     SELECT id FROM dead_letters ORDER BY received_at DESC, id DESC OFFSET $3
 ), forgotten AS (

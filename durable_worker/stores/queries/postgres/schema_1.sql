@@ -13,6 +13,17 @@ CREATE TABLE lease (
 
 INSERT INTO lease VALUES (1, 0, 0, '', '', '', 0, NULL, 0, true);
 
+CREATE TABLE members (
+    token BIGINT PRIMARY KEY,
+    writer BIGINT NOT NULL,
+    instance_id TEXT NOT NULL,
+    host TEXT NOT NULL,
+    machine TEXT NOT NULL,
+    pid BIGINT NOT NULL,
+    process_start TEXT,
+    expires_at BIGINT NOT NULL
+);
+
 CREATE TABLE runs (
     id TEXT COLLATE "C" PRIMARY KEY,
     workflow TEXT COLLATE "C" NOT NULL,
@@ -73,10 +84,13 @@ CREATE TABLE checkpoints (
     parallel_group TEXT COLLATE "C",
     recoveries BIGINT NOT NULL,
     namespace TEXT COLLATE "C",
+    operator BIGINT,
     PRIMARY KEY (run_id, seq)
 );
 
 CREATE INDEX checkpoints_due ON checkpoints (fires_at, run_id, seq)
+    WHERE status = 'pending' AND fires_at IS NOT NULL;
+CREATE INDEX checkpoints_due_at ON checkpoints (operator, fires_at)
     WHERE status = 'pending' AND fires_at IS NOT NULL;
 CREATE INDEX checkpoints_waking ON checkpoints (run_id, fires_at)
     WHERE status = 'pending' AND fires_at IS NOT NULL;
@@ -101,12 +115,16 @@ CREATE TABLE outbox (
     key TEXT COLLATE "C" PRIMARY KEY,
     run_id TEXT COLLATE "C" NOT NULL,
     seq BIGINT,
-    attempt BIGINT NOT NULL
+    attempt BIGINT NOT NULL,
+    operator BIGINT
 );
+
+CREATE INDEX outbox_of_operator ON outbox (operator);
 
 CREATE TABLE inbox (
     id BIGINT PRIMARY KEY,
-    body BYTEA NOT NULL
+    body BYTEA NOT NULL,
+    operator BIGINT
 );
 
 CREATE TABLE inbox_head (
