@@ -77,8 +77,7 @@ class Consumers:
         self._transport = transport
         self._names = names
         self._to = receivers
-        self._intake = intake(Inlet(offer=offer, done=self._done, bury=self._bury))
-        self._finished: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._intake = intake(Inlet(offer=offer, done=_acknowledge, bury=self._bury))
         self._malformed = Floods(
             partial(log.warning, "message_malformed"),
             lambda queue, count: log.warning("messages_malformed", queue=queue, count=count),
@@ -87,13 +86,11 @@ class Consumers:
         self._open: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Ack until cancelled."""
+        """Answer requests until cancelled."""
         async with asyncio.TaskGroup() as errands:
             self._errands = errands
             try:
-                while True:
-                    delivery = await self._finished.get()
-                    await delivery.ack()
+                await asyncio.Event().wait()
             finally:
                 # Consumers are still being stopped, and a group that ends takes no task.
                 self._errands = None
@@ -143,15 +140,10 @@ class Consumers:
             await (await self._transport.listen(exchange, _ignore)).stop()
 
     async def finish(self) -> None:
-        """Let open requests be answered, and ack what is committed."""
+        """Let open requests be answered."""
         self._malformed.close()
         if self._open:
             await asyncio.wait(self._open, timeout=_LAST_REPLIES_SECONDS)
-        while not self._finished.empty():
-            await self._finished.get_nowait().ack()
-
-    def _done(self, delivery: Delivery) -> None:
-        self._finished.put_nowait(delivery)
 
     def _errand(self, work: Coroutine[Any, Any, None]) -> None:
         if self._errands is None:
@@ -227,7 +219,7 @@ class Consumers:
             self._bury(delivery, str(error))
             return
         self._to.live.on_step_event(event)
-        self._done(delivery)
+        delivery.ack_now()
 
     def _on_heartbeat(self, envelope: Envelope) -> None:
         try:
@@ -247,6 +239,10 @@ class Consumers:
             self._to.live.on_progress(message.event)
             if message.event.type is EngineEventType.STEP_PROGRESS:
                 self._to.on_progress(message.event)
+
+
+def _acknowledge(delivery: Delivery) -> None:
+    delivery.ack_now()
 
 
 def _ignore(envelope: Envelope) -> None:

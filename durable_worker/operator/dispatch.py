@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from durable_worker.errors import (
@@ -13,7 +14,7 @@ from durable_worker.errors import (
 )
 from durable_worker.operator.log import log
 from durable_worker.operator.messages import Outgoing, repeated
-from durable_worker.transports.base import Envelope, Transport
+from durable_worker.transports.base import Envelope, PromptTransport, Told, Transport
 
 SENDERS = 64
 _FIRST_RETRY_SECONDS = 0.1
@@ -45,6 +46,7 @@ class Dispatcher:
     def __init__(self, transport: Transport, events: DispatchEvents) -> None:
         self._transport = transport
         self._put = transport.put if isinstance(transport, ImmediateTransport) else None
+        self._post = transport.post if isinstance(transport, PromptTransport) else None
         self._events = events
         self._queue: asyncio.Queue[tuple[Outgoing, int]] = asyncio.Queue()
         self._declared: set[str] = set()
@@ -55,10 +57,12 @@ class Dispatcher:
     def post(self, messages: Iterable[Outgoing]) -> None:
         for each in messages:
             self._unfinished += 1
-            if self._put is None or each.queue not in self._declared:
+            if each.queue not in self._declared:
                 self._queue.put_nowait((each, 0))
-            else:
+            elif self._put is not None:
                 self._put_now(each, self._put)
+            elif self._post is None or not self._post_now(each, self._post):
+                self._queue.put_nowait((each, 0))
         if self._unfinished:
             self._idle.clear()
 
@@ -68,8 +72,21 @@ class Dispatcher:
         except TransportError as error:
             self._failed(message, 0, error)
         else:
-            self._events.on_sent(message)
-            self._finish_one()
+            self._sent(message)
+
+    def _post_now(self, message: Outgoing, post: Callable[[str, Envelope, Told], bool]) -> bool:
+        """False if it cannot go out at once."""
+        try:
+            return post(message.queue, message.envelope, partial(self._told, message))
+        except TransportError as error:
+            self._failed(message, 0, error)
+            return True
+
+    def _told(self, message: Outgoing, error: TransportError | None) -> None:
+        if error is None:
+            self._sent(message)
+        else:
+            self._failed(message, 0, error)
 
     async def drained(self) -> None:
         """Return when nothing is left to send."""
@@ -87,16 +104,14 @@ class Dispatcher:
 
     async def _send_next(self, message: Outgoing, failures: int) -> None:
         if failures and not self._events.is_wanted(message):
-            self._events.on_sent(message)
-            self._finish_one()
+            self._sent(message)
             return
         try:
             await self._send(repeated(message) if failures else message)
         except TransportError as error:
             self._failed(message, failures, error)
         else:
-            self._events.on_sent(message)
-            self._finish_one()
+            self._sent(message)
 
     def _failed(self, message: Outgoing, failures: int, error: TransportError) -> None:
         if isinstance(error, (PayloadTooLargeError, UnsendableError)):
@@ -125,6 +140,10 @@ class Dispatcher:
         )
         loop = asyncio.get_running_loop()
         loop.call_later(delay, self._queue.put_nowait, (message, failures))
+
+    def _sent(self, message: Outgoing) -> None:
+        self._events.on_sent(message)
+        self._finish_one()
 
     def _finish_one(self) -> None:
         self._unfinished -= 1
