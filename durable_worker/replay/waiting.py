@@ -16,7 +16,7 @@ that is there, and needs no marker: what a longer history adds came later.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from durable_worker.protocol.base import Payload
 from durable_worker.protocol.commands import AnyCommand
@@ -95,8 +95,8 @@ class Waiting:
         It would deliver in ascending order what is still unrecorded at the present idle point.
         """
         if self._journal.is_ordered:
-            return all(each.order is None or each.order > self._arrivals.latest for each in events)
-        added = [event.seq for event in events]
+            latest = self._arrivals.latest
+            return all([event.order is None or event.order > latest for event in added])
         if self._point is None or not self._point.delivered:
             return True
         point = self._point

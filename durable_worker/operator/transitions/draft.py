@@ -29,7 +29,16 @@ def instant(at: int) -> int:
 class Draft:
     """Collects what changes on top of a state that stays as it is."""
 
-    __slots__ = ("_changed", "_effects", "_state", "_withdrawn", "limits", "now", "run")
+    __slots__ = (
+        "_changed",
+        "_effects",
+        "_last_order",
+        "_state",
+        "_withdrawn",
+        "limits",
+        "now",
+        "run",
+    )
 
     def __init__(self, state: RunState, *, now: int, limits: Limits) -> None:
         self._state = state
