@@ -96,7 +96,7 @@ class Waiting:
         """
         if self._journal.is_ordered:
             latest = self._arrivals.latest
-            return all([event.order is None or event.order > latest for event in added])
+            return all(event.order is None or event.order > latest for event in added)
         if self._point is None or not self._point.delivered:
             return True
         point = self._point

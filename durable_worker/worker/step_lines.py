@@ -20,7 +20,7 @@ class StepLines:
     def __init__(self) -> None:
         self._log = log.bind()  # what the module's does with each line costs more than some lines
         # Of loggers that have no such method some take any name for one that writes a line.
-        asks = hasattr(type(self._log), "is_enabled_for")
+        asks = hasattr(self._log.__class__, "is_enabled_for")
         self._is_told: Callable[[int], bool] = self._log.is_enabled_for if asks else _always
         self._waiting: list[tuple[Context, StepTask, float, Failure | None]] = []
 
