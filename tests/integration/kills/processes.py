@@ -79,19 +79,22 @@ class MortalTransport:
     async def send(self, queue: str, envelope: Envelope) -> None:
         app.die_here("before-send")
         await self._inner.send(queue, envelope)
-        if envelope.type == MessageType.STEP_RESULT:
-            app.journal("confirmed", envelope.message_id or "")
-        app.die_here("after-send")
+        self._note_confirmed(envelope)
 
     def post(self, queue: str, envelope: Envelope, told: Told) -> bool:
         def tell(error: TransportError | None) -> None:
             if error is None:
-                app.journal("confirmed", envelope.message_id or "")
-                app.die_here("after-send")
+                self._note_confirmed(envelope)
             told(error)
 
         app.die_here("before-send")
         return self._inner.post(queue, envelope, tell)
+
+    def _note_confirmed(self, envelope: Envelope) -> None:
+        # A task has the same message id as its result.
+        if envelope.type == MessageType.STEP_RESULT:
+            app.journal("confirmed", envelope.message_id or "")
+        app.die_here("after-send")
 
     async def consume(
         self, queues: Sequence[str], handler: Callable[[Delivery], None], *, prefetch: int
