@@ -11,7 +11,12 @@ from durable_worker.cli.places import open_client, what_to_start
 from durable_worker.cli.serving import tell
 from durable_worker.client import RunHandle
 from durable_worker.edge.errors import SealError
+from durable_worker.errors import RunFailedError
 from durable_worker.protocol.payload_envelope import described
+from durable_worker.protocol.runs import RunStatus
+
+_LOOK_SECONDS = 1.0
+"""How often a run that is waited for is looked at."""
 
 
 def perform(options: Start) -> int:
@@ -42,11 +47,32 @@ async def _start(options: Start, payload: Raw | None) -> None:
 
 async def _print_result(handle: RunHandle[Raw]) -> None:
     try:
-        print_json(await handle.result())
+        print_json(await _result_unless_parked(handle))
     except SealError as error:
         run = (await handle.detail(keep_sealed=True)).run
         print(described(run.output) or "not sealed", flush=True)
         tell(f"The run has completed, but {error}. Here: --codec TARGET.")
+
+
+async def _result_unless_parked(handle: RunHandle[Raw]) -> Raw:
+    """Raises `RunFailedError` for a run that is parked, too: it may stay so until somebody mends
+    its code."""
+    result = asyncio.ensure_future(handle.result())
+    try:
+        while not (await asyncio.wait({result}, timeout=_LOOK_SECONDS))[0]:
+            run = (await handle.detail(keep_sealed=True)).run
+            if run.status is RunStatus.BLOCKED and run.error is not None:
+                tell("The run is parked: it goes on once a worker with mended code has come.")
+                raise RunFailedError(
+                    run.id,
+                    run.workflow,
+                    status=run.status.value,
+                    message=run.error.message,
+                    code=run.error.code,
+                )
+        return result.result()
+    finally:
+        result.cancel()
 
 
 def _tell_started(options: Start, run_id: str) -> None:

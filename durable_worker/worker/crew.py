@@ -1,7 +1,7 @@
 """A task for each delivery: as structured as a task group, at a fraction of its price."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,7 +22,7 @@ class Crew:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._tasks: dict[Work, Task] = {}
+        self._tasks: dict[object, Task] = {}
         self._left = asyncio.Event()
         self._defect: asyncio.Future[None] = self._loop.create_future()
         self._expected = 0
@@ -36,8 +36,10 @@ class Crew:
         self._expected -= 1
         self._note_idle()
 
-    def start(self, work: Work, *, name: str) -> None:
-        self._tasks[work] = self._loop.create_task(self._at_work(work), name=name)
+    def start(self, do: Callable[[], Work], *, name: str) -> None:
+        place = object()
+        work = self._at_work(place, do)
+        self._tasks[place] = self._loop.create_task(work, name=name)
 
     async def idle(self) -> None:
         """Wait until nobody is at work, and nothing is expected."""
@@ -68,21 +70,20 @@ class Crew:
                     await asyncio.wait(self._tasks.values(), timeout=CANCEL_AGAIN_SECONDS)
                 except asyncio.CancelledError as again:  # nothing may outlive its crew
                     cancelled = again
-                for work, task in [*self._tasks.items()]:
+                for place, task in [*self._tasks.items()]:
                     if task.done():  # before it had begun
-                        work.close()
-                        del self._tasks[work]
+                        del self._tasks[place]
         if cancelled is not None:
             raise cancelled
 
-    async def _at_work(self, work: Work) -> None:
+    async def _at_work(self, place: object, do: Callable[[], Work]) -> None:
         try:
-            await work
+            await do()
         except Exception as error:
             if not self._defect.done():
                 self._defect.set_exception(error)
         finally:
-            del self._tasks[work]
+            del self._tasks[place]
             self._note_idle()
 
     def _note_idle(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -236,8 +237,8 @@ class WorkerService:
     async def _subscribe(self) -> list[Subscription]:
         def accept(delivery: Delivery) -> None:
             if not self._crew.is_ending:  # else the broker takes it back with the connection
-                handling = self._handle(self._renewals.watch(delivery))
-                self._crew.start(handling, name=delivery.queue)
+                watched = self._renewals.watch(delivery)
+                self._crew.start(partial(self._handle, watched), name=delivery.queue)
 
         transport, names = self._transport, self._names
         queues = [names.tasks(token) for token in self._presence.tokens]

@@ -137,7 +137,7 @@ class StepRunner:
             for each in execution.deliveries:
                 each.ack_now()
         elif not self._crew.is_ending:  # else the broker takes the messages back
-            again = self._answer_again(key, execution, result, error)
+            again = partial(self._answer_again, key, execution, result, error)
             self._crew.start(again, name=execution.deliveries[0].queue)
         self._crew.came()
 

@@ -18,6 +18,8 @@ from durable_worker.operator.session import Session
 from durable_worker.operator.timers import Timers
 from durable_worker.operator.transitions import apply as transitions
 from durable_worker.operator.work import UnitOfWork
+from durable_worker.protocol.tasks import HistoryKind
+from durable_worker.replay import arrivals
 from durable_worker.replay.waiting import Waiting
 from durable_worker.stores.memory import MemoryStore
 from durable_worker.testing.simulation.link import Link, LinkDelivery
@@ -108,19 +110,13 @@ def a_kept_body_goes_on_whatever_was_recorded(patch: Patch) -> None:
 
 
 @mutant
-def results_are_numbered_in_the_order_in_which_they_come(patch: Patch) -> None:
-    """A part of what is outstanding is delivered without a marker that says so."""
-    deliver = Waiting.deliver_what_is_there
+def results_are_delivered_by_their_numbers(patch: Patch) -> None:
+    """A later history may then deliver in another order what a shorter one has delivered."""
 
-    def unmarked(self: Waiting) -> bool:
-        journal = self._journal
-        before = len(journal.recorded)
-        there = deliver(self)
-        made = journal.recorded[before:]
-        journal.recorded[before:] = [each for each in made if each.name != "durable:delivered"]
-        return there
+    def by_number(event: Any) -> tuple[bool, int, int]:
+        return event.kind is not HistoryKind.STEP, 0, event.seq
 
-    patch.setattr(Waiting, "deliver_what_is_there", unmarked)
+    patch.setattr(arrivals, "_place", by_number)
 
 
 # The operator

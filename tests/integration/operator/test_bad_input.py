@@ -47,10 +47,10 @@ class BreakingStore(MemoryStore):
             raise TypeError("there is a bug")
         await super().commit(batch, token)
 
-    async def load(self, run_id: str) -> RunState | None:
-        if run_id == "unreadable":
+    async def load_many(self, run_ids: Sequence[str]) -> dict[str, RunState]:
+        if "unreadable" in run_ids:
             raise KeyError("there is another")
-        return await super().load(run_id)
+        return await super().load_many(run_ids)
 
 
 def start(run_id: str, workflow: str = "w") -> Envelope:

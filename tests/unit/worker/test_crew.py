@@ -1,6 +1,7 @@
 """Nobody of a crew outlives it, and what one of them raises is not lost."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -30,8 +31,8 @@ async def test_leaving_cancels_who_is_at_work_and_again_who_resists() -> None:
     ends: list[str] = []
 
     async with Crew() as crew:
-        crew.start(sleep(ends, "stubborn", resists=3), name="stubborn")
-        crew.start(sleep(ends, "obedient"), name="obedient")
+        crew.start(partial(sleep, ends, "stubborn", resists=3), name="stubborn")
+        crew.start(partial(sleep, ends, "obedient"), name="obedient")
         await asyncio.sleep(0)
         assert not crew.is_ending
     assert (ends, crew.is_ending) == (["obedient", "stubborn"], True)
@@ -42,7 +43,7 @@ async def test_a_crew_that_is_cancelled_while_it_waits_still_waits_for_the_last_
 
     async def live() -> None:
         async with Crew() as crew:
-            crew.start(sleep(ends, "stubborn", resists=5), name="stubborn")
+            crew.start(partial(sleep, ends, "stubborn", resists=5), name="stubborn")
             await asyncio.Event().wait()
 
     living = asyncio.ensure_future(live())
@@ -60,9 +61,9 @@ async def test_what_one_raises_is_raised_to_who_watches_and_the_others_go_on() -
         raise ValueError(reason)
 
     async with Crew() as crew:
-        crew.start(sleep(ends, "sleeper"), name="sleeper")
-        crew.start(break_down("first"), name="first")
-        crew.start(break_down("second"), name="second")
+        crew.start(partial(sleep, ends, "sleeper"), name="sleeper")
+        crew.start(partial(break_down, "first"), name="first")
+        crew.start(partial(break_down, "second"), name="second")
         with pytest.raises(ValueError, match="first"):
             await crew.watch()
         assert ends == []
@@ -78,7 +79,7 @@ async def test_it_is_idle_once_the_last_one_has_ended() -> None:
     async with Crew() as crew:
         await crew.idle()
         for gate in gates:
-            crew.start(wait(gate), name="waits")
+            crew.start(partial(wait, gate), name="waits")
         idle = asyncio.ensure_future(crew.idle())
         for gate in gates:
             await asyncio.sleep(0)
