@@ -11,8 +11,7 @@ from tests.fuzz.big import SCENARIOS
 pytestmark = pytest.mark.anyio
 
 BOUNDS: dict[str, tuple[int, int]] = {
-    # Some of the last ones stay, however many there were: 100 MiB each.
-    "string": (2_200, 850),
+    "string": (2_200, 450),
     "many_keys": (550, 300),
     "unknown_keys": (900, 300),
     "flood": (120, 120),

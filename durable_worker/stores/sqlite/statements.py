@@ -12,6 +12,10 @@ _SIZES = (64, 8, 1)
 
 CACHED_STATEMENTS = 256
 
+LARGE_BYTES = 64 * 1024
+"""A prepared statement holds what was last bound to it, so that rows with larger values must not be
+spread over many of them."""
+
 
 def execute_many(database: sqlite3.Connection, statement: str, rows: Iterable[Row]) -> None:
     """Insert rows by a statement that has one list of values. No two rows have one key.
@@ -20,6 +24,9 @@ def execute_many(database: sqlite3.Connection, statement: str, rows: Iterable[Ro
     """
     shapes: dict[tuple[bool, ...], list[Row]] = {}
     for row in rows:
+        if any(isinstance(value, bytearray) and len(value) > LARGE_BYTES for value in row):
+            database.execute(statement, row)
+            continue
         shapes.setdefault(tuple([value is None for value in row]), []).append(row)
     for shape, alike in shapes.items():
         start = 0
