@@ -50,6 +50,11 @@ class PostgresServer:
     def url(self, database: str = "postgres", *, user: str = "postgres") -> str:
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
+    @property
+    def pid(self) -> int:
+        """Of the process from which all others of the server descend."""
+        return int((self.home / "data" / "postmaster.pid").read_text().split()[0])
+
     def start(self) -> None:
         """Start the server and return when it takes connections; after `stop`, with its data."""
         if self._guard is not None:
