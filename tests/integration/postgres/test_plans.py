@@ -18,8 +18,8 @@ from durable_worker.stores.postgres.listing import list_statement
 from durable_worker.stores.records import Checkpoint, DeadLetter, OutboxRow, Run, SignalRecord
 from tests.conformance.stores.samples import NOW, a_checkpoint, a_run, lease_of
 from tests.database import Postgres
-from tests.database.apart import completed
 from tests.database.schemas import made_schema
+from tests.servers import completed
 
 pytestmark = pytest.mark.anyio
 
