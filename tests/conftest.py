@@ -1,7 +1,6 @@
 """Fixtures that every test can use: the asyncio backend, a broker, a prefix of one's own."""
 
 import os
-import signal
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TypeVar
@@ -23,6 +22,7 @@ from tests.database import (
 )
 from tests.database.mysql import empty_tables, made_database
 from tests.database.schemas import empty, made_schema
+from tests.hangs import watch
 from tests.servers import ServerUnavailableError
 
 T = TypeVar("T")
@@ -31,7 +31,6 @@ T = TypeVar("T")
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
-TEARDOWN_SECONDS = 20
 NO_PORT = "1"
 """Nothing listens there, so a private node is started."""
 
@@ -63,16 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
     lane = config.getoption("--amqp-lane")
     if lane is not None:
         os.environ[LANE_VARIABLE] = lane
-
-
-def pytest_sessionstart() -> None:
-    """End on SIGTERM as on Ctrl-C: what the fixtures opened is closed, if that does not hang."""
-
-    def interrupt(*_: object) -> None:
-        signal.alarm(TEARDOWN_SECONDS)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
+    watch(config)
 
 
 @contextmanager

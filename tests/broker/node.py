@@ -78,6 +78,11 @@ class BrokerNode(PrivateServer):
             )
         return done.stdout
 
+    @property
+    def pid(self) -> int:
+        """Of the process in which the node runs."""
+        return int(self.ctl("eval", "list_to_integer(os:getpid())."))
+
     def add_vhost(self, name: str) -> str:
         """Create a virtual host that guest may do everything in; returns its URL."""
         self.ctl("add_vhost", name)

@@ -19,6 +19,11 @@ class PostgresServer(PrivateServer):
     def url(self, database: str = "postgres", *, user: str = "postgres") -> str:
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
+    @property
+    def pid(self) -> int:
+        """Of the process from which all others of the server descend."""
+        return int((self.home / "data" / "postmaster.pid").read_text().split()[0])
+
     def prepared(self) -> Program:
         # It refuses to be root.
         account = account_of("postgres", "nobody")
