@@ -1,7 +1,7 @@
 """Run steps: at most `concurrency` at a time, each (step, attempt) once per process."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from enum import Enum
 from functools import partial
 
@@ -20,12 +20,11 @@ from durable_worker.replay.failures import failure_of
 from durable_worker.transports.base import HELD_HEADER, RESENT_HEADER, Delivery
 from durable_worker.worker.answers import Answers
 from durable_worker.worker.attempts import Attempts
-from durable_worker.worker.crew import Crew
 from durable_worker.worker.edge import WorkerEdge, seal_failed
 from durable_worker.worker.finished import FinishedAttempts, Key
 from durable_worker.worker.invoke import Returned, outcome_of
 from durable_worker.worker.live import LiveReports
-from durable_worker.worker.posting import Posting
+from durable_worker.worker.posting import Posting, WorkCrew
 from durable_worker.worker.presence import Presence
 from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.recorded import RecordedSteps
@@ -59,7 +58,7 @@ class StepRunner:
         self,
         worker: Worker,
         *,
-        crew: Crew,
+        crew: WorkCrew,
         attempts: Attempts,
         answers: Answers,
         recorded: RecordedSteps,
@@ -134,6 +133,12 @@ class StepRunner:
             self._give_back(execution)
 
     @property
+    def joined(self) -> Iterator[Delivery]:
+        """Deliveries that wait for what runs for another one."""
+        for execution in self._executions.values():
+            yield from execution.deliveries[1:]
+
+    @property
     def in_flight(self) -> int:
         return sum(execution.is_running for execution in self._executions.values())
 
@@ -146,7 +151,7 @@ class StepRunner:
         if not self._answers.post_result(result, attempt=key[1], told=posting.told):
             return False
         execution.is_posted = True
-        self._crew.expect()
+        self._crew.expect(posting)
         return True
 
     def _give_back(self, execution: _Execution) -> None:
