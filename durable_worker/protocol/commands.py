@@ -73,12 +73,14 @@ class DecisionStatus(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    CONTINUED = "continuedAsNew"
 
 
 class WorkflowDecision(Message, frozen=True, kw_only=True):
     """`ordered`: results were delivered in order, up to this one. Sent only to an operator that
     states `ordered-history`. `park`: it is the code that failed, not the run; only to one that
-    states `park`."""
+    states `park`. The status `continuedAsNew`, with the next `input` and the seqs of the signals in
+    history that the body has not taken (`unread`), only to one that states `continue-as-new`."""
 
     task_id: Name
     run_id: Name
@@ -86,5 +88,7 @@ class WorkflowDecision(Message, frozen=True, kw_only=True):
     commands: list[AnyCommand]
     output: Payload = UNSET
     error: Failure | None = None
+    input: Payload = UNSET
+    unread: list[Seq] | None = None
     ordered: Count | None = None
     park: bool | None = None

@@ -153,7 +153,7 @@ class _Comparison:
 
     def _as_ended(self) -> RunEnd | None:
         decision = self._decision
-        if decision is None or decision.status is DecisionStatus.CONTINUE:
+        if decision is None or decision.status in _GOES_ON:
             return None
         return RunEnd(
             status=RunStatus(decision.status.value), output=decision.output, error=decision.error
@@ -184,6 +184,9 @@ class _Comparison:
         if self._ended is not None:
             return self._ended.how
         return f"the turn has failed: {message_of(self._error or WorkflowStuckError())}"
+
+
+_GOES_ON = (DecisionStatus.CONTINUE, DecisionStatus.CONTINUED)
 
 
 def _is_same(waits: Asked, wanted: Asked) -> bool:

@@ -71,6 +71,10 @@ class Waiting:
         self.promised: list[int] = []
         """The seqs of children that must be started even if the body ends at once."""
 
+    def begin_at(self, seq: int) -> None:
+        """The body begins to count here: what is before is of an execution that has ended."""
+        self._journal.next_seq = self._since = seq
+
     def run_until_idle(self) -> None:
         if self.loop.ready:
             self.loop.run_until_idle()

@@ -240,6 +240,8 @@ def _end(decision: WorkflowDecision) -> str:
             return f"returns {_text(decision.output) or 'null'}"
         case DecisionStatus.CANCELLED:
             return "is cancelled"
+        case DecisionStatus.CONTINUED:
+            return f"continues as new with {_text(decision.input) or 'null'}"
 
 
 def _text(payload: Payload) -> str:

@@ -41,6 +41,24 @@ async def stages(ctx: WorkflowContext, count: int) -> int:
     return total
 
 
+@worker.workflow("laps")
+async def laps(ctx: WorkflowContext, state: dict[str, list[int]]) -> list[int]:
+    """Takes two numbers in each lap, until there are enough, and begins anew."""
+    for _ in range(2):
+        number = await ctx.wait_update("next", returns=int)
+        state["seen"].append(await ctx.step(double, number))
+    if len(state["seen"]) < state["enough"][0]:
+        ctx.continue_as_new(state)
+    return state["seen"]
+
+
+@worker.workflow("parent of laps")
+async def parent_of_laps(ctx: WorkflowContext, state: dict[str, list[int]]) -> list[int]:
+    child = ctx.start_child(laps, state)
+    ctx.set_event("child", child.run_id)
+    return await child
+
+
 @worker.workflow("attending")
 async def attending(ctx: WorkflowContext) -> None:
     await ctx.step(attend, "x")
