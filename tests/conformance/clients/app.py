@@ -1,5 +1,7 @@
 """Workflows that clients start and ask in these tests."""
 
+import asyncio
+
 import anyio
 
 from durable_worker import FatalError, StepContext, Worker, WorkflowContext
@@ -57,6 +59,52 @@ async def parent_of_laps(ctx: WorkflowContext, state: dict[str, list[int]]) -> l
     child = ctx.start_child(laps, state)
     ctx.set_event("child", child.run_id)
     return await child
+
+
+_broken: dict[str, bool] = {}
+
+
+def break_down(run_id: str) -> None:
+    """Until `mend`, the code fails this run."""
+    _broken[run_id] = True
+
+
+def mend(run_id: str) -> None:
+    _broken[run_id] = False
+
+
+@worker.step("charge")
+async def charge(amount: int, ctx: StepContext) -> str:
+    if _broken[ctx.run_id]:
+        raise FatalError("no money", code="no-money")
+    return f"{amount} at attempt {ctx.attempt}"
+
+
+@worker.workflow("charging")
+async def charging(ctx: WorkflowContext, amount: int) -> str:
+    return await ctx.step(charge, amount)
+
+
+@worker.workflow("forgetful")
+async def forgetful(ctx: WorkflowContext) -> str:
+    """Waits for what cannot happen, which is the code's fault."""
+    if _broken[ctx.run_id]:
+        await asyncio.Event().wait()
+    return "mended"
+
+
+@worker.workflow("failing of itself")
+async def failing_of_itself(ctx: WorkflowContext) -> str:
+    doubled = await ctx.step(double, 21)
+    if _broken[ctx.run_id]:
+        raise ValueError("a defect")
+    return f"{doubled}"
+
+
+@worker.workflow("resting")
+async def resting(ctx: WorkflowContext) -> str:
+    await ctx.breakpoint("before it is too late")
+    return "rested"
 
 
 @worker.workflow("attending")
