@@ -15,6 +15,7 @@ from durable_worker.transports.base import RESENT_HEADER, Envelope
 
 CAPABILITIES = [
     "call-retry",
+    "cancel-steps",
     "cancel-turns",
     "continue-as-new",
     "durable-timers",

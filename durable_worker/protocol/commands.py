@@ -65,7 +65,15 @@ class StartChild(Command, frozen=True, kw_only=True, tag="startChild"):
     parallel_group: str | None = None
 
 
-AnyCommand = ScheduleStep | RecordStep | StartTimer | WaitSignal | StartChild
+class CancelStep(Command, frozen=True, kw_only=True, tag="cancelStep"):
+    """The body has given up the call at `seq`. Sent only to an operator that states
+    `cancel-steps`."""
+
+
+AnyAsked = ScheduleStep | RecordStep | StartTimer | WaitSignal | StartChild
+"""What gets a place in history, at its `seq`."""
+
+AnyCommand = AnyAsked | CancelStep
 
 
 class DecisionStatus(StrEnum):

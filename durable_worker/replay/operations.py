@@ -30,6 +30,8 @@ ORDERED_HISTORY = "ordered-history"
 """Operator capability: history tells in which order operations were resolved."""
 CONTINUE_AS_NEW = "continue-as-new"
 """Operator capability: a body may end to go on with another input and an empty history."""
+CANCEL_STEPS = "cancel-steps"
+"""Operator capability: it is told which calls a body has given up."""
 CANCEL_TURNS = "cancel-turns"
 """Operator capability: a cancelled run gets turns with `cancel` until its body has ended."""
 

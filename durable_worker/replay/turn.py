@@ -31,6 +31,7 @@ from durable_worker.replay.journal import Ended, Journal, TurnAbortedError, rais
 from durable_worker.replay.logger import LogSink
 from durable_worker.replay.operations import (
     CALL_RETRY,
+    CANCEL_STEPS,
     DURABLE_TIMERS,
     ORDERED_HISTORY,
     PARK,
@@ -89,6 +90,7 @@ class Replay:
         self._task = task
         self.now_ms = now_ms
         self.journal.is_ordered = self.operator_states(ORDERED_HISTORY)
+        self.waiting.tells_given_up = self.operator_states(CANCEL_STEPS)
         self.journal.seen = -1 if task.seen is None else task.seen
         self.journal.tell(task.history)
         if self._main is None:
@@ -309,7 +311,9 @@ class Replay:
         """`instead`: what to ask for in place of everything outstanding."""
         recorded = self.journal.recorded
         commands: list[AnyCommand] = [] if self.journal.failure else list(recorded)
-        if status is DecisionStatus.CONTINUE:
+        if status is not DecisionStatus.CONTINUE:
+            commands += self.waiting.given_up()
+        else:
             commands += self.waiting.commands(self.now_ms) if instead is None else instead
         if len(commands) > 1:
             # What is recorded must be in history before what was asked for on account of it.

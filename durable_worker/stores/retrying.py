@@ -42,6 +42,7 @@ def _last_failed(state: RunState) -> Checkpoint | None:
         each
         for each in state.checkpoints.values()
         if each.kind is HistoryKind.CALL and each.status is CheckpointStatus.FAILED
+        if each.error is None or each.error.code != "cancelled"
     )
     return max(failed, key=lambda each: each.order or 0, default=None)
 

@@ -1,13 +1,18 @@
 """Single attempts at steps: those that a task asks for, and those inside a turn."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Collection
+from typing import Any
 
 import anyio
 
 from durable_worker.clock import Clock
+from durable_worker.errors import StepCancelledError
+from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.tasks import StepTask
 from durable_worker.replay.definitions import StepDefinition
+from durable_worker.replay.failures import failure_of
 from durable_worker.worker.invoke import Returned, invoke
 from durable_worker.worker.live import LiveReports
 from durable_worker.worker.registry import Worker
@@ -27,7 +32,9 @@ class Attempts:
         self._live = live
         self._now = clock.now
         self._threads = anyio.CapacityLimiter(concurrency)
-        self._running: dict[StepContext, None] = {}
+        self._running: dict[StepContext, asyncio.Task[Any] | None] = {}
+        self._given_up: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._interrupted: set[StepContext] = set()
         self._cancelled: OrderedDict[tuple[str, int | None], None] = OrderedDict()
 
     async def run(
@@ -35,7 +42,11 @@ class Attempts:
     ) -> tuple[Returned, StepContext]:
         """What came of it, and its context with what it has told. `is_given_up` as in `invoke`."""
         context = self._context(task)
-        self._running[context] = None
+        if self._given_up and (task.run_id, task.seq) in self._given_up:
+            return _not_wanted(), context
+        # A thread cannot be stopped: its step is told, like those of a cancelled run.
+        running = asyncio.current_task() if definition.is_async else None
+        self._running[context] = running
         self._live.started(context, task)
         try:
             returned = await invoke(
@@ -49,7 +60,25 @@ class Attempts:
         finally:
             self._live.ended(context)
             del self._running[context]
-        return returned, context
+            is_interrupted = context in self._interrupted
+            if is_interrupted:
+                self._interrupted.remove(context)
+                if running is not None:
+                    running.uncancel()
+        return _not_wanted() if is_interrupted else returned, context
+
+    def give_up(self, run_id: str, seqs: Collection[int]) -> None:
+        """Stop these steps; those that are still on their way here do not begin."""
+        for seq in seqs:
+            self._given_up[run_id, seq] = None
+            if len(self._given_up) > REMEMBERED:
+                self._given_up.popitem(last=False)
+        for context, task in self._running.items():
+            if context.run_id == run_id and context.seq in seqs:
+                context.cancel()
+                if task is not None and context not in self._interrupted:
+                    self._interrupted.add(context)
+                    task.cancel()
 
     def cancel_run(self, run_id: str, seqs: Collection[int] | None = None) -> None:
         """Tell the run's steps (only those at `seqs`) that run here, or are on their way here."""
@@ -77,3 +106,7 @@ class Attempts:
         if cancelled and ((task.run_id, None) in cancelled or (task.run_id, task.seq) in cancelled):
             context.cancel()
         return context
+
+
+def _not_wanted() -> Failure:
+    return failure_of(StepCancelledError("its workflow waits for this step no longer"))

@@ -10,6 +10,7 @@ from durable_worker import Worker, WorkflowContext
 from durable_worker.protocol.base import Payload
 from durable_worker.protocol.commands import (
     AnyCommand,
+    CancelStep,
     DecisionStatus,
     RecordStep,
     ScheduleStep,
@@ -95,6 +96,8 @@ class ModelOperator:
                 case ScheduleStep(seq=seq) | StartChild(seq=seq) | WaitSignal(seq=seq):
                     if seq not in self.history:
                         self.pending.setdefault(seq, command)
+                case CancelStep(seq=seq) if seq in self.pending:
+                    self.resolve(seq, error=Failure(message="given up", code="cancelled"))
                 case _:
                     pass
         if only_first is None and decision.status is not DecisionStatus.CONTINUE:
@@ -130,8 +133,8 @@ class ModelOperator:
                 kind = HistoryKind.SIGNAL
             case StartChild():
                 kind = HistoryKind.CHILD
-            case RecordStep():
-                raise AssertionError("a recorded step is never pending")
+            case RecordStep() | CancelStep():
+                raise AssertionError("what is never pending")
         self.orders += 1
         self.history[seq] = HistoryEvent(
             seq=seq,

@@ -9,9 +9,12 @@ from durable_worker.operator.transitions.continuing import continue_as_new
 from durable_worker.operator.transitions.draft import Draft, instant
 from durable_worker.operator.transitions.effects import AwaitSignal, Deliver, SendStep
 from durable_worker.operator.transitions.ending import CANCELLED, end_run
+from durable_worker.operator.transitions.giving_up import give_up
 from durable_worker.operator.transitions.parking import forget_parking, park
 from durable_worker.protocol.commands import (
+    AnyAsked,
     AnyCommand,
+    CancelStep,
     DecisionStatus,
     RecordStep,
     ScheduleStep,
@@ -68,6 +71,7 @@ def on_decision(draft: Draft, decision: WorkflowDecision, *, version: str | None
         _record(draft, decision.commands)
         end_run(draft, RunStatus.CANCELLED, error=CANCELLED)
         return
+    give_up(draft, decision.commands)
     match decision.status:
         case DecisionStatus.CONTINUE:
             _suspend(draft, decision.commands, has_grown=has_grown)
@@ -160,10 +164,14 @@ def _suspend(draft: Draft, commands: Iterable[AnyCommand], *, has_grown: bool) -
         end_run(draft, RunStatus.FAILED, error=_STUCK)
 
 
-def _without_repeated(draft: Draft, commands: Iterable[AnyCommand]) -> Iterable[AnyCommand]:
+def _without_repeated(draft: Draft, commands: Iterable[AnyCommand]) -> Iterable[AnyAsked]:
     """A body asks for all that is outstanding in each of its decisions. Timers have to be."""
     known = draft.state.checkpoints
-    return (each for each in commands if each.seq not in known or isinstance(each, StartTimer))
+    for each in commands:
+        if isinstance(each, CancelStep):
+            continue
+        if isinstance(each, StartTimer) or each.seq not in known:
+            yield each
 
 
 def _record(draft: Draft, commands: Iterable[AnyCommand]) -> None:

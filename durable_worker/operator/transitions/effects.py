@@ -25,10 +25,12 @@ class SendStep(Struct, frozen=True, gc=False):
 
 
 class BroadcastCancel(Struct, frozen=True):
-    """Tell the run's running steps to stop; with `seqs` only those, since others are yet to run."""
+    """Tell the run's running steps to stop; with `seqs` only those, since others are yet to run.
+    `is_given_up`: nobody waits for them any more, so they are stopped whatever they do."""
 
     run_id: str
     seqs: tuple[int, ...] | None = None
+    is_given_up: bool = False
 
 
 class AwaitSignal(Struct, frozen=True):

@@ -99,7 +99,9 @@ class Audit:
             for attempt in range(before.attempt, row.attempt):
                 self._recorded.setdefault((*key, attempt), at)
         self._rows[key] = row
-        if row.status in _RESOLVED:
+        # A task may be on its way when its body gives it up.
+        is_given_up = row.error is not None and row.error.code == "cancelled"
+        if row.status in _RESOLVED and not is_given_up:
             self._recorded.setdefault((*key, row.attempt), at)
 
     # Messages

@@ -107,6 +107,28 @@ async def resting(ctx: WorkflowContext) -> str:
     return "rested"
 
 
+stopped: list[str] = []
+"""Runs whose patient step was cancelled where it waits."""
+
+
+@worker.step("patient")
+async def patient(_: str, ctx: StepContext) -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        stopped.append(ctx.run_id)
+
+
+@worker.workflow("impatient")
+async def impatient(ctx: WorkflowContext) -> str:
+    try:
+        async with asyncio.timeout(0.3):
+            await ctx.step(patient, "x")
+    except TimeoutError:
+        await ctx.wait_signal(f"go-{ctx.run_id}")
+    return "given up"
+
+
 @worker.workflow("attending")
 async def attending(ctx: WorkflowContext) -> None:
     await ctx.step(attend, "x")

@@ -23,16 +23,20 @@ from durable_worker.errors import (
     RunNotFoundError,
     StartWaitsError,
 )
+from durable_worker.operator.transitions.giving_up import GIVEN_UP
 from durable_worker.protocol.runs import RunQuery, RunStatus
 from tests.conformance.clients.app import (
     asking,
     attending,
     doubling,
+    impatient,
     laps,
     parent_of_laps,
     reporting,
     stages,
+    stopped,
 )
+from tests.integration.operator.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -130,6 +134,16 @@ async def test_a_cancellation_reaches_a_run_that_has_gone_on_as_new(client: Clie
     await handle.cancel()
     with pytest.raises(RunCancelledError):
         await handle.result(timeout=SOON)
+
+
+async def test_a_step_whose_wait_was_cancelled_is_stopped_where_it_runs(client: Client) -> None:
+    stopped.clear()
+    handle = await client.start(impatient, run_id="r1")
+    await eventually(lambda: stopped == ["r1"])
+    _, step, *_ = (await handle.detail()).timeline
+    assert (step.name, step.status, step.error) == ("patient", "failed", GIVEN_UP)
+    await handle.signal("go-r1")
+    assert await handle.result(timeout=SOON) == "given up"
 
 
 async def test_tags_and_search_attributes_stay_with_the_run(client: Client) -> None:
