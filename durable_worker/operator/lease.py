@@ -46,6 +46,15 @@ class LeaseKeeper:
         self._owner = owner
         self._clock = clock
         self._ttl = int(options.lease_ttl.total_seconds() * 1000)
+        self._sure_until = clock.monotonic()
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether nobody can have taken over yet, by any clock that is not far from this one."""
+        return self._clock.monotonic() < self._sure_until
+
+    def _note(self, asked_at: float) -> None:
+        self._sure_until = asked_at + self._ttl / 2000
 
     async def acquire(self) -> Lease:
         """Wait for the lease; says once who holds it."""
@@ -56,8 +65,10 @@ class LeaseKeeper:
             now = self._clock.now()
             if seen is not None and self._clock.monotonic() - seen_since > UNRENEWED_SECONDS:
                 now = max(now, seen.expires_at)
+            asked_at = self._clock.monotonic()
             outcome = await self._take(self._owner, now=now, ttl=self._ttl)
             if isinstance(outcome, Lease):
+                self._note(asked_at)
                 log.info("lease_acquired", token=outcome.token, is_takeover=outcome.is_takeover)
                 return outcome
             if outcome != seen:
@@ -77,8 +88,10 @@ class LeaseKeeper:
         """Renew until cancelled. Raises `LeaseLostError`."""
         while True:
             await self._clock.sleep(self._ttl / 3000)
+            asked_at = self._clock.monotonic()
             try:
                 await self._store.renew_lease(token, now=self._clock.now(), ttl=self._ttl)
+                self._note(asked_at)
             except LeaseLostError:
                 raise
             except StoreError as error:

@@ -109,6 +109,7 @@ class OperatorService:
             clock=self._clock,
             new_id=self._new_id,
             lease=lease[0],
+            is_sure=lambda: keeper.is_sure,
             instance_id=self._owner.instance_id,
             on_ended=self._on_ended,
             on_events=self._followers.tell,
@@ -144,6 +145,11 @@ class OperatorService:
         if self._session is None:
             raise _stopped()
         await self._session.applied(value)
+
+    async def _recorded(self) -> None:
+        """What somebody may have seen happen is seen in the store as well."""
+        if self._session is not None:
+            await self._session.recorded()
 
     async def start(
         self,
@@ -208,6 +214,7 @@ class OperatorService:
 
     async def detail(self, run_id: str) -> RunDetail:
         """Raises `RunNotFoundError`."""
+        await self._recorded()
         state = await self._store.load(run_id)
         if state is None:
             raise RunNotFoundError(run_id)
@@ -215,10 +222,12 @@ class OperatorService:
         return detail if self._session is None else self._session.live.enrich(detail)
 
     async def list(self, query: RunQuery) -> list[RunRecord]:
+        await self._recorded()
         return await self._listings(query).records(query)
 
     async def page(self, query: RunQuery, *, after: str | None = None) -> RunPage:
         """Raises `RequestRefusedError` for what is no cursor."""
+        await self._recorded()
         return await self._listings(query).page(query, after=after)
 
     def _listings(self, query: RunQuery) -> Listings:

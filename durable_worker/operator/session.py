@@ -10,13 +10,15 @@ from msgspec.structs import replace
 from durable_worker.clock import Clock
 from durable_worker.errors import LeaseLostError, StoreError, TransportError
 from durable_worker.operator.admission import Admission
+from durable_worker.operator.ahead import Ahead
 from durable_worker.operator.announcements import Announcer
 from durable_worker.operator.consumers import Consumers, Receivers
 from durable_worker.operator.context import Consequences, WorkContext
 from durable_worker.operator.dispatch import Dispatcher, DispatchEvents
-from durable_worker.operator.engine import Engine, Job
+from durable_worker.operator.engine import Engine
 from durable_worker.operator.inbox import Inbox
 from durable_worker.operator.intake import Inlet, Intake
+from durable_worker.operator.jobs import Job
 from durable_worker.operator.lease import Member, shared_store
 from durable_worker.operator.ledgers import Ledgers
 from durable_worker.operator.letters import letter_of
@@ -63,6 +65,7 @@ class Session:
         clock: Clock,
         new_id: Callable[[], str],
         lease: Lease,
+        is_sure: Callable[[], bool],
         instance_id: str,
         on_ended: Callable[[Run], None],
         on_events: Callable[[Iterable[EngineEvent]], None],
@@ -82,15 +85,19 @@ class Session:
         shared = shared_store(store, transport)
         self._member = None if shared is None else Member(shared, lease.token)
         self._is_in_doubt = False
+        limits = Limits(recoveries=options.recoveries)
         self._engine = Engine(
             WorkContext(
                 store,
                 self._ledgers,
                 names,
-                Limits(recoveries=options.recoveries),
+                limits,
                 self._registry.newest_version,
                 transport.is_durable,
                 shared,
+                None
+                if transport.is_durable
+                else Ahead(self._ledgers, names=names, limits=limits, is_sure=is_sure),
             ),
             token=lease.token,
             options=options,
@@ -178,6 +185,10 @@ class Session:
 
     async def applied(self, value: AnyInput) -> None:
         await self._engine.applied(value)
+
+    async def recorded(self) -> None:
+        """Return when all that has happened can be read from the store."""
+        await self._engine.recorded()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Operate until `stop`; what has been taken by then is committed before it returns."""

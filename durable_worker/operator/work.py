@@ -7,6 +7,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
+from durable_worker.operator.ahead import Unrecorded
 from durable_worker.operator.context import Consequences, WorkContext
 from durable_worker.operator.ledgers import Ledger
 from durable_worker.operator.letters import letter_message, lost_letter
@@ -18,6 +19,7 @@ from durable_worker.operator.messages import (
     step_row,
     turn_row,
 )
+from durable_worker.operator.oldest import oldest
 from durable_worker.operator.starts import begun
 from durable_worker.operator.transitions.apply import apply, carried_by
 from durable_worker.operator.transitions.effects import (
@@ -56,9 +58,10 @@ MAX_CHANGES = 5_000
 
 
 class UnitOfWork:
-    """Applies inputs one after the other. `now` is the time of all of them."""
+    """Applies inputs one after the other. `now` is the time of all of them; `left` are the keys of
+    messages that were sent before what they belong to could be committed."""
 
-    def __init__(self, context: WorkContext, *, now: int) -> None:
+    def __init__(self, context: WorkContext, *, now: int, left: Iterable[str] = ()) -> None:
         self._context = context
         self._now = now
         self._runs: dict[str, Run] = {}
@@ -70,7 +73,8 @@ class UnitOfWork:
         self._letters_out: dict[str, Outgoing] = {}
         self._waiters: dict[tuple[str, str], list[Waiter]] = {}
         self._rows: dict[str, OutboxRow] = {}
-        self._repeated: set[str] = set()
+        self._repeated: set[str] = set(left)
+        self.adopted: list[Unrecorded] = []
         self._put_off: list[AnyInput] = []
         self._created: list[str] = []
         self._seen: dict[str, None] = {}
@@ -91,16 +95,34 @@ class UnitOfWork:
             if not isinstance(each, (SignalSent, LetterRedriven))
         }
         self._seen |= run_ids
+        if self._context.ahead:
+            self.record(run_ids)
         ledgers = self._context.ledgers
         shared = self._context.shared if is_contended else None
         outdated = await ledgers.fetch(run_ids, anew=shared)
         self._absent = {run_id for run_id in run_ids if ledgers.peek(run_id) is None}
         return outdated
 
+    def record(self, run_ids: Iterable[str]) -> None:
+        """Take along what was done in these runs ahead of its commit, before anything else."""
+        ahead = self._context.ahead
+        for run_id in run_ids:
+            unrecorded = None if ahead is None else ahead.adopt(run_id)
+            if unrecorded is None:
+                continue
+            self._seen[run_id] = None
+            self.adopted.append(unrecorded)
+            self._runs[run_id] = self._context.ledgers.held(run_id).state.run
+            for checkpoint in unrecorded.moved.checkpoints:
+                self._note_checkpoint(checkpoint)
+            self._done.events += unrecorded.events
+
     async def _ledger(self, run_id: str) -> Ledger | None:
         if run_id in self._absent:
             return None
-        self._seen[run_id] = None
+        if run_id not in self._seen:
+            self._seen[run_id] = None
+            self.record((run_id,))
         return await self._context.ledgers.get(run_id)
 
     async def apply(self, value: AnyInput) -> None:
@@ -255,8 +277,7 @@ class UnitOfWork:
     async def _carry_out(self, effect: Effect, queue: deque[RunInput]) -> None:
         if isinstance(effect, Bury):
             ledger = self._context.ledgers.held(effect.run_id)
-            names = self._context.names
-            await self.keep(lost_letter(ledger, effect, now=self._now, names=names))
+            await self.keep(lost_letter(ledger, effect, now=self._now, names=self._context.names))
         elif isinstance(effect, AwaitSignal):
             await self._take_buffered(effect, queue)
 
@@ -282,17 +303,10 @@ class UnitOfWork:
             )
 
     async def _oldest_waiter(self, namespace: str, name: str) -> Waiter | None:
-        limit = 8
-        while True:
-            known = await self._context.store.waiters(namespace, name, limit=limit)
-            found = next((each for each in known if self._still_waits(each)), None)
-            if found is not None:
-                return found
-            if len(known) < limit:
-                break
-            limit *= 4
-        begun = self._waiters.get((namespace, name), [])
-        return next((each for each in begun if self._still_waits(each)), None)
+        waiters = self._context.store.waiters
+        found = await oldest(waiters, namespace, name, self._still_waits)
+        begun = self._waiters.get((namespace, name), ())
+        return found or next((each for each in begun if self._still_waits(each)), None)
 
     def _still_waits(self, waiter: Waiter) -> bool:
         changed = self._checkpoints.get((waiter.run_id, waiter.seq))
@@ -310,28 +324,15 @@ class UnitOfWork:
         queue.append(SignalMatched(run_id=wait.run_id, seq=wait.seq, payload=signal.payload))
 
     async def _oldest_buffered(self, namespace: str, name: str) -> SignalRecord | None:
-        limit = 8
-        while True:
-            known = await self._context.store.buffered_signals(namespace, name, limit=limit)
-            found = next((each for each in known if each.id not in self._signals), None)
-            if found is not None:
-                return found
-            if len(known) < limit:
-                break
-            limit *= 4
-        arrived = (
-            each
-            for each in self._signals.values()
-            if each.consumed_at is None and (each.namespace, each.name) == (namespace, name)
-        )
-        return next(arrived, None)
+        buffered = self._context.store.buffered_signals
+        found = await oldest(buffered, namespace, name, lambda each: each.id not in self._signals)
+        if found is not None:
+            return found
+        place = (namespace, name)
+        arrived = (each for each in self._signals.values() if each.consumed_at is None)
+        return next((each for each in arrived if (each.namespace, each.name) == place), None)
 
-    def finish(
-        self,
-        *,
-        sent: Sequence[str],
-        inbox: Sequence[int],
-    ) -> tuple[Batch, Consequences]:
+    def finish(self, *, sent: Sequence[str], inbox: Sequence[int]) -> tuple[Batch, Consequences]:
         """The rows to commit and what to do then. `sent` and `inbox` are the keys of rows that are
         settled."""
         owed = self._build_messages()

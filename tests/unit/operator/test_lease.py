@@ -3,6 +3,9 @@
 import asyncio
 from datetime import timedelta
 
+import pytest
+
+from durable_worker.errors import LeaseLostError
 from durable_worker.operator.lease import UNRENEWED_SECONDS, LeaseKeeper
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.stores.base import Lease
@@ -58,3 +61,34 @@ async def test_a_lease_that_is_renewed_is_waited_for_however_far_ahead_its_clock
         await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.wait([waiting])
+
+
+async def test_a_holder_is_sure_of_its_lease_for_half_of_the_time_since_it_asked_for_it() -> None:
+    store, clock = MemoryStore(), SteppedClock()
+    held = keeper(store, "alive", clock)
+    assert not held.is_sure
+    lease = await held.acquire()
+    assert held.is_sure
+    clock.seconds += 7.4
+    assert held.is_sure
+    clock.seconds += 0.2
+    assert not held.is_sure
+    keeping = asyncio.ensure_future(held.keep(lease.token))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert held.is_sure
+    keeping.cancel()
+    await asyncio.wait([keeping])
+
+
+async def test_a_holder_whose_lease_is_lost_is_not_sure_of_it() -> None:
+    store, clock = MemoryStore(), SteppedClock()
+    held = keeper(store, "stopped", clock)
+    lease = await held.acquire()
+    clock.seconds += 16
+    assert isinstance(
+        await store.acquire_lease(this_process("next"), now=clock.now(), ttl=15_000), Lease
+    )
+    with pytest.raises(LeaseLostError):
+        await held.keep(lease.token)
+    assert not held.is_sure
