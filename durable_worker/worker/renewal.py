@@ -29,17 +29,15 @@ class Renewals:
 
     def __init__(self, *, after: timedelta) -> None:
         self._after = after.total_seconds()
+        self._time = asyncio.get_running_loop().time
         self._due: dict[_Watched, float] = {}  # in the order in which they are due
         self._warn_again_at = 0.0
 
     def watch(self, delivery: Delivery) -> Delivery:
         """The delivery to use in place of this one."""
-        watched = _Watched(delivery, self)
-        self._due[watched] = asyncio.get_running_loop().time() + self._after
+        watched = _Watched(delivery, self._due)
+        self._due[watched] = self._time() + self._after
         return watched
-
-    def answered(self, watched: "_Watched") -> None:
-        self._due.pop(watched, None)
 
     async def run(self) -> None:
         async with anyio.create_task_group() as group:
@@ -75,7 +73,7 @@ class _Watched(Struct, eq=False):
     """A delivery whose age is looked at until it is answered."""
 
     delivery: Delivery
-    renewals: Renewals
+    due: "dict[_Watched, float]"
     is_answered: bool = False
 
     @property
@@ -91,20 +89,17 @@ class _Watched(Struct, eq=False):
         return self.delivery.delivery_count
 
     async def ack(self) -> None:
-        self._end()
-        await self.delivery.ack()
+        self.ack_now()
 
     def ack_now(self) -> None:
-        self._end()
+        self.is_answered = True
+        self.due.pop(self, None)
         self.delivery.ack_now()
 
     async def release(self) -> None:
-        self._end()
+        self.is_answered = True
+        self.due.pop(self, None)
         await self.delivery.release()
 
     async def renew(self) -> None:
         await self.delivery.renew()
-
-    def _end(self) -> None:
-        self.is_answered = True
-        self.renewals.answered(self)

@@ -2,7 +2,6 @@
 
 import asyncio
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -87,7 +86,6 @@ class WorkerService:
         self._edge = WorkerEdge(worker)
         self._reader = TurnReader(limit=self._options.kept_runs)
         self._quarantine = Quarantine(self._chance)
-        self._renewals = Renewals(after=self._options.renew_after)
         self._operators = OperatorWatch(
             transport, names, partition=self._options.partition, place=self._options.place
         )
@@ -124,6 +122,7 @@ class WorkerService:
             clock=self._clock,
         )
         self._crew = Crew()
+        self._renewals = Renewals(after=self._options.renew_after)
         attempts = Attempts(
             self._worker,
             live=self._live,
@@ -171,6 +170,7 @@ class WorkerService:
             edge=self._edge,
             live=self._live,
             quarantine=self._quarantine,
+            crew=self._crew,
             is_stopping=self._stop.is_set,
         )
         if not await self._connected():
@@ -235,10 +235,11 @@ class WorkerService:
         return not self._stop.is_set()
 
     async def _subscribe(self) -> list[Subscription]:
+        crew, watch, handle = self._crew, self._renewals.watch, self._handle
+
         def accept(delivery: Delivery) -> None:
-            if not self._crew.is_ending:  # else the broker takes it back with the connection
-                watched = self._renewals.watch(delivery)
-                self._crew.start(partial(self._handle, watched), name=delivery.queue)
+            if not crew.is_ending:  # else the broker takes it back with the connection
+                crew.start(handle, watch(delivery), name=delivery.queue)
 
         transport, names = self._transport, self._names
         queues = [names.tasks(token) for token in self._presence.tokens]

@@ -51,7 +51,7 @@ class WorkQueue(Struct, frozen=True):
         return self.name
 
     def receive(self, message: Message, holdings: Holdings) -> Work | None:
-        delivery = RabbitDelivery(holdings.take(message), self.name, message, self.renew)
+        delivery = RabbitDelivery(holdings, self.name, message, self.renew)
         # The broker counts for itself, but not what happened to copies of the message.
         if delivery.delivery_count > DELIVERY_LIMIT and self.name != self.names.dead:
             return self.give_up(delivery)

@@ -150,7 +150,9 @@ class RabbitTransport:
         await self._publisher.publish(queue, envelope.body, properties)
 
     def post(self, queue: str, envelope: Envelope, told: Told) -> bool:
-        self._check(envelope, queue)
+        if self._is_closed:
+            return False
+        check_message(queue, envelope, max_bytes=self._max_message_bytes)
         properties = to_properties(envelope, persistent=True)
         return self._publisher.post(queue, envelope.body, properties, told)
 

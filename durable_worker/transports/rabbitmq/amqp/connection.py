@@ -54,6 +54,7 @@ class AmqpConnection(asyncio.Protocol):
         self._channels: dict[int, AmqpChannel] = {}
         self._answering: dict[AmqpChannel, None] = {}
         self._room = asyncio.Event()
+        self.has_room = True
         self._unblocked = asyncio.Event()
         self._unblocked.set()
         self._looking: asyncio.TimerHandle | None = None
@@ -115,10 +116,6 @@ class AmqpConnection(asyncio.Protocol):
         await asyncio.wait({self._end}, timeout=CLOSE_SECONDS)
 
     # For channels
-
-    @property
-    def has_room(self) -> bool:
-        return not self._is_paused and self._unblocked.is_set()
 
     async def room_or_end(self) -> None:
         await self._room.wait()
@@ -194,12 +191,18 @@ class AmqpConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_paused = True
+        self._look_for_room()
 
     def resume_writing(self) -> None:
         self._is_paused = False
-        self.note_room()
+        self._look_for_room()
 
     # Inside
+
+    def _look_for_room(self) -> None:
+        self.has_room = not self._is_paused and self._unblocked.is_set()
+        if self.has_room:
+            self.note_room()
 
     def _hand_out(self, channel: AmqpChannel, message: events.Message) -> None:
         try:
@@ -216,9 +219,10 @@ class AmqpConnection(asyncio.Protocol):
                 self._opened.set_result(None)
             case events.Blocked():
                 self._unblocked.clear()
+                self._look_for_room()
             case events.Unblocked():
                 self._unblocked.set()
-                self.note_room()
+                self._look_for_room()
             case events.LoginFailed(is_offered):
                 self._hang_up(LoginRefusedError() if is_offered else NoMechanismError())
             case events.ConnectionClosed(code, text):
