@@ -16,7 +16,7 @@ from durable_worker.operator.transitions.apply import apply
 from durable_worker.operator.transitions.effects import Emit, Limits, SendStep, Transition
 from durable_worker.operator.transitions.repeatable import is_repeatable, may_be_repeatable
 from durable_worker.protocol.names import Names
-from durable_worker.stores.inputs import AnyInput, DecisionReceived
+from durable_worker.stores.inputs import DecisionReceived
 from durable_worker.stores.records import OutboxRow
 
 
@@ -60,9 +60,9 @@ class Ahead:
         """Runs whose state must not leave the memory."""
         return self._runs
 
-    def take(self, value: AnyInput | None, *, now: int) -> list[Outgoing] | None:
+    def take(self, value: DecisionReceived, *, now: int) -> list[Outgoing] | None:
         """The messages to send at once; None if this has to be committed first."""
-        if not isinstance(value, DecisionReceived) or value.run_id in self._runs:
+        if value.run_id in self._runs:
             return None
         ledger = self._ledgers.find(value.run_id)
         if ledger is None or not may_be_repeatable(ledger.state, value.decision):

@@ -13,10 +13,11 @@ from durable_worker.errors import (
     StaleRunsError,
     StoreError,
 )
-from durable_worker.operator.ahead import Unrecorded
+from durable_worker.operator.ahead import Ahead, Unrecorded
 from durable_worker.operator.context import Consequences, WorkContext
 from durable_worker.operator.jobs import Job
 from durable_worker.operator.log import log
+from durable_worker.operator.messages import Outgoing
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.work import UnitOfWork
 from durable_worker.stores.base import Batch, Store
@@ -57,14 +58,17 @@ class Engine:
         options: OperatorOptions,
         clock: Clock,
         aftermath: Aftermath,
+        send: Callable[[Sequence[Outgoing]], None],
         on_doubt: Callable[[], None] | None = None,
     ) -> None:
-        """`on_doubt`: something may have been committed whose messages nobody has sent."""
+        """`send` lets messages go ahead of a commit. `on_doubt`: something may have been committed
+        whose messages nobody has sent."""
         self._context = context
         self._token = token
         self._options = options
         self._clock = clock
         self._aftermath = aftermath
+        self._send = send
         self._on_doubt = on_doubt
         self._jobs: deque[Job] = deque()
         self._sent: list[str] = []
@@ -82,17 +86,20 @@ class Engine:
         self._is_read = False
 
     def offer(self, job: Job) -> None:
-        if self._context.ahead is not None and self._has_gone_ahead(job):
+        ahead, value = self._context.ahead, job.input
+        is_done = (
+            ahead is not None
+            and isinstance(value, DecisionReceived)
+            and self._has_gone_ahead(job, value, ahead)
+        )
+        if is_done:
             return
         self._jobs.append(job)
         self._wake.set()
 
-    def _has_gone_ahead(self, job: Job) -> bool:
+    def _has_gone_ahead(self, job: Job, value: DecisionReceived, ahead: Ahead) -> bool:
         """Whether all is done that it asks for, and a commit can wait."""
-        ahead, value = self._context.ahead, job.input
-        if ahead is None or self._has_ended or not isinstance(value, DecisionReceived):
-            return False
-        if job.inbox_id is not None or job.letter is not None:
+        if self._has_ended or job.inbox_id is not None:
             return False
         if self._work is not None and value.run_id in self._work.seen:
             return False  # what it rests on is on its way to the store
@@ -102,8 +109,9 @@ class Engine:
             return False
         if outgoing is None:
             return False
-        self._tidy_later()
-        self._aftermath(Consequences(outgoing=outgoing))
+        if not self._is_tidy_due:
+            self._tidy_later()
+        self._send(outgoing)
         if job.settle is not None:
             job.settle()
         return True

@@ -103,6 +103,7 @@ class Session:
             options=options,
             clock=clock,
             aftermath=self._follow_up,
+            send=self._send,
             on_doubt=self._doubt,
         )
         offer = self._engine.offer
@@ -341,10 +342,7 @@ class Session:
 
     def _follow_up(self, done: Consequences) -> None:
         """What a committed transaction asked for."""
-        self._dispatcher.post(done.outgoing)
-        for each in done.outgoing:
-            if each.token:
-                self._presence.need(each.token)
+        self._send(done.outgoing)
         for cancelled in done.cancelled:
             self._announcer.cancel(cancelled.run_id, cancelled.seqs)
         self._announcer.events(done.events)
@@ -356,6 +354,12 @@ class Session:
         for run in done.ended:
             self._on_ended(run)
         tell_of(done)
+
+    def _send(self, outgoing: Sequence[Outgoing]) -> None:
+        self._dispatcher.post(outgoing)
+        for each in outgoing:
+            if each.token:
+                self._presence.need(each.token)
 
     def _on_progress(self, event: EngineEvent) -> None:
         """A running step reports: whoever follows the run hears of it."""

@@ -13,13 +13,12 @@ def may_be_repeatable(state: RunState, decision: WorkflowDecision) -> bool:
     A turn that was lost before is none: whether it or a step takes its process down is to be seen.
     """
     run = state.run
-    return (
-        decision.status is DecisionStatus.CONTINUE
-        and run.task_id == decision.task_id
-        and run.status is RunStatus.RUNNING
-        and not run.recoveries
-        and not any(isinstance(command, RecordStep) for command in decision.commands)
-    )
+    if decision.status is not DecisionStatus.CONTINUE or run.task_id != decision.task_id:
+        return False
+    for command in decision.commands:
+        if isinstance(command, RecordStep):
+            return False
+    return run.status is RunStatus.RUNNING and not run.recoveries
 
 
 def is_repeatable(moved: Transition) -> bool:
