@@ -336,7 +336,7 @@ class Engine:
         finally:
             self._work = None
         self._again.clear()
-        if batch.expected:
+        if self._context.shared is not None:
             ledgers.advance({run.id for run in batch.runs})
         ahead = self._context.ahead
         ledgers.settle(work.seen, pinned=() if ahead is None else ahead.run_ids)

@@ -19,7 +19,7 @@ from durable_worker.operator.messages import (
     step_row,
     turn_row,
 )
-from durable_worker.operator.oldest import oldest
+from durable_worker.operator.signals import Signals
 from durable_worker.operator.starts import begun
 from durable_worker.operator.transitions.apply import apply, carried_by
 from durable_worker.operator.transitions.effects import (
@@ -49,8 +49,6 @@ from durable_worker.stores.records import (
     OutboxRow,
     Parent,
     Run,
-    SignalRecord,
-    Waiter,
 )
 
 MAX_CHANGES = 5_000
@@ -67,11 +65,9 @@ class UnitOfWork:
         self._runs: dict[str, Run] = {}
         self._checkpoints: dict[tuple[str, int], Checkpoint] = {}
         self._withdrawn: set[tuple[str, int]] = set()
-        self._signals: dict[str, SignalRecord] = {}
-        self._taken: set[str] = set()
+        self._signals = Signals(context.store, now=now, changed=self._checkpoints)
         self._letters: dict[str, DeadLetter] = {}
         self._letters_out: dict[str, Outgoing] = {}
-        self._waiters: dict[tuple[str, str], list[Waiter]] = {}
         self._rows: dict[str, OutboxRow] = {}
         self._repeated: set[str] = set(left)
         self.adopted: list[Unrecorded] = []
@@ -79,6 +75,8 @@ class UnitOfWork:
         self._created: list[str] = []
         self._seen: dict[str, None] = {}
         self._absent: set[str] = set()
+        self._unlooked: set[str] = set()
+        self._looks_first = False
         self._done = Consequences()
 
     @property
@@ -88,19 +86,23 @@ class UnitOfWork:
 
     async def prepare(self, values: Iterable[AnyInput], *, is_contended: bool = False) -> int:
         """Load in one go what these inputs concern; if others are about, returns how much of it was
-        outdated."""
-        run_ids = {
-            each.run_id: None
-            for each in values
-            if not isinstance(each, (SignalSent, LetterRedriven))
-        }
-        self._seen |= run_ids
+        outdated. That there is no run yet where one is started is left to the commit to find out,
+        unless that has just been wrong."""
+        run_ids: dict[str, bool] = {}
+        for each in values:
+            if not isinstance(each, (SignalSent, LetterRedriven)):
+                is_new = isinstance(each, StartRun) and run_ids.get(each.run_id, True)
+                run_ids[each.run_id] = is_new and not is_contended
+        self._looks_first = is_contended
+        self._seen |= dict.fromkeys(run_ids)
         if self._context.ahead:
             self.record(run_ids)
         ledgers = self._context.ledgers
         shared = self._context.shared if is_contended else None
-        outdated = await ledgers.fetch(run_ids, anew=shared)
+        looked = [run_id for run_id, is_new in run_ids.items() if not is_new]
+        outdated = await ledgers.fetch(looked, anew=shared)
         self._absent = {run_id for run_id in run_ids if ledgers.peek(run_id) is None}
+        self._unlooked = {run_id for run_id in self._absent if run_ids[run_id]}
         return outdated
 
     def record(self, run_ids: Iterable[str]) -> None:
@@ -125,6 +127,12 @@ class UnitOfWork:
             self.record((run_id,))
         return await self._context.ledgers.get(run_id)
 
+    def _suppose_absent(self, run_id: str) -> None:
+        if run_id not in self._absent:
+            self._seen[run_id] = None
+            self._absent.add(run_id)
+            self._unlooked.add(run_id)
+
     async def apply(self, value: AnyInput) -> None:
         queue: deque[RunInput] = deque()
         await self._take(value, queue)
@@ -134,18 +142,16 @@ class UnitOfWork:
     async def _take(self, value: AnyInput, queue: deque[RunInput]) -> None:
         match value:
             case SignalSent():
-                await self._match(value, queue)
+                queue += _known(await self._signals.match(value))
             case LetterRedriven():
                 await self._redrive(value, queue)
-            case StartRequested() if not await self._is_known(value.outcome_id):
-                queue += await begun(value, self._signals, self._ledger, now=self._now)
+            case StartRequested() if not await self._signals.is_known(value.outcome_id):
+                outcomes = self._signals.records
+                queue += await begun(value, outcomes, self._ledger, now=self._now)
             case StartRequested():
                 pass
             case _:
                 await self._advance(value, queue)
-
-    async def _is_known(self, signal_id: str) -> bool:
-        return signal_id in self._signals or await self._context.store.signal(signal_id) is not None
 
     async def keep(self, letter: DeadLetter) -> None:
         """A dead letter, under the tenant whose run it names; else under the operator's own."""
@@ -204,7 +210,9 @@ class UnitOfWork:
 
     async def _advance(self, value: RunInput, queue: deque[RunInput]) -> None:
         ledger = self._context.ledgers.find(value.run_id)
-        if ledger is None or value.run_id not in self._seen:
+        if ledger is None and isinstance(value, StartRun) and not self._looks_first:
+            self._suppose_absent(value.run_id)
+        elif ledger is None or value.run_id not in self._seen:
             ledger = await self._ledger(value.run_id)
         if ledger is None and isinstance(value, StartRun):
             if value.parent is not None and not await self._is_awaited(value.parent):
@@ -279,58 +287,10 @@ class UnitOfWork:
             ledger = self._context.ledgers.held(effect.run_id)
             await self.keep(lost_letter(ledger, effect, now=self._now, names=self._context.names))
         elif isinstance(effect, AwaitSignal):
-            await self._take_buffered(effect, queue)
+            queue += _known(await self._signals.awaited(effect))
 
     def _owe(self, row: OutboxRow) -> None:
         self._rows[row.key] = row
-
-    async def _match(self, signal: SignalSent, queue: deque[RunInput]) -> None:
-        """Give a signal to the oldest wait for it, or keep it; a repeated one is ignored."""
-        if await self._is_known(signal.signal_id):
-            return
-        waiter = await self._oldest_waiter(signal.namespace, signal.name)
-        self._signals[signal.signal_id] = SignalRecord(
-            id=signal.signal_id,
-            namespace=signal.namespace,
-            name=signal.name,
-            payload=signal.payload,
-            received_at=self._now,
-            consumed_at=None if waiter is None else self._now,
-        )
-        if waiter is not None:
-            queue.append(
-                SignalMatched(run_id=waiter.run_id, seq=waiter.seq, payload=signal.payload)
-            )
-
-    async def _oldest_waiter(self, namespace: str, name: str) -> Waiter | None:
-        waiters = self._context.store.waiters
-        found = await oldest(waiters, namespace, name, self._still_waits)
-        begun = self._waiters.get((namespace, name), ())
-        return found or next((each for each in begun if self._still_waits(each)), None)
-
-    def _still_waits(self, waiter: Waiter) -> bool:
-        changed = self._checkpoints.get((waiter.run_id, waiter.seq))
-        return changed is None or changed.is_pending
-
-    async def _take_buffered(self, wait: AwaitSignal, queue: deque[RunInput]) -> None:
-        signal = await self._oldest_buffered(wait.namespace, wait.signal)
-        if signal is None:
-            waiters = self._waiters.setdefault((wait.namespace, wait.signal), [])
-            waiters.append(Waiter(wait.run_id, wait.seq))
-            return
-        if signal.id not in self._signals:
-            self._taken.add(signal.id)
-        self._signals[signal.id] = replace(signal, consumed_at=self._now)
-        queue.append(SignalMatched(run_id=wait.run_id, seq=wait.seq, payload=signal.payload))
-
-    async def _oldest_buffered(self, namespace: str, name: str) -> SignalRecord | None:
-        buffered = self._context.store.buffered_signals
-        found = await oldest(buffered, namespace, name, lambda each: each.id not in self._signals)
-        if found is not None:
-            return found
-        place = (namespace, name)
-        arrived = (each for each in self._signals.values() if each.consumed_at is None)
-        return next((each for each in arrived if (each.namespace, each.name) == place), None)
 
     def finish(self, *, sent: Sequence[str], inbox: Sequence[int]) -> tuple[Batch, Consequences]:
         """The rows to commit and what to do then. `sent` and `inbox` are the keys of rows that are
@@ -346,30 +306,30 @@ class UnitOfWork:
             runs=tuple(self._runs.values()),
             checkpoints=tuple(self._checkpoints.values()),
             checkpoints_removed=tuple(self._withdrawn),
-            signals=tuple(self._signals.values()),
+            signals=tuple(self._signals.records.values()),
             outbox_added=owed if keeps else (),
             outbox_removed=(*sent, *done.stale) if keeps else (),
             inbox_added=tuple(self._put_off),
             inbox_removed=tuple(inbox),
             dead_letters=tuple(self._letters.values()),
+            expected=[(run_id, 0) for run_id in self._unlooked],
         )
         return batch if self._context.shared is None else self._founded(batch), done
 
     def _founded(self, batch: Batch) -> Batch:
         """With what it rests on, and each run that changes."""
-        ledgers = self._context.ledgers
+        ledgers, signals = self._context.ledgers, self._signals
         runs = {run.id: run for run in batch.runs}
         for run_id, _ in (*self._checkpoints, *self._withdrawn):
             runs.setdefault(run_id, ledgers.held(run_id).state.run)
         seen = ((run_id, ledgers.find(run_id)) for run_id in self._seen)
+        revisions = {run_id: each.state.revision for run_id, each in seen if each is not None}
         return replace_fields(
             batch,
             runs=tuple(runs.values()),
-            expected=[(run_id, each.state.revision) for run_id, each in seen if each is not None],
-            signals_arrived=[each for each in self._signals if each not in self._taken],
-            waits_begun=[
-                name for name, known in self._waiters.items() if any(map(self._still_waits, known))
-            ],
+            expected=[*(dict(batch.expected) | revisions).items()],
+            signals_arrived=[each for each in signals.records if each not in signals.taken],
+            waits_begun=signals.waits_begun(),
         )
 
     def _build_messages(self) -> list[OutboxRow]:
@@ -398,3 +358,7 @@ class UnitOfWork:
         if carried is not run:
             ledger.absorb(carried, ())
             self._runs[run.id] = carried
+
+
+def _known(matched: SignalMatched | None) -> tuple[SignalMatched, ...]:
+    return () if matched is None else (matched,)

@@ -14,6 +14,7 @@ from durable_worker import StepContext, Worker, WorkflowContext
 from durable_worker.client import Client
 from durable_worker.embedded import Embedded
 from durable_worker.errors import StoreError
+from durable_worker.operator import engine
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.service import OperatorService
 from durable_worker.own_operator import OwnOperatorPort
@@ -21,6 +22,7 @@ from durable_worker.protocol.names import Names
 from durable_worker.stores.base import Batch
 from durable_worker.stores.memory import MemoryStore
 from durable_worker.transports.memory import MemoryTransport
+from durable_worker.worker.options import WorkerOptions
 from durable_worker.worker.service import WorkerService
 
 pytestmark = pytest.mark.anyio
@@ -37,6 +39,13 @@ def recorded(database: Path, run_id: str) -> dict[int, tuple[str, str, bytes | N
     return {seq: (name, status, output) for seq, name, status, output in rows}
 
 
+@pytest.fixture
+def never_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is recorded because time has passed."""
+    monkeypatch.setattr(engine, "_TIDY_SECONDS", 3_600.0)
+
+
+@pytest.mark.usefixtures("never_by_itself")
 async def test_a_step_is_called_once_all_that_it_rests_on_is_recorded(tmp_path: Path) -> None:
     worker, database = Worker(), tmp_path / "x.db"
     seen: list[dict[int, tuple[str, str, bytes | None]]] = []
@@ -58,7 +67,12 @@ async def test_a_step_is_called_once_all_that_it_rests_on_is_recorded(tmp_path: 
         await ctx.step(drawn, ctx.side_effect(lambda: 0.5))
         return second
 
+    @worker.workflow("nothing")
+    async def nothing(ctx: WorkflowContext) -> None:
+        pass
+
     async with Embedded(worker, database=database) as client:
+        await operator_and_worker_have_met(client)
         handle = await client.start(flow, run_id="r")
         assert await handle.result(timeout=PATIENCE) == 3
 
@@ -70,37 +84,68 @@ async def test_a_step_is_called_once_all_that_it_rests_on_is_recorded(tmp_path: 
     assert recorded(database, "r") == dict([one, two, record, (3, ("drawn", "completed", b"0.5"))])
 
 
-async def test_what_was_done_ahead_is_recorded_soon_and_whoever_asks_sees_it_at_once(
-    tmp_path: Path,
-) -> None:
-    worker, database = Worker(), tmp_path / "x.db"
-    begun, go_on = asyncio.Queue[str](), asyncio.Event()
+def waiting_worker(begun: asyncio.Event, go_on: asyncio.Event) -> Worker:
+    worker = Worker()
 
     @worker.step("long")
-    async def long(ctx: StepContext) -> None:
-        begun.put_nowait(ctx.run_id)
+    async def long() -> None:
+        begun.set()
         await go_on.wait()
 
     @worker.workflow("flow")
     async def flow(ctx: WorkflowContext) -> None:
         await ctx.step(long)
 
-    async with Embedded(worker, database=database) as client:
-        asked = await client.start(flow, run_id="asked")
-        assert await begun.get() == "asked"
-        assert recorded(database, "asked") == {}
-        detail = await asked.detail()
-        assert [(each.name, each.status) for each in detail.timeline] == [("long", "pending")]
+    @worker.workflow("nothing")
+    async def nothing(ctx: WorkflowContext) -> None:
+        pass
 
-        left = await client.start(flow, run_id="left")
-        assert await begun.get() == "left"
-        with anyio.fail_after(PATIENCE.total_seconds()):
-            while not recorded(database, "left"):  # noqa: ASYNC110
-                await anyio.sleep(0.01)
-        assert recorded(database, "left") == {0: ("long", "pending", None)}
+    return worker
+
+
+async def operator_and_worker_have_met(client: Client) -> None:
+    await (await client.start("nothing")).result(timeout=PATIENCE)
+
+
+@pytest.mark.usefixtures("never_by_itself")
+async def test_whoever_asks_sees_what_was_done_ahead(tmp_path: Path) -> None:
+    database, begun, go_on = tmp_path / "x.db", asyncio.Event(), asyncio.Event()
+    async with Embedded(waiting_worker(begun, go_on), database=database) as client:
+        await operator_and_worker_have_met(client)
+        handle = await client.start("flow", run_id="r")
+        await begun.wait()
+        assert recorded(database, "r") == {}
+        detail = await handle.detail()
+        assert [(each.name, each.status) for each in detail.timeline] == [("long", "pending")]
+        assert recorded(database, "r") == {0: ("long", "pending", None)}
         go_on.set()
-        await asked.result(timeout=PATIENCE)
-        await left.result(timeout=PATIENCE)
+        await handle.result(timeout=PATIENCE)
+
+
+@pytest.mark.usefixtures("never_by_itself")
+async def test_an_operator_that_stops_records_what_was_done_ahead(tmp_path: Path) -> None:
+    database, begun, go_on = tmp_path / "x.db", asyncio.Event(), asyncio.Event()
+    options = WorkerOptions(grace=timedelta(0))
+    worker = waiting_worker(begun, go_on)
+    async with Embedded(worker, database=database, options=options) as client:
+        await operator_and_worker_have_met(client)
+        await client.start("flow", run_id="r")
+        await begun.wait()
+        assert recorded(database, "r") == {}
+    assert recorded(database, "r") == {0: ("long", "pending", None)}
+
+
+async def test_what_was_done_ahead_is_recorded_soon(tmp_path: Path) -> None:
+    database, begun, go_on = tmp_path / "x.db", asyncio.Event(), asyncio.Event()
+    async with Embedded(waiting_worker(begun, go_on), database=database) as client:
+        handle = await client.start("flow", run_id="r")
+        await begun.wait()
+        with anyio.fail_after(PATIENCE.total_seconds()):
+            while not recorded(database, "r"):  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        assert recorded(database, "r") == {0: ("long", "pending", None)}
+        go_on.set()
+        await handle.result(timeout=PATIENCE)
 
 
 async def test_from_what_is_recorded_at_any_call_another_process_comes_to_the_same_end(
