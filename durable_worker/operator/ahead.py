@@ -6,7 +6,8 @@ is recorded. The decision is committed with what happens to the run next, or a l
 that takes its process down is first taken for a turn that does, and called once more for that.
 """
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass
 
 from msgspec import Struct
 
@@ -36,19 +37,23 @@ class Unrecorded(Struct, frozen=True):
         return (row.key for row in _rows(self.moved))
 
 
+@dataclass(frozen=True, slots=True)
+class Going:
+    """How messages go ahead, and whether they may: `is_sure` tells that nobody else can have taken
+    the store over yet."""
+
+    is_sure: Callable[[], bool]
+    send: Callable[[Sequence[Outgoing]], None]
+
+
 class Ahead:
-    """What is in memory and not recorded yet, by run.
+    """What is in memory and not recorded yet, by run."""
 
-    `is_sure`: nobody else can have taken the store over yet.
-    """
-
-    def __init__(
-        self, ledgers: Ledgers, *, names: Names, limits: Limits, is_sure: Callable[[], bool]
-    ) -> None:
+    def __init__(self, ledgers: Ledgers, names: Names, limits: Limits, going: Going) -> None:
         self._ledgers = ledgers
         self._names = names
         self._limits = limits
-        self._is_sure = is_sure
+        self._going = going
         self._runs: dict[str, Unrecorded] = {}
         self._round = 0
 
@@ -60,19 +65,25 @@ class Ahead:
         """Runs whose state must not leave the memory."""
         return self._runs
 
-    def take(self, value: DecisionReceived, *, now: int) -> list[Outgoing] | None:
-        """The messages to send at once; None if this has to be committed first."""
+    def take(self, value: DecisionReceived, *, now: int) -> bool:
+        """Apply it and send what it asks for; False if it has to be committed first."""
         if value.run_id in self._runs:
-            return None
+            return False
         ledger = self._ledgers.find(value.run_id)
         if ledger is None or not may_be_repeatable(ledger.state, value.decision):
-            return None
+            return False
         moved = apply(ledger.state, value, now=now, limits=self._limits)
-        if not is_repeatable(moved) or not self._is_sure():
-            return None
-        ledger.absorb(moved.run, moved.checkpoints)
+        if not is_repeatable(moved) or not self._going.is_sure():
+            return False
+        try:
+            ledger.absorb(moved.run, moved.checkpoints)
+            outgoing = [message_for(ledger, row, names=self._names) for row in _rows(moved)]
+        except Exception:
+            self._ledgers.forget([value.run_id])
+            raise
         self._runs[value.run_id] = Unrecorded(value, moved, self._round)
-        return [message_for(ledger, row, names=self._names) for row in _rows(moved)]
+        self._going.send(outgoing)
+        return True
 
     def adopt(self, run_id: str) -> Unrecorded | None:
         """What a transaction that is about to change the run has to record as well."""

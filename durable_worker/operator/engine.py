@@ -16,8 +16,8 @@ from durable_worker.errors import (
 from durable_worker.operator.ahead import Ahead, Unrecorded
 from durable_worker.operator.context import Consequences, WorkContext
 from durable_worker.operator.jobs import Job
+from durable_worker.operator.lease import Tenure
 from durable_worker.operator.log import log
-from durable_worker.operator.messages import Outgoing
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.work import UnitOfWork
 from durable_worker.stores.base import Batch, Store
@@ -54,21 +54,18 @@ class Engine:
         self,
         context: WorkContext,
         *,
-        token: int,
+        tenure: Tenure,
         options: OperatorOptions,
         clock: Clock,
         aftermath: Aftermath,
-        send: Callable[[Sequence[Outgoing]], None],
         on_doubt: Callable[[], None] | None = None,
     ) -> None:
-        """`send` lets messages go ahead of a commit. `on_doubt`: something may have been committed
-        whose messages nobody has sent."""
+        """`on_doubt`: something may have been committed whose messages nobody has sent."""
         self._context = context
-        self._token = token
+        self._tenure = tenure
         self._options = options
         self._clock = clock
         self._aftermath = aftermath
-        self._send = send
         self._on_doubt = on_doubt
         self._jobs: deque[Job] = deque()
         self._sent: list[str] = []
@@ -104,14 +101,13 @@ class Engine:
         if self._work is not None and value.run_id in self._work.seen:
             return False  # what it rests on is on its way to the store
         try:
-            outgoing = ahead.take(value, now=self._clock.now())
+            is_done = ahead.take(value, now=self._clock.now())
         except Exception:  # a defect of ours: shows again, and costs this input alone
             return False
-        if outgoing is None:
+        if not is_done:
             return False
         if not self._is_tidy_due:
             self._tidy_later()
-        self._send(outgoing)
         if job.settle is not None:
             job.settle()
         return True
@@ -261,12 +257,17 @@ class Engine:
         patience = self._options.store_patience.total_seconds()
         attempt = conflicts = 0
         while True:
+            token = self._tenure.token
             try:
                 if (done := await self._committed_after_all()) is not None:
                     return done
                 return await self._commit(jobs, sent)
             except LeaseLostError:
-                raise
+                # Nothing was written. Others may have got on with it.
+                if not await self._tenure.regain(token):
+                    raise
+                self._doubtful, self._lonely_for = None, 0
+                continue
             except StaleRunsError:
                 # Somebody else has got on with it. Nothing was written.
                 self._doubtful, self._lonely_for = None, 0
@@ -327,7 +328,7 @@ class Engine:
                 # Inputs that change nothing are committed as well: what is in memory here says so,
                 # and that is true only as long as the lease is ours.
                 self._doubtful = batch, done
-                await self._context.store.commit(batch, self._token)
+                await self._context.store.commit(batch, self._tenure.token)
                 self._doubtful = None
         except BaseException:
             ledgers.forget(work.seen)
