@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from durable_worker.clock import Clock
 from durable_worker.errors import StoreError
-from durable_worker.operator.engine import Job
+from durable_worker.operator.jobs import Job
 from durable_worker.operator.lease import Tenure
 from durable_worker.operator.letters import letter_of
 from durable_worker.operator.log import log

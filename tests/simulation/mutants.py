@@ -15,6 +15,7 @@ from durable_worker.operator.dispatch import Dispatcher
 from durable_worker.operator.engine import Engine
 from durable_worker.operator.intake import Intake
 from durable_worker.operator.session import Session
+from durable_worker.operator.signals import Signals
 from durable_worker.operator.timers import Timers
 from durable_worker.operator.transitions import apply as transitions
 from durable_worker.operator.transitions import continuing, decisions
@@ -265,14 +266,14 @@ def history_that_grows_during_a_turn_asks_for_no_other_turn(patch: Patch) -> Non
 
 @mutant
 def a_duplicate_of_a_signal_is_another_signal(patch: Patch) -> None:
-    match = UnitOfWork._match
+    match = Signals.match
     counts: dict[str, int] = {}
 
-    async def again(self: UnitOfWork, signal: Any, queue: Any) -> None:
+    async def again(self: Signals, signal: Any) -> Any:
         number = counts[signal.signal_id] = counts.get(signal.signal_id, 0) + 1
-        await match(self, replace(signal, signal_id=f"{signal.signal_id}-{number}"), queue)
+        return await match(self, replace(signal, signal_id=f"{signal.signal_id}-{number}"))
 
-    patch.setattr(UnitOfWork, "_match", again)
+    patch.setattr(Signals, "match", again)
 
 
 @mutant
