@@ -101,8 +101,8 @@ class HeldQueue:
         return self.name
 
     def receive(self, message: Message, holdings: Holdings) -> Work:
-        place = Place(holdings, holdings.take(message).tag, is_held=True)
-        return self._take_over(message, place)
+        holdings.take(message.tag)
+        return self._take_over(message, Place(holdings, message.tag, is_held=True))
 
     async def _take_over(self, message: Message, place: Place) -> None:
         number = number_in(message.properties.headers or {}, self.name)

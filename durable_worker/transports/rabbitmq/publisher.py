@@ -102,11 +102,12 @@ class Publisher:
         done, if it cannot go out at once."""
         _check_size(properties, queue)
         channel = self._channel
-        if channel is None or channel.is_closed or not channel.has_room:
+        if channel is None:
+            return False
+        answered = partial(self._answered, told, queue, len(body))
+        if not channel.post("", queue, properties, body, answered):
             return False
         self._pending += 1
-        answered = partial(self._answered, told, queue, len(body))
-        channel.post("", queue, properties, body, answered)
         return True
 
     def _answered(
@@ -115,7 +116,10 @@ class Publisher:
         self._pending -= 1
         if not self._pending:
             self._idle.set()
-        told(None if error is None else self._told(error, queue, size=size))
+        if error is None:
+            told(None)
+        else:
+            told(self._told(error, queue, size=size))
 
     async def _usable_channel(self) -> Channel:
         while True:
