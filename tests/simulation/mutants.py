@@ -57,8 +57,8 @@ def mutated(name: str) -> Iterator[None]:
 def the_worker_does_not_wait_for_the_confirm(patch: Patch) -> None:
     async def unconfirmed(self: Answers, queue: str, envelope: Any) -> None:
         link = cast("Link", self._transport)
-        connection = await link._ready()
-        link._there(connection, "publish", lambda: link._publish(queue, envelope))
+        connection = await link.end.ready()
+        link.end.there(connection, "publish", lambda: link._publish(queue, envelope))
 
     patch.setattr(Answers, "_send", unconfirmed)
 
