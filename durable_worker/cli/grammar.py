@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from durable_worker.cli import checks, connections, db, dead, issuing, simulations
+from durable_worker.cli import checks, connections, db, dead, issuing, reviving, simulations
 from durable_worker.cli.databases import dev_database
 from durable_worker.cli.options import (
     DATABASE_FILE_VARIABLE,
@@ -165,7 +165,8 @@ def _dev(  # pyright: ignore[reportUnusedFunction]
         typer.Option(
             "--db",
             metavar="PATH|URL",
-            help=f"Database file, or postgresql://USER@HOST/DATABASE. Default: {DEV_DATABASE}",
+            help=f"Database file, postgresql://USER@HOST/DATABASE or "
+            f"mysql://USER@HOST/DATABASE. Default: {DEV_DATABASE}",
             show_default=False,
         ),
     ] = None,
@@ -197,7 +198,8 @@ def _operator(  # pyright: ignore[reportUnusedFunction]
         str | None,
         typer.Option(
             metavar="URL",
-            help="A path, sqlite:///PATH or postgresql://USER@HOST/DATABASE. Default: "
+            help="A path, sqlite:///PATH, postgresql://USER@HOST/DATABASE or "
+            "mysql://USER@HOST/DATABASE. Default: "
             f"${DATABASE_VARIABLE} or what is in the file ${DATABASE_FILE_VARIABLE}, else "
             f"{OPERATOR_DATABASE}",
             show_default=False,
@@ -381,6 +383,7 @@ def _cancel(  # pyright: ignore[reportUnusedFunction]
     return Cancel(place=place, run_id=run_id, is_final=is_final, debug=debug)
 
 
+reviving.add_to(app)
 app.command("replay")(checks.replay)
 app.command("simulate")(simulations.simulate)
 app.command("check")(checks.check)

@@ -345,7 +345,7 @@ class Session:
         """What a committed transaction asked for."""
         self._send(done.outgoing)
         for cancelled in done.cancelled:
-            self._announcer.cancel(cancelled.run_id, cancelled.seqs)
+            self._announcer.cancel(cancelled)
         self._announcer.events(done.events)
         self._on_events(map(event_of, done.events))
         if done.earliest_timer is not None:

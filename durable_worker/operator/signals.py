@@ -1,6 +1,6 @@
 """Signals within one transaction: those that arrive, and the waits that they end."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from msgspec.structs import replace
 
@@ -12,15 +12,21 @@ from durable_worker.stores.records import Checkpoint, SignalRecord, Waiter
 
 
 class Signals:
-    """`changed`: checkpoints as the transaction has them so far. `records` are to be written,
-    `taken` the ids of those that were kept before."""
+    """`changed` and `withdrawn`: checkpoints as the transaction has them so far. `records` are to
+    be written, `taken` the ids of those that were kept before."""
 
     def __init__(
-        self, store: Store, *, now: int, changed: Mapping[tuple[str, int], Checkpoint]
+        self,
+        store: Store,
+        *,
+        now: int,
+        changed: Mapping[tuple[str, int], Checkpoint],
+        withdrawn: Container[tuple[str, int]],
     ) -> None:
         self._store = store
         self._now = now
         self._changed = changed
+        self._withdrawn = withdrawn
         self._begun: dict[tuple[str, str], list[Waiter]] = {}
         self.records: dict[str, SignalRecord] = {}
         self.taken: set[str] = set()
@@ -42,7 +48,7 @@ class Signals:
             namespace=signal.namespace,
             name=signal.name,
             payload=signal.payload,
-            received_at=self._now,
+            received_at=self._now if signal.received_at is None else signal.received_at,
             consumed_at=None if waiter is None else self._now,
         )
         if waiter is None:
@@ -59,7 +65,12 @@ class Signals:
         if signal.id not in self.records:
             self.taken.add(signal.id)
         self.records[signal.id] = replace(signal, consumed_at=self._now)
-        return SignalMatched(run_id=wait.run_id, seq=wait.seq, payload=signal.payload)
+        return SignalMatched(
+            run_id=wait.run_id,
+            seq=wait.seq,
+            payload=signal.payload,
+            received_at=signal.received_at if signal.received_at < self._now else None,
+        )
 
     async def _oldest_waiter(self, namespace: str, name: str) -> Waiter | None:
         found = await oldest(self._store.waiters, namespace, name, self._still_waits)
@@ -67,7 +78,10 @@ class Signals:
         return found or next((each for each in begun if self._still_waits(each)), None)
 
     def _still_waits(self, waiter: Waiter) -> bool:
-        changed = self._changed.get((waiter.run_id, waiter.seq))
+        key = waiter.run_id, waiter.seq
+        if key in self._withdrawn:
+            return False
+        changed = self._changed.get(key)
         return changed is None or changed.is_pending
 
     async def _oldest_buffered(self, namespace: str, name: str) -> SignalRecord | None:

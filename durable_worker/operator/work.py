@@ -32,9 +32,11 @@ from durable_worker.operator.transitions.effects import (
     SendStep,
     SendTurn,
 )
+from durable_worker.protocol.commands import DecisionStatus
 from durable_worker.stores.base import Batch, stored_namespace
 from durable_worker.stores.inputs import (
     AnyInput,
+    DecisionReceived,
     LetterRedriven,
     RunInput,
     SignalMatched,
@@ -55,6 +57,9 @@ MAX_CHANGES = 5_000
 """Changed checkpoints and runs in one transaction after which inputs for other runs are put off."""
 
 
+Queue = deque[RunInput | SignalSent]
+
+
 class UnitOfWork:
     """Applies inputs one after the other. `now` is the time of all of them; `left` are the keys of
     messages that were sent before what they belong to could be committed."""
@@ -65,7 +70,9 @@ class UnitOfWork:
         self._runs: dict[str, Run] = {}
         self._checkpoints: dict[tuple[str, int], Checkpoint] = {}
         self._withdrawn: set[tuple[str, int]] = set()
-        self._signals = Signals(context.store, now=now, changed=self._checkpoints)
+        self._signals = Signals(
+            context.store, now=now, changed=self._checkpoints, withdrawn=self._withdrawn
+        )
         self._letters: dict[str, DeadLetter] = {}
         self._letters_out: dict[str, Outgoing] = {}
         self._rows: dict[str, OutboxRow] = {}
@@ -127,19 +134,30 @@ class UnitOfWork:
             self.record((run_id,))
         return await self._context.ledgers.get(run_id)
 
-    def _suppose_absent(self, run_id: str) -> None:
-        if run_id not in self._absent:
-            self._seen[run_id] = None
-            self._absent.add(run_id)
-            self._unlooked.add(run_id)
+    async def _found(self, value: RunInput) -> Ledger | None:
+        run_id = value.run_id
+        ledger = self._context.ledgers.find(run_id)
+        if ledger is not None and run_id in self._seen:
+            return ledger
+        if ledger is None and isinstance(value, StartRun) and not self._looks_first:
+            if run_id not in self._absent:
+                self._seen[run_id] = None
+                self._absent.add(run_id)
+                self._unlooked.add(run_id)
+            return None
+        return await self._ledger(run_id)
 
     async def apply(self, value: AnyInput) -> None:
-        queue: deque[RunInput] = deque()
+        queue: Queue = deque()
         await self._take(value, queue)
         while queue:
-            await self._advance(queue.popleft(), queue)
+            following = queue.popleft()
+            if isinstance(following, SignalSent):
+                queue += _known(await self._signals.match(following))
+            else:
+                await self._advance(following, queue)
 
-    async def _take(self, value: AnyInput, queue: deque[RunInput]) -> None:
+    async def _take(self, value: AnyInput, queue: Queue) -> None:
         match value:
             case SignalSent():
                 queue += _known(await self._signals.match(value))
@@ -170,7 +188,7 @@ class UnitOfWork:
     async def _letter(self, letter_id: str) -> DeadLetter | None:
         return self._letters.get(letter_id) or await self._context.store.dead_letter(letter_id)
 
-    async def _redrive(self, value: LetterRedriven, queue: deque[RunInput]) -> None:
+    async def _redrive(self, value: LetterRedriven, queue: Queue) -> None:
         """Nothing happens if it must not be: whoever asked looks at the letter again."""
         letter = await self._letter(value.letter_id)
         if letter is None or letter.redriven_at is not None or letter.namespace != value.namespace:
@@ -208,18 +226,16 @@ class UnitOfWork:
         else:
             self._done.stale.append(row.key)
 
-    async def _advance(self, value: RunInput, queue: deque[RunInput]) -> None:
-        ledger = self._context.ledgers.find(value.run_id)
-        if ledger is None and isinstance(value, StartRun) and not self._looks_first:
-            self._suppose_absent(value.run_id)
-        elif ledger is None or value.run_id not in self._seen:
-            ledger = await self._ledger(value.run_id)
+    async def _advance(self, value: RunInput, queue: Queue) -> None:
+        ledger = await self._found(value)
         if ledger is None and isinstance(value, StartRun):
             if value.parent is not None and not await self._is_awaited(value.parent):
                 return
             if value.version is None:
                 version = self._context.version_of(value.workflow, value.partition)
                 value = replace(value, version=version)
+        elif ledger is not None and isinstance(value, DecisionReceived):
+            value = self._with_version(value, ledger)
         moved = apply(
             None if ledger is None else ledger.state,
             value,
@@ -243,6 +259,13 @@ class UnitOfWork:
             if not self._note_effect(effect, queue):
                 await self._carry_out(effect, queue)
 
+    def _with_version(self, value: DecisionReceived, ledger: Ledger) -> DecisionReceived:
+        """A run that goes on as new goes on with the newest version."""
+        if value.decision.status is not DecisionStatus.CONTINUED:
+            return value
+        run = ledger.state.run
+        return replace(value, version=self._context.version_of(run.workflow, run.partition))
+
     async def _is_awaited(self, parent: Parent) -> bool:
         """Whether the parent still waits for this child; it may have been cancelled meanwhile."""
         ledger = await self._ledger(parent.run_id)
@@ -260,7 +283,7 @@ class UnitOfWork:
             earliest = self._done.earliest_timer
             self._done.earliest_timer = fires_at if earliest is None else min(earliest, fires_at)
 
-    def _note_effect(self, effect: Effect, queue: deque[RunInput]) -> bool:
+    def _note_effect(self, effect: Effect, queue: Queue) -> bool:
         """False if the store is needed for it."""
         match effect:
             case SendTurn(run_id=run_id, task_id=task_id):
@@ -282,7 +305,7 @@ class UnitOfWork:
                 assert_never(effect)
         return True
 
-    async def _carry_out(self, effect: Effect, queue: deque[RunInput]) -> None:
+    async def _carry_out(self, effect: Effect, queue: Queue) -> None:
         if isinstance(effect, Bury):
             ledger = self._context.ledgers.held(effect.run_id)
             await self.keep(lost_letter(ledger, effect, now=self._now, names=self._context.names))

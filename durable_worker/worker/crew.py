@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import anyio
 
@@ -15,35 +15,42 @@ Work = Coroutine[Any, Any, None]
 S = TypeVar("S")
 
 
-class Crew:
-    """Leaving it cancels what is still at work and waits until the last one has ended.
+class Crew(Generic[S]):
+    """`S` is what its members work on, each on one of its own.
+
+    Leaving it cancels what is still at work and waits until the last one has ended.
 
     `is_ending`: a cancellation, from now on, is meant for the one that it reaches.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._tasks: dict[object, Task] = {}
+        self._tasks: dict[S, Task] = {}
         self._left = asyncio.Event()
         self._defect: asyncio.Future[None] = self._loop.create_future()
-        self._expected = 0
+        self._expected: dict[S, None] = {}
         self.is_ending = False
 
-    def expect(self) -> None:
-        """Something is under way for which nobody waits; it ends with `came`."""
-        self._expected += 1
+    @property
+    def subjects(self) -> list[S]:
+        """What somebody works on, or what is expected."""
+        return [*self._tasks, *self._expected]
 
-    def came(self) -> None:
-        self._expected -= 1
+    def expect(self, subject: S) -> None:
+        """It is under way, and nobody waits for it; it ends with `came`."""
+        self._expected[subject] = None
+
+    def came(self, subject: S) -> None:
+        del self._expected[subject]
         if not self._expected:
             self._note_idle()
 
-    def start(self, do: Callable[[S], Work], subject: S, *, name: str) -> None:
+    def start(self, do: Callable[[Any], Work], subject: S, *, name: str) -> None:
         """`do(subject)`, on which nobody is at work yet."""
         work = self._at_work(do, subject)
         self._tasks[subject] = self._loop.create_task(work, name=name)
 
-    def cancel(self, subject: object) -> None:
+    def cancel(self, subject: S) -> None:
         """Whoever is at work on it."""
         self._tasks[subject].cancel()
 
@@ -82,7 +89,7 @@ class Crew:
         if cancelled is not None:
             raise cancelled
 
-    async def _at_work(self, do: Callable[[S], Work], subject: S) -> None:
+    async def _at_work(self, do: Callable[[Any], Work], subject: S) -> None:
         try:
             await do(subject)
         except Exception as error:

@@ -15,38 +15,36 @@ Again = Callable[..., Awaitable[None]]
 """Sends the answer once more and waits; `after` says why it has not arrived yet."""
 
 
-class Posting(Struct, frozen=True, eq=False):
+class Posting(Struct, eq=False):
     """One answer to all of `deliveries`, which are acknowledged once it has arrived.
 
-    Its end, whichever, is told to `end`.
+    The crew is told to expect it; its end, whichever, is told to `end`.
     """
 
-    crew: Crew
+    crew: "WorkCrew"
     deliveries: Sequence[Delivery]
     again: Again
     end: Callable[[], object] = lambda: None
+    error: TransportError | None = None
 
     def told(self, error: TransportError | None) -> None:
-        """The broker has answered for it. The crew was told to expect this."""
+        """The broker has answered for it."""
         if error is None:
             self.end()
             for each in self.deliveries:
                 each.ack_now()
         elif not self.crew.is_ending:  # else the broker takes the messages back
-            failed = _Failed(self, error)
-            self.crew.start(_send_again, failed, name=self.deliveries[0].queue)
-        self.crew.came()
+            self.error = error
+            self.crew.start(_send_again, self, name=self.deliveries[0].queue)
+        self.crew.came(self)
 
 
-class _Failed(Struct, frozen=True, eq=False):
-    posting: Posting
-    error: TransportError
+WorkCrew = Crew[Delivery | Posting]
 
 
-async def _send_again(failed: _Failed) -> None:
-    posting = failed.posting
+async def _send_again(posting: Posting) -> None:
     try:
-        await posting.again(after=failed.error)
+        await posting.again(after=posting.error)
     except Exception:  # a defect of ours: it must cost neither the worker nor the messages
         log.exception("delivery_not_handled", queue=posting.deliveries[0].queue)
         for each in posting.deliveries:

@@ -1,6 +1,7 @@
 """Serve a worker on a transport until told to stop, then drain."""
 
 import asyncio
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from durable_worker.clock import Chance, Clock, SystemChance, SystemClock
 from durable_worker.errors import BrokerRefusedError, ProtocolError
 from durable_worker.protocol import codec
 from durable_worker.protocol.base import PROTOCOL_VERSION
-from durable_worker.protocol.control import CancelRun
+from durable_worker.protocol.control import CancelRun, CancelSteps
 from durable_worker.protocol.descriptor import Lifecycle, WorkerDescriptor
 from durable_worker.protocol.growing import TurnReader
 from durable_worker.protocol.names import Names
@@ -28,6 +29,7 @@ from durable_worker.worker.local_steps import LocalSteps
 from durable_worker.worker.loop_watch import LoopWatch
 from durable_worker.worker.operators import OperatorWatch
 from durable_worker.worker.options import WorkerOptions
+from durable_worker.worker.posting import Posting, WorkCrew
 from durable_worker.worker.presence import BEAT_EVERY, Presence
 from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.recorded import RecordedSteps
@@ -121,8 +123,7 @@ class WorkerService:
             seal=self._edge.seal_progress,
             clock=self._clock,
         )
-        self._crew = Crew()
-        self._renewals = Renewals(after=self._options.renew_after)
+        self._crew: WorkCrew = Crew()
         attempts = Attempts(
             self._worker,
             live=self._live,
@@ -192,7 +193,7 @@ class WorkerService:
             background.start_soon(LoopWatch(self._worker, self._options.blocked_after).run)
             background.start_soon(self._live.run)
             background.start_soon(self._checks.serve)
-            background.start_soon(self._renewals.run)
+            background.start_soon(Renewals(self._open, after=self._options.renew_after).run)
             background.start_soon(self._crew.watch)
             async with self._crew:
                 subscriptions = await self._subscribe_unless_stopped()
@@ -235,11 +236,11 @@ class WorkerService:
         return not self._stop.is_set()
 
     async def _subscribe(self) -> list[Subscription]:
-        crew, watch, handle = self._crew, self._renewals.watch, self._handle
+        crew, handle = self._crew, self._handle
 
         def accept(delivery: Delivery) -> None:
             if not crew.is_ending:  # else the broker takes it back with the connection
-                crew.start(handle, watch(delivery), name=delivery.queue)
+                crew.start(handle, delivery, name=delivery.queue)
 
         transport, names = self._transport, self._names
         queues = [names.tasks(token) for token in self._presence.tokens]
@@ -275,6 +276,15 @@ class WorkerService:
         await self._transport.broadcast(self._names.workers, self._beat(Lifecycle.STOPPED))
 
     # Deliveries
+
+    def _open(self) -> Iterator[Delivery]:
+        """All that are not answered yet."""
+        for subject in self._crew.subjects:
+            if isinstance(subject, Posting):
+                yield from subject.deliveries
+            else:
+                yield subject
+        yield from self._steps.joined
 
     async def _handle(self, delivery: Delivery) -> None:
         try:
@@ -321,6 +331,8 @@ class WorkerService:
             return
         if isinstance(message, CancelRun):
             self._steps.cancel_run(message.run_id, message.seqs)
+        elif isinstance(message, CancelSteps):
+            self._steps.give_up(message.run_id, message.seqs)
 
     def _on_workers(self, envelope: Envelope) -> None:
         if envelope.type == codec.MessageType.WHO:

@@ -1,7 +1,7 @@
 """Run steps: at most `concurrency` at a time, each (step, attempt) once per process."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from enum import Enum
 from functools import partial
 
@@ -20,12 +20,11 @@ from durable_worker.replay.failures import failure_of
 from durable_worker.transports.base import HELD_HEADER, RESENT_HEADER, Delivery
 from durable_worker.worker.answers import Answers
 from durable_worker.worker.attempts import Attempts
-from durable_worker.worker.crew import Crew
 from durable_worker.worker.edge import WorkerEdge, seal_failed
 from durable_worker.worker.finished import FinishedAttempts, Key
 from durable_worker.worker.invoke import Returned, outcome_of
 from durable_worker.worker.live import LiveReports
-from durable_worker.worker.posting import Posting
+from durable_worker.worker.posting import Posting, WorkCrew
 from durable_worker.worker.presence import Presence
 from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.recorded import RecordedSteps
@@ -59,7 +58,7 @@ class StepRunner:
         self,
         worker: Worker,
         *,
-        crew: Crew,
+        crew: WorkCrew,
         attempts: Attempts,
         answers: Answers,
         recorded: RecordedSteps,
@@ -122,6 +121,10 @@ class StepRunner:
         """Tell the run's steps (only those at `seqs`) that run here, or are on their way here."""
         self._attempts.cancel_run(run_id, seqs)
 
+    def give_up(self, run_id: str, seqs: Collection[int]) -> None:
+        """Stop steps that nobody waits for any more."""
+        self._attempts.give_up(run_id, seqs)
+
     def give_back_waiting(self) -> None:
         """Hand messages whose step has not started yet back to their queues."""
         for execution in self._executions.values():
@@ -132,6 +135,12 @@ class StepRunner:
         """Cancel what is running and hand its messages back."""
         for execution in self._executions.values():
             self._give_back(execution)
+
+    @property
+    def joined(self) -> Iterator[Delivery]:
+        """Deliveries that wait for what runs for another one."""
+        for execution in self._executions.values():
+            yield from execution.deliveries[1:]
 
     @property
     def in_flight(self) -> int:
@@ -146,7 +155,7 @@ class StepRunner:
         if not self._answers.post_result(result, attempt=key[1], told=posting.told):
             return False
         execution.is_posted = True
-        self._crew.expect()
+        self._crew.expect(posting)
         return True
 
     def _give_back(self, execution: _Execution) -> None:

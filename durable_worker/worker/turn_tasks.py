@@ -12,10 +12,9 @@ from durable_worker.protocol.tasks import WorkflowTask
 from durable_worker.replay.diff import Mismatch, mismatch_in
 from durable_worker.transports.base import Delivery
 from durable_worker.worker.answers import Answers
-from durable_worker.worker.crew import Crew
 from durable_worker.worker.edge import WorkerEdge, seal_failed
 from durable_worker.worker.live import LiveReports
-from durable_worker.worker.posting import Posting
+from durable_worker.worker.posting import Posting, WorkCrew
 from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.registry import Worker
 from durable_worker.worker.step_context import enter_turn
@@ -37,7 +36,7 @@ class TurnTasks:
         edge: WorkerEdge,
         live: LiveReports,
         quarantine: Quarantine,
-        crew: Crew,
+        crew: WorkCrew,
         is_stopping: Callable[[], bool],
     ) -> None:
         interception = worker.interception
@@ -71,7 +70,7 @@ class TurnTasks:
         again = partial(self._answers.decision, sealed)
         posting = Posting(self._crew, (delivery,), again)
         if self._answers.post_decision(sealed, posting.told):
-            self._crew.expect()
+            self._crew.expect(posting)
             return
         await self._answers.decision(sealed)
         await delivery.ack()

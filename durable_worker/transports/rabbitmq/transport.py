@@ -165,7 +165,15 @@ class RabbitTransport:
     ) -> "_Subscription":
         self._check_open(*queues)
         sources = [
-            WorkQueue(queue, handler, prefetch, self._names, self._held.renew, self._give_up)
+            WorkQueue(
+                queue,
+                handler,
+                prefetch,
+                dead=self._names.dead,
+                declare=self._declarations.declare_over,
+                renew=self._held.renew,
+                give_up=self._give_up,
+            )
             for queue in queues
         ]
         subscription = await self._subscribe(sources)

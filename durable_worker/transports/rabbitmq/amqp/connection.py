@@ -29,7 +29,11 @@ MOST_UNWRITTEN: Final = 256 * 1024
 """Bytes of messages that gather before they are written, and their publishers wait if need be."""
 
 
-class AmqpConnection(asyncio.Protocol):
+READ_BYTES: Final = 256 * 1024
+"""At one time. Kept from read to read: that much memory is dear to get for each anew."""
+
+
+class AmqpConnection(asyncio.BufferedProtocol):
     """What it offers is in `lanes.Connection`. It is used once `opened` returns.
 
     `has_unread` tells whether something has arrived that nobody had the time to read.
@@ -49,6 +53,7 @@ class AmqpConnection(asyncio.Protocol):
         self._has_unread = has_unread
         self._is_greeted = is_encrypted
         self._transport: asyncio.Transport | None = None
+        self._read = memoryview(bytearray(READ_BYTES))
         self._opened: asyncio.Future[None] = self.loop.create_future()
         self._end: asyncio.Future[BaseException | None] = self.loop.create_future()
         self._channels: dict[int, AmqpChannel] = {}
@@ -155,6 +160,12 @@ class AmqpConnection(asyncio.Protocol):
         # Those of other event loops do not derive from it.
         self._transport = cast(asyncio.Transport, transport)
         self._flush()
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        return self._read
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._read[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self.loop.time()
