@@ -134,11 +134,18 @@ class UnitOfWork:
             self.record((run_id,))
         return await self._context.ledgers.get(run_id)
 
-    def _suppose_absent(self, run_id: str) -> None:
-        if run_id not in self._absent:
-            self._seen[run_id] = None
-            self._absent.add(run_id)
-            self._unlooked.add(run_id)
+    async def _found(self, value: RunInput) -> Ledger | None:
+        run_id = value.run_id
+        ledger = self._context.ledgers.find(run_id)
+        if ledger is not None and run_id in self._seen:
+            return ledger
+        if ledger is None and isinstance(value, StartRun) and not self._looks_first:
+            if run_id not in self._absent:
+                self._seen[run_id] = None
+                self._absent.add(run_id)
+                self._unlooked.add(run_id)
+            return None
+        return await self._ledger(run_id)
 
     async def apply(self, value: AnyInput) -> None:
         queue: Queue = deque()
@@ -220,11 +227,7 @@ class UnitOfWork:
             self._done.stale.append(row.key)
 
     async def _advance(self, value: RunInput, queue: Queue) -> None:
-        ledger = self._context.ledgers.find(value.run_id)
-        if ledger is None and isinstance(value, StartRun) and not self._looks_first:
-            self._suppose_absent(value.run_id)
-        elif ledger is None or value.run_id not in self._seen:
-            ledger = await self._ledger(value.run_id)
+        ledger = await self._found(value)
         if ledger is None and isinstance(value, StartRun) and not await self._is_wanted(value):
             return
         state = None if ledger is None else ledger.state

@@ -97,6 +97,11 @@ def is_unfulfilled(error: BaseException | None) -> bool:
     return code_of(error) == _NOT_NULL and "is_released" in str(error)
 
 
+def is_stale(error: BaseException | None) -> bool:
+    """Whether there is a run that a transaction expects not to be."""
+    return code_of(error) == _NOT_NULL and "expires_at" in str(error)
+
+
 @contextmanager
 def translated_errors(address: MysqlAddress) -> Generator[None, None, None]:
     try:
