@@ -136,6 +136,11 @@ async def connected(address: MysqlAddress) -> Connection:
             f"the database {address.safe} cannot be used: what answers there is no MariaDB and no "
             f"MySQL ({error!r})"
         ) from error
+    except RuntimeError as error:  # a package that a way to log in needs is not installed
+        raise StoreError(
+            f"the database {address.safe} does not let this user in: {error}. Install it, or "
+            f"connect by TLS (?ssl-mode=) or by a socket"
+        ) from error
     connection = Connection(driven)
     try:
         answers = await connection.ask(_SET_UP)

@@ -133,6 +133,17 @@ async def test_a_commit_that_the_server_comes_to_too_late_changes_nothing(
         assert await store.load("a") == RunState(a_run("a"))
 
 
+async def test_a_transaction_sees_what_others_have_committed_since_it_began(
+    mysql_database: MysqlAddress,
+) -> None:
+    async with session(mysql_database) as one, session(mysql_database) as other:
+        count = b"SELECT COUNT(*) FROM durable_inbox"
+        before = await one.ask(b"START TRANSACTION; " + count)
+        await other.ask(b"INSERT INTO durable_inbox VALUES (1, '')")
+        after = await one.ask(count)
+        assert (before[1].rows[0][0], after[0].rows[0][0]) == (0, 1)
+
+
 async def test_a_takeover_waits_for_a_commit_that_is_under_way(
     mysql_database: MysqlAddress,
 ) -> None:
