@@ -15,7 +15,7 @@ from durable_worker.stores.address import MysqlAddress
 from durable_worker.stores.base import Batch
 from durable_worker.stores.inputs import CancelRequested
 from durable_worker.stores.mysql import MysqlStore
-from durable_worker.stores.mysql.connection import Connection, connected
+from durable_worker.stores.mysql.connection import IDLE_SECONDS, Connection, connected
 from durable_worker.stores.mysql.statements import literal
 from durable_worker.stores.records import RunState
 from tests.conformance.stores.samples import NOW, TTL, a_checkpoint, a_run, lease_of
@@ -322,6 +322,19 @@ async def test_has_news_tells_of_what_other_processes_submit(mysql_database: Mys
         await writer.submit(CancelRequested(run_id="a"))
         assert await reader.has_news()
         assert not await reader.has_news()
+
+
+async def test_a_connection_that_lay_idle_for_long_is_not_used_again(
+    mysql_database: MysqlAddress,
+) -> None:
+    async with MysqlStore(mysql_database) as store:
+        database, used = store._database, list[int]()
+        for idle in (0, 0, IDLE_SECONDS):
+            async with database.connection() as connection:
+                used.append((await connection.ask(b"SELECT CONNECTION_ID()"))[0].rows[0][0])
+                connection._used_at -= idle
+        used.append((await database.ask(b"SELECT CONNECTION_ID()")).rows[0][0])
+        assert used[0] == used[1] == used[2] != used[3]
 
 
 async def test_a_closed_store_says_so(mysql_database: MysqlAddress) -> None:
