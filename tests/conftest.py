@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TypeVar
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from durable_worker.stores.address import MysqlAddress, PostgresAddress
@@ -63,6 +64,19 @@ def pytest_configure(config: pytest.Config) -> None:
     if lane is not None:
         os.environ[LANE_VARIABLE] = lane
     watch(config)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A file that leaves logs set up for its process would fail another one, some day."""
+    before = _kinds_of_logger()
+    yield
+    assert _kinds_of_logger() == before, "structlog is set up in another way than before"
+
+
+def _kinds_of_logger() -> dict[str, object]:
+    # Lists of processors are the ones that tests exchange, and put back, to read lines.
+    return {name: what for name, what in structlog.get_config().items() if name != "processors"}
 
 
 @contextmanager
