@@ -1,5 +1,6 @@
 """What the driver and the server complain about, as sentences."""
 
+import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -140,6 +141,11 @@ def _of_driver(error: MySQLError, told: str, address: MysqlAddress) -> DurableEr
     cause = error.__cause__
     if isinstance(cause, TimeoutError):
         return StoreUnavailableError(f"{_named(address)} did not answer in time")
+    if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+        return StoreError(
+            f"{_named(address)} cannot be talked to by TLS ({cause}). Does the server offer it, is "
+            f"ssl-ca its authority, and is the host one that its certificate names?"
+        )
     if isinstance(cause, OSError):
         return _unreachable(cause.strerror or str(cause), address)
     if error.args and error.args[0] in (2059, 2061):

@@ -383,3 +383,16 @@ async def test_a_commit_removes_checkpoints_before_it_writes_others(store: Store
     batch = Batch(checkpoints=[again], checkpoints_removed=[("a", 1), ("a", 2), ("b", 0)])
     await store.commit(batch, token)
     assert await store.load("a") == RunState(a_run("a"), [a_checkpoint("a", 0), again])
+
+
+async def test_a_run_is_found_by_the_tags_that_it_has_and_by_no_others(store: Store) -> None:
+    odd = ('a"', '"a', "a\nb", "a", "b'\\", ",")
+    token = await keep(store, a_run("old", tags=("a", "gone")), a_run("odd", tags=odd))
+    await store.commit(Batch(runs=[a_run("old", tags=("new",))]), token)
+    for tag in odd:
+        assert [each.id for each in await store.list_runs(RunQuery(tag=tag))] == ["odd"]
+        assert await store.facets(RunQuery(tag=tag)) == Facets({"running": 1}, {"w": 1})
+    for tag in ("gone", '"a"', "b", "", "\n", "%"):
+        assert await store.list_runs(RunQuery(tag=tag)) == []
+        assert await store.facets(RunQuery(tag=tag)) == Facets()
+    assert [each.id for each in await store.list_runs(RunQuery(tag="new"))] == ["old"]
