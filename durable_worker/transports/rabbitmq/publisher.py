@@ -7,11 +7,11 @@ from functools import partial
 
 from durable_worker.errors import (
     ConnectionLostError,
+    HeadersTooLargeError,
     PayloadTooLargeError,
     PublishRejectedError,
     TransportError,
     UnroutableError,
-    UnsendableError,
 )
 from durable_worker.transports.base import Told
 from durable_worker.transports.rabbitmq.amqp.errors import (
@@ -164,5 +164,4 @@ class Publisher:
 def _check_size(properties: bytes, queue: str) -> None:
     if len(properties) > MOST_PROPERTIES:
         # The broker would close the connection, and everything on it would come twice.
-        size, limit = len(properties), MOST_PROPERTIES
-        raise UnsendableError("headers", f"of a message for {queue}", size=size, limit=limit)
+        raise HeadersTooLargeError(queue, size=len(properties), limit=MOST_PROPERTIES)
