@@ -88,6 +88,8 @@ class PostgresStore:
         self._writer = 0
         self._is_in_doubt = False
         self._fencing = asyncio.Lock()
+        # Counts read all that they count: pages must not wait behind them for a connection.
+        self._counting = asyncio.Lock()
         self._seen = ""
 
     async def __aenter__(self) -> Self:
@@ -306,7 +308,9 @@ class PostgresStore:
         statuses: Counter[str] = Counter()
         workflows: Counter[str] = Counter()
         statement, values = count_statement(query)
-        for status, workflow, count in await self._database.screen(statement, *values):
+        async with self._counting:
+            rows = await self._database.screen(statement, *values)
+        for status, workflow, count in rows:
             statuses[status] += count
             workflows[text_out(workflow)] += count
         return Facets(dict(statuses), dict(workflows))
