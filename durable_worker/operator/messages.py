@@ -13,7 +13,14 @@ from durable_worker.protocol.tasks import StepTask
 from durable_worker.stores.records import UNORDERED, Checkpoint, OutboxRow, Run, RunState
 from durable_worker.transports.base import RESENT_HEADER, Envelope
 
-CAPABILITIES = ["call-retry", "durable-timers", "cancel-turns", "park"]
+CAPABILITIES = [
+    "call-retry",
+    "cancel-steps",
+    "cancel-turns",
+    "continue-as-new",
+    "durable-timers",
+    "park",
+]
 """What this operator understands beyond the five v1 commands."""
 ORDERED_CAPABILITIES = [*CAPABILITIES, "ordered-history"]
 """The same for a run whose results have been told in order from the first one on."""

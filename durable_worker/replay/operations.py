@@ -14,7 +14,7 @@ from durable_worker.protocol.commands import (
     RecordStep,
     StartTimer,
 )
-from durable_worker.protocol.names import CANCELLED_MARKER
+from durable_worker.protocol.names import CANCELLED_MARKER, CONTINUED_MARKER
 from durable_worker.protocol.payload import encode_payload
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
 from durable_worker.replay.definitions import StepDefinition
@@ -28,12 +28,17 @@ PARK = "park"
 """Operator capability: a turn that fails because of the code does not end its run."""
 ORDERED_HISTORY = "ordered-history"
 """Operator capability: history tells in which order operations were resolved."""
+CONTINUE_AS_NEW = "continue-as-new"
+"""Operator capability: a body may end to go on with another input and an empty history."""
+CANCEL_STEPS = "cancel-steps"
+"""Operator capability: it is told which calls a body has given up."""
 CANCEL_TURNS = "cancel-turns"
 """Operator capability: a cancelled run gets turns with `cancel` until its body has ended."""
 
 DELIVERED = "durable:delivered"
 DEADLINES = "durable:deadlines"
 CANCELLED = CANCELLED_MARKER
+CONTINUED = CONTINUED_MARKER
 RESERVED = "durable:"
 SIDE_EFFECT = "sideEffect"
 

@@ -12,6 +12,7 @@ from durable_worker.protocol.commands import DecisionStatus, StartTimer
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.replay.operations import (
     CALL_RETRY,
+    CANCEL_STEPS,
     CANCEL_TURNS,
     DELIVERED,
     DURABLE_TIMERS,
@@ -53,7 +54,7 @@ undone_nodes = bodies(
 )
 
 
-in_order = [CALL_RETRY, DURABLE_TIMERS, CANCEL_TURNS, ORDERED_HISTORY]
+in_order = [CALL_RETRY, CANCEL_STEPS, DURABLE_TIMERS, CANCEL_TURNS, ORDERED_HISTORY]
 operators = st.builds(
     lambda capabilities: ModelOperator(capabilities=capabilities),
     st.sampled_from([None, in_order, [ORDERED_HISTORY]]),
