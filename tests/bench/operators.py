@@ -21,9 +21,8 @@ from tests.bench import effects, load
 from tests.bench.brokered import CLI, START_SECONDS
 from tests.bench.context import Bench
 from tests.bench.figures import Pairs, Reading, Target, UnavailableError, WrongResultError
-from tests.bench.load import Plan
+from tests.bench.load import STEPS, Plan
 from tests.bench.processes import Program, cpu_of_family, environment
-from tests.bench.programs.load_app import STEPS
 from tests.bench.registry import measures
 from tests.bench.running import scratch
 from tests.broker import BrokerNode, BrokerUnavailableError, new_prefix
