@@ -350,6 +350,8 @@ class Session:
         self._on_events(map(event_of, done.events))
         if done.earliest_timer is not None:
             self._timers.arm(done.earliest_timer)
+        if done.has_put_off:
+            self._inbox.look()
         for run in done.unserved:
             self._presence.need_workflow(run)
         for run in done.ended:

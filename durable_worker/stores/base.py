@@ -1,5 +1,6 @@
 """What the operator and local clients need from a database."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -237,6 +238,21 @@ class Store(Protocol):
 
     async def forget_dead_letters(self, token: int, *, received_before: int, kept: int) -> int:
         """Drop the older ones, and all but the newest `kept`; returns how many."""
+        ...
+
+
+@runtime_checkable
+class TellingStore(Store, Protocol):
+    """A store that tells its operator when another process has submitted something."""
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether it does at the moment; `has_news` sees to it that it does again."""
+        ...
+
+    @property
+    def submitted(self) -> asyncio.Event:
+        """Is set then. Who has looked clears it."""
         ...
 
 

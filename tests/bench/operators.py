@@ -28,7 +28,7 @@ from tests.bench.running import scratch
 from tests.broker import BrokerNode, new_prefix
 from tests.database import Postgres, PostgresServer
 from tests.database.schemas import made_schema
-from tests.servers import ServerUnavailableError
+from tests.servers.faults import ServerUnavailableError
 
 APP = "tests.bench.programs.load_app:worker"
 CURVE = (1, 2, 4)
