@@ -33,6 +33,7 @@ from durable_worker.operator.transitions.effects import (
 from durable_worker.stores.base import Batch, stored_namespace
 from durable_worker.stores.inputs import (
     AnyInput,
+    DecisionReceived,
     LetterRedriven,
     RunInput,
     SignalMatched,
@@ -190,6 +191,7 @@ class UnitOfWork:
             if value.version is None:
                 version = self._context.version_of(value.workflow, value.partition)
                 value = replace(value, version=version)
+        _note_keeper(value, ledger)
         moved = apply(
             None if ledger is None else ledger.state,
             value,
@@ -381,8 +383,9 @@ class UnitOfWork:
             if row.seq is None and row.key not in self._repeated:
                 self._leave_clean(ledger, row.key)
             owed.append(row)
-            message = message_for(ledger, row, names=self._context.names)
-            if row.key in self._repeated or message.times_resent:
+            is_repeated = row.key in self._repeated
+            message = message_for(ledger, row, names=self._context.names, is_repeated=is_repeated)
+            if is_repeated or message.times_resent:
                 message = repeated(message)
             self._done.outgoing.append(message)
         for letter in self._letters_out.values():
@@ -397,3 +400,11 @@ class UnitOfWork:
         if carried is not run:
             ledger.absorb(carried, ())
             self._runs[run.id] = carried
+
+
+def _note_keeper(value: RunInput, ledger: Ledger | None) -> None:
+    """Who keeps what the run's turn came with, whatever becomes of the decision."""
+    if ledger is not None and isinstance(value, DecisionReceived):
+        decision = value.decision
+        if decision.kept is not None:
+            ledger.kept_by(decision.kept, decision.task_id)

@@ -78,7 +78,8 @@ class DecisionStatus(StrEnum):
 class WorkflowDecision(Message, frozen=True, kw_only=True):
     """`ordered`: results were delivered in order, up to this one. Sent only to an operator that
     states `ordered-history`. `park`: it is the code that failed, not the run; only to one that
-    states `park`."""
+    states `park`. `kept`: by which worker the turn's history is kept, so that the next one may tell
+    what is new; only to an operator that states `history-deltas`."""
 
     task_id: Name
     run_id: Name
@@ -88,3 +89,4 @@ class WorkflowDecision(Message, frozen=True, kw_only=True):
     error: Failure | None = None
     ordered: Count | None = None
     park: bool | None = None
+    kept: Name | None = None

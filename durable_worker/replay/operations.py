@@ -28,6 +28,8 @@ PARK = "park"
 """Operator capability: a turn that fails because of the code does not end its run."""
 ORDERED_HISTORY = "ordered-history"
 """Operator capability: history tells in which order operations were resolved."""
+HISTORY_DELTAS = "history-deltas"
+"""Operator capability: it tells a worker that keeps a run only what is new in its history."""
 CANCEL_TURNS = "cancel-turns"
 """Operator capability: a cancelled run gets turns with `cancel` until its body has ended."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import structlog
+from msgspec.structs import replace
 
 from durable_worker.edge.errors import BlobStoreError, SealError
 from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
@@ -13,6 +14,7 @@ from durable_worker.transports.base import Delivery
 from durable_worker.worker.answers import Answers
 from durable_worker.worker.edge import WorkerEdge, seal_failed
 from durable_worker.worker.live import LiveReports
+from durable_worker.worker.own_turns import OwnTurns
 from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.registry import Worker
 from durable_worker.worker.step_context import enter_turn
@@ -34,6 +36,7 @@ class TurnTasks:
         edge: WorkerEdge,
         live: LiveReports,
         quarantine: Quarantine,
+        own_turns: OwnTurns,
         is_stopping: Callable[[], bool],
     ) -> None:
         interception = worker.interception
@@ -45,11 +48,15 @@ class TurnTasks:
         self._edge = edge
         self._live = live
         self._quarantine = quarantine
+        self._own_turns = own_turns
         self._is_stopping = is_stopping
         self._log = log.bind()
 
     async def handle(self, task: WorkflowTask, delivery: Delivery) -> None:
         """Decide the turn, publish its decision, acknowledge."""
+        if task.since is not None:
+            await self._send_back(task, delivery)
+            return
         enter_turn(task.workflow, task.run_id)
         self._live.started(task.task_id, task)
         try:
@@ -61,9 +68,18 @@ class TurnTasks:
         finally:
             self._live.ended(task.task_id)
         if decision.status is DecisionStatus.CONTINUE:
+            kept_by = self._own_turns.keeper_for(task, decision)
+            if kept_by is not None:
+                sealed = replace(sealed, kept=kept_by)
             self._reader.keep(task)
         self._tell(task, decision)
         await self._answers.decision(sealed)
+        await delivery.ack()
+
+    async def _send_back(self, task: WorkflowTask, delivery: Delivery) -> None:
+        """What it adds to is not kept here any more: the operator sends the whole history."""
+        self._log.debug("turn_sent_back", run_id=task.run_id, since=task.since)
+        await self._answers.back(delivery.envelope)
         await delivery.ack()
 
     async def _decided(

@@ -66,8 +66,9 @@ async def test_a_run_goes_through_its_steps_to_its_output(
         first = worker.turns[0]
         assert first.capabilities == [
             "call-retry",
-            "durable-timers",
             "cancel-turns",
+            "durable-timers",
+            "history-deltas",
             "park",
             "ordered-history",
         ]
