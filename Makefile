@@ -61,7 +61,7 @@ bench-quick: $(STAMP)
 	@$(BIN)/python -m tests.bench --quick $(ARGS)
 
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS ?= message payload input detail properties cli worker operator operator-on-disk
+FUZZ_TARGETS ?= amqp message payload input detail properties cli worker operator operator-on-disk
 
 fuzz: $(STAMP)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --group fuzz

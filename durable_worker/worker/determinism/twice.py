@@ -11,7 +11,6 @@ from durable_worker.protocol.tasks import WorkflowTask
 from durable_worker.replay.definitions import WorkflowDefinition
 from durable_worker.replay.failures import failure_of
 from durable_worker.replay.opened import context_of
-from durable_worker.replay.operations import PARK
 from durable_worker.replay.turn import ContextFactory, Replay
 from durable_worker.worker.determinism.calls import CallChecks
 from durable_worker.worker.determinism.differences import differences
@@ -81,7 +80,6 @@ class TwiceChecks(CallChecks):
             status=DecisionStatus.FAILED,
             commands=[],
             error=failure_of(error, retryable=False),
-            park=True if replay.operator_states(PARK) and not task.cancel else None,
         )
 
     async def serve(self) -> None:
