@@ -15,6 +15,7 @@ from durable_worker.transports.base import RESENT_HEADER, Envelope
 
 CAPABILITIES = [
     "call-retry",
+    "call-timeout",
     "cancel-turns",
     "durable-timers",
     "history-deltas",
@@ -72,7 +73,7 @@ def owes(state: RunState, row: OutboxRow) -> bool:
     if row.seq is None:
         return state.run.task_id == row.key
     call = state.pending.get(row.seq)
-    return call is not None and call.attempt == row.attempt and call.fires_at is None
+    return call is not None and call.attempt == row.attempt and call.is_out
 
 
 def message_for(

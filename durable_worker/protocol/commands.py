@@ -11,7 +11,8 @@ from durable_worker.protocol.results import StepEvent
 
 
 class RetryOptions(Message, frozen=True, kw_only=True):
-    """Retry policy of one call. Sent only to an operator that states `call-retry`.
+    """Retry policy of one call. Sent only to an operator that states `call-retry`, and with
+    `timeout_ms`, how long each attempt may take, only to one that states `call-timeout`.
 
     The wait before attempt n+1 is `min(max_ms, initial_ms * factor ** (n - 1))`, spread evenly by
     `jitter` (a fraction of itself) to either side. `non_retryable` holds failure codes.
@@ -23,6 +24,7 @@ class RetryOptions(Message, frozen=True, kw_only=True):
     max_ms: Millis = 60_000
     jitter: Annotated[float, Meta(ge=0, le=1)] = 0.0
     non_retryable: list[str] | None = None
+    timeout_ms: Millis | None = None
 
 
 class Command(Message, frozen=True, kw_only=True, tag_field="kind"):

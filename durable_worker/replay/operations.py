@@ -22,6 +22,8 @@ from durable_worker.replay.loop import DurableTimer
 
 CALL_RETRY = "call-retry"
 """Operator capability: it honours `retry` on a call and counts the attempts itself."""
+CALL_TIMEOUT = "call-timeout"
+"""Operator capability: it honours `timeoutMs` in the retry policy of a call."""
 DURABLE_TIMERS = "durable-timers"
 """Operator capability: repeating a timer keeps its first deadline."""
 PARK = "park"
@@ -36,6 +38,7 @@ CANCEL_TURNS = "cancel-turns"
 DELIVERED = "durable:delivered"
 DEADLINES = "durable:deadlines"
 CANCELLED = CANCELLED_MARKER
+TIMEOUTS = "durable:timeouts"
 RESERVED = "durable:"
 SIDE_EFFECT = "sideEffect"
 

@@ -1,5 +1,6 @@
 """An operator that does to a run whatever operators do: in any order, twice, and by halves."""
 
+from collections.abc import Sequence
 from random import Random
 
 from msgspec import UNSET, json
@@ -18,6 +19,10 @@ def resolve(operator: ModelOperator, seq: int, chance: Random) -> None:
     command = operator.pending[seq]
     output: object = f"{type(command).__name__}@{seq}"
     match command:
+        case ScheduleStep(retry=retry) if (
+            retry is not None and retry.timeout_ms is not None and chance.random() < 0.3
+        ):
+            operator.resolve(seq, error=Failure(message="too late", code="timeout"))
         case ScheduleStep(name=name) if name.startswith("failing"):
             operator.resolve(seq, error=Failure(message="no", code="Nope", retryable=False))
         case ScheduleStep(name=name) if name.startswith("undo-") and chance.random() < 0.3:
@@ -40,13 +45,14 @@ def _told(task: WorkflowTask, before: WorkflowTask | None, chance: Random) -> by
     return json.encode(replace(task, since=before.task_id, input=UNSET, history=history))
 
 
-def drive(
+def drive(  # noqa: PLR0912 - one for each mishap
     worker: Worker,
     operator: ModelOperator,
     chance: Random,
     *,
     deploy: Worker | None = None,
     is_cancelled: bool = False,
+    offers: Sequence[list[str]] = (),
 ) -> list[bytes]:
     """Run to the end with turns split, repeated, dropped and half applied; return the decisions.
 
@@ -54,6 +60,7 @@ def drive(
     the turns as a worker reads them, whole or only what is new in them. `deploy`
     takes the place of `worker` after some turns, when there is something new to decide about. With
     `is_cancelled` the run is cancelled after some turns, whether or not there is something new.
+    Now and then another operator takes over, which states one of `offers`.
     """
     cancel_after = chance.randrange(8) if is_cancelled else 400
     deploy_after = chance.randrange(8)
@@ -63,6 +70,8 @@ def drive(
     decisions: list[bytes] = []
     for turn in range(400):
         operator.is_cancelled = turn >= cancel_after
+        if offers and chance.random() < 0.3:
+            operator.capabilities = chance.choice(offers)
         task = operator.task()
         full = full_turn(worker, task, now_ms=operator.now_ms)
         task, before = reader.read(_told(task, before, chance)), task

@@ -95,9 +95,10 @@ class Audit:
             if (before.kind, before.name) != (row.kind, row.name):
                 self.violated(at, f"seq {row.seq} of run {row.run_id} became another operation")
             for attempt in range(before.attempt, row.attempt):
-                self._recorded.setdefault((*key, attempt), at)
+                if not _was_given_up(row):
+                    self._recorded.setdefault((*key, attempt), at)
         self._rows[key] = row
-        if row.status in _RESOLVED:
+        if row.status in _RESOLVED and not _was_given_up(row):
             self._recorded.setdefault((*key, row.attempt), at)
 
     # Messages
@@ -217,6 +218,11 @@ class Audit:
             since = before.started_at - _LONGEST_REACH_SECONDS
             if not any(since <= time <= each.started_at for time in fault_times):
                 self.violated(at, f"{each.name!r} {key} ran again without any fault")
+
+
+def _was_given_up(row: Checkpoint) -> bool:
+    """Whether the latest attempt has had no result in time: its task may be out all the same."""
+    return row.error is not None and row.error.code == "timeout"
 
 
 def outcome_of(run: Run) -> Outcome:

@@ -66,6 +66,7 @@ async def test_a_run_goes_through_its_steps_to_its_output(
         first = worker.turns[0]
         assert first.capabilities == [
             "call-retry",
+            "call-timeout",
             "cancel-turns",
             "durable-timers",
             "history-deltas",
