@@ -2,7 +2,7 @@
 # NestJS operator also Node.js >= 20 and npm.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test interop chaos check audit bench bench-quick fuzz soak clean
+.PHONY: help setup demo test interop chaos load check audit bench bench-quick fuzz soak clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -14,6 +14,7 @@ help:
 	@echo 'make test    run all tests (ARGS="-k name" narrows them)'
 	@echo 'make interop only those against a real NestJS operator (Node.js >= 20)'
 	@echo 'make chaos   faults on real processes, for CHAOS_MINUTES (10)'
+	@echo 'make load    an operator beside a million suspended runs (LOAD_RUNS narrows)'
 	@echo 'make check   lint, types, import floors, protocol, audit'
 	@echo 'make audit   known vulnerabilities of what is installed (AUDIT_REQUIRED=1: fail if unknown)'
 	@echo 'make fuzz    look for input that breaks something (FUZZ_SECONDS=60 for each target)'
@@ -40,6 +41,9 @@ interop: $(STAMP)
 
 chaos: $(STAMP)
 	@$(BIN)/python -m pytest tests/chaos -m chaos -s -p no:logging $(ARGS)
+
+load: $(STAMP)
+	@$(BIN)/python -m pytest tests/load -m load -s -p no:logging $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

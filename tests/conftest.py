@@ -1,25 +1,37 @@
 """Fixtures that every test can use: the asyncio backend, a broker, a prefix of one's own."""
 
 import os
-import signal
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TypeVar
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
-from durable_worker.stores.address import PostgresAddress
-from tests.broker import Broker, BrokerNode, BrokerUnavailableError, new_prefix, open_broker
+from durable_worker.stores.address import MysqlAddress, PostgresAddress
+from tests.broker import Broker, BrokerNode, new_prefix, open_broker
 from tests.broker.choice import PORT_VARIABLE
 from tests.broker.lanes import LANE_VARIABLE
-from tests.database import DatabaseUnavailableError, Postgres, PostgresServer, open_postgres
+from tests.database import (
+    MariadbServer,
+    Mysql,
+    Postgres,
+    PostgresServer,
+    open_mysql,
+    open_postgres,
+)
+from tests.database.mysql import empty_tables, made_database
 from tests.database.schemas import empty, made_schema
+from tests.hangs import watch
+from tests.servers import ServerUnavailableError
+
+T = TypeVar("T")
 
 # How long an example takes says something about the machine only.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
-TEARDOWN_SECONDS = 20
 NO_PORT = "1"
 """Nothing listens there, so a private node is started."""
 
@@ -51,16 +63,34 @@ def pytest_configure(config: pytest.Config) -> None:
     lane = config.getoption("--amqp-lane")
     if lane is not None:
         os.environ[LANE_VARIABLE] = lane
+    watch(config)
 
 
-def pytest_sessionstart() -> None:
-    """End on SIGTERM as on Ctrl-C: what the fixtures opened is closed, if that does not hang."""
+@pytest.fixture(scope="module", autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A file that leaves logs set up for its process would fail another one, some day."""
+    before = _kinds_of_logger()
+    yield
+    assert _kinds_of_logger() == before, "structlog is set up in another way than before"
 
-    def interrupt(*_: object) -> None:
-        signal.alarm(TEARDOWN_SECONDS)
-        raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+def _kinds_of_logger() -> dict[str, object]:
+    # Lists of processors are the ones that tests exchange, and put back, to read lines.
+    return {name: what for name, what in structlog.get_config().items() if name != "processors"}
+
+
+@contextmanager
+def required(server: AbstractContextManager[T]) -> Iterator[T]:
+    """What cannot be had fails the test with the sentence that says what to do."""
+    with ExitStack() as stack:
+        obstacle = ""
+        try:
+            found = stack.enter_context(server)
+        except ServerUnavailableError as error:
+            obstacle = str(error)
+        if obstacle:
+            pytest.fail(obstacle, pytrace=False)
+        yield found
 
 
 @pytest.fixture(scope="session")
@@ -70,16 +100,9 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def broker(pytestconfig: pytest.Config) -> Iterator[Broker]:
-    with ExitStack() as stack:
-        obstacle = ""
-        try:
-            found = stack.enter_context(open_broker(_environment()))
-        except BrokerUnavailableError as error:
-            obstacle = str(error)
-        if obstacle:
-            pytest.fail(obstacle, pytrace=False)
-        pytestconfig.stash[BROKER] = found
-        yield found
+    with required(open_broker(_environment())) as broker:
+        pytestconfig.stash[BROKER] = broker
+        yield broker
 
 
 def _environment() -> dict[str, str]:
@@ -114,15 +137,8 @@ def broker_node() -> Iterator[BrokerNode]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL database in which schemas can be made."""
-    with ExitStack() as stack:
-        obstacle = ""
-        try:
-            found = stack.enter_context(open_postgres())
-        except DatabaseUnavailableError as error:
-            obstacle = str(error)
-        if obstacle:
-            pytest.fail(obstacle, pytrace=False)
-        yield found
+    with required(open_postgres()) as postgres:
+        yield postgres
 
 
 @pytest.fixture(scope="session")
@@ -142,4 +158,31 @@ def schema(postgres: Postgres, shared_schema: PostgresAddress) -> PostgresAddres
 def postgres_server() -> Iterator[PostgresServer]:
     """A started private server that the test may stop, kill and start again."""
     with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mysql() -> Iterator[Mysql]:
+    """A MariaDB or MySQL server on which databases can be made."""
+    with required(open_mysql()) as mysql:
+        yield mysql
+
+
+@pytest.fixture(scope="session")
+def shared_mysql_database(mysql: Mysql) -> Iterator[MysqlAddress]:
+    with made_database(mysql) as address:
+        yield address
+
+
+@pytest.fixture
+def mysql_database(shared_mysql_database: MysqlAddress) -> MysqlAddress:
+    """A database with our tables, all empty."""
+    empty_tables(shared_mysql_database)
+    return shared_mysql_database
+
+
+@pytest.fixture
+def mariadb_server() -> Iterator[MariadbServer]:
+    """A started private server that the test may stop, kill and start again."""
+    with MariadbServer() as server:
         yield server

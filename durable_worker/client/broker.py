@@ -81,7 +81,7 @@ class BrokerPort:
         self._token = token
         self._tenant = tenant if token is None else _tenant_of(token)
         self._timeout = timeout
-        self._replies: dict[str, asyncio.Future[RequestResult]] = {}
+        self._replies: dict[str, list[asyncio.Future[RequestResult]]] = {}
         self._changes: dict[str, asyncio.Event] = {}
         self._followers = Followers()
         self._subscriptions: list[Subscription] = []
@@ -264,7 +264,9 @@ class BrokerPort:
         key = request_id or str(uuid4())
         request = RunRequest(request_id=key, tenant=self._tenant, body=body)
         reply: asyncio.Future[RequestResult] = asyncio.get_running_loop().create_future()
-        self._replies[key] = reply
+        # Who sends one signal twice at once waits for one reply with both.
+        waiting = self._replies.setdefault(key, [])
+        waiting.append(reply)
         try:
             envelope = Envelope(
                 MessageType.RUN_REQUEST,
@@ -282,7 +284,9 @@ class BrokerPort:
                 f"still finds the request in its queue"
             ) from None
         finally:
-            del self._replies[key]
+            waiting.remove(reply)
+            if not waiting:
+                del self._replies[key]
         if not result.ok:
             raise _refusal(result, about=about, asked=body)
         if about is not None and _is_null(result.data):
@@ -302,9 +306,9 @@ class BrokerPort:
             reply = RUN_REPLY.decode(envelope.body)
         except ProtocolError:
             return
-        waiting = self._replies.get(reply.request_id)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(reply.result)
+        for waiting in self._replies.get(reply.request_id, ()):
+            if not waiting.done():
+                waiting.set_result(reply.result)
 
     def _on_event(self, envelope: Envelope) -> None:
         try:

@@ -16,6 +16,7 @@ from durable_worker.errors import (
     StoreError,
 )
 from durable_worker.operator.context import Consequences, WorkContext
+from durable_worker.operator.lease import Tenure
 from durable_worker.operator.log import log
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.work import UnitOfWork
@@ -65,7 +66,7 @@ class Engine:
         self,
         context: WorkContext,
         *,
-        token: int,
+        tenure: Tenure,
         options: OperatorOptions,
         clock: Clock,
         aftermath: Aftermath,
@@ -73,7 +74,7 @@ class Engine:
     ) -> None:
         """`on_doubt`: something may have been committed whose messages nobody has sent."""
         self._context = context
-        self._token = token
+        self._tenure = tenure
         self._options = options
         self._clock = clock
         self._aftermath = aftermath
@@ -210,12 +211,17 @@ class Engine:
         patience = self._options.store_patience.total_seconds()
         attempt = conflicts = 0
         while True:
+            token = self._tenure.token
             try:
                 if (done := await self._committed_after_all()) is not None:
                     return done
                 return await self._commit(jobs, sent)
             except LeaseLostError:
-                raise
+                # Nothing was written. Others may have got on with it.
+                if not await self._tenure.regain(token):
+                    raise
+                self._doubtful, self._lonely_for = None, 0
+                continue
             except StaleRunsError:
                 # Somebody else has got on with it. Nothing was written.
                 self._doubtful, self._lonely_for = None, 0
@@ -270,7 +276,7 @@ class Engine:
                 # Inputs that change nothing are committed as well: what is in memory here says so,
                 # and that is true only as long as the lease is ours.
                 self._doubtful = batch, done
-                await self._context.store.commit(batch, self._token)
+                await self._context.store.commit(batch, self._tenure.token)
                 self._doubtful = None
         except BaseException:
             ledgers.forget(work.seen)

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from durable_worker.clock import Clock
 from durable_worker.errors import StoreError
 from durable_worker.operator.engine import Job
-from durable_worker.operator.lease import Member
+from durable_worker.operator.lease import Tenure
 from durable_worker.operator.letters import letter_of
 from durable_worker.operator.log import log
 from durable_worker.protocol.names import Names
@@ -29,14 +29,14 @@ class Inbox:
         clock: Clock,
         interval: float,
         offer: Callable[[Job], None],
-        member: Member | None = None,
+        tenure: Tenure,
     ) -> None:
         self._store = store
         self._names = names
         self._clock = clock
         self._interval = interval
         self._offer = offer
-        self._member = member
+        self._tenure = tenure
         self._last = 0
 
     async def run(self) -> None:
@@ -58,9 +58,10 @@ class Inbox:
             self._last = rows[-1].id
 
     async def _page(self) -> list[InboxRow]:
-        if self._member is None:
+        tenure = self._tenure
+        if tenure.shared is None:
             return await self._store.inbox(after=self._last, limit=PAGE)
-        return await self._member.store.take_inbox(self._member.token, limit=PAGE)
+        return await tenure.shared.take_inbox(tenure.token, limit=PAGE)
 
     def _job(self, row: InboxRow) -> Job:
         if row.input is not None:

@@ -1,6 +1,7 @@
 """Holds the database for this process."""
 
-from dataclasses import dataclass
+import asyncio
+from datetime import timedelta
 
 from durable_worker.clock import Clock
 from durable_worker.errors import LeaseLostError, StoreError
@@ -13,14 +14,6 @@ ACQUIRE_SECONDS = 0.5
 UNRENEWED_SECONDS = 60.0
 """A lease that nobody has renewed for so long is that of a holder that is gone, whenever it claims
 to end: the clock of that holder may have been hours ahead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One of the operators that write a store together."""
-
-    store: SharedStore
-    token: int
 
 
 def shared_store(store: Store, transport: Transport) -> SharedStore | None:
@@ -45,7 +38,7 @@ class LeaseKeeper:
         self._take = store.acquire_lease if shared is None else shared.join
         self._owner = owner
         self._clock = clock
-        self._ttl = int(options.lease_ttl.total_seconds() * 1000)
+        self._ttl = _milliseconds(options.lease_ttl)
 
     async def acquire(self) -> Lease:
         """Wait for the lease; says once who holds it."""
@@ -73,14 +66,79 @@ class LeaseKeeper:
                 )
             await self._clock.sleep(ACQUIRE_SECONDS)
 
-    async def keep(self, token: int) -> None:
+
+class Tenure:
+    """The right of this process to write, under the token that it has at the moment.
+
+    `shared`: the store, if this operator is one of its members. They give up one that was not heard
+    of for longer than its lease; that one becomes a member again, under another token.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        owner: Owner,
+        lease: Lease,
+        *,
+        options: OperatorOptions,
+        clock: Clock,
+        shared: SharedStore | None = None,
+    ) -> None:
+        self._store = store
+        self._owner = owner
+        self._clock = clock
+        self._ttl = _milliseconds(options.lease_ttl)
+        self._patience = options.store_patience.total_seconds()
+        self._regaining = asyncio.Lock()
+        self.shared = shared
+        self.is_takeover = lease.is_takeover
+        self.token = lease.token
+
+    async def regain(self, lost: int) -> bool:
+        """Whether writing goes on, under another token than this one. Raises `StoreError` if that
+        cannot be found out for too long."""
+        if self.shared is None:
+            return False
+        async with self._regaining:
+            until = self._clock.monotonic() + self._patience
+            while self.token == lost:
+                try:
+                    outcome = await self.shared.join(
+                        self._owner, now=self._clock.now(), ttl=self._ttl
+                    )
+                except StoreError as error:
+                    if self._clock.monotonic() >= until:
+                        raise
+                    log.warning("membership_not_regained", error=str(error))
+                    await self._clock.sleep(ACQUIRE_SECONDS)
+                    continue
+                if not isinstance(outcome, Lease):
+                    return False
+                self.token = outcome.token
+                log.warning(
+                    "membership_regained",
+                    token=outcome.token,
+                    hint="the other operators had not heard of this one for longer than its lease",
+                )
+        return True
+
+    async def keep(self) -> None:
         """Renew until cancelled. Raises `LeaseLostError`."""
         while True:
             await self._clock.sleep(self._ttl / 3000)
+            token = self.token
             try:
                 await self._store.renew_lease(token, now=self._clock.now(), ttl=self._ttl)
             except LeaseLostError:
-                raise
+                if not await self.regain(token):
+                    raise
             except StoreError as error:
                 # Whoever takes over meanwhile is found out at the next commit.
                 log.warning("lease_not_renewed", error=str(error))
+
+    async def release(self) -> None:
+        await self._store.release_lease(self.token)
+
+
+def _milliseconds(span: timedelta) -> int:
+    return int(span.total_seconds() * 1000)

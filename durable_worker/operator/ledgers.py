@@ -63,6 +63,11 @@ class Ledger:
             self._leave_out(seq)
         self._take_in(checkpoints)
 
+    def catch_up(self, newer: RunState) -> None:
+        """Others have moved the run on: `newer` has the checkpoints that have changed since."""
+        self.absorb(newer.run, list(newer.checkpoints.values()))
+        self.state.revision = newer.revision
+
     def _take_in(self, checkpoints: Iterable[Checkpoint]) -> None:
         for each in checkpoints:
             if not each.is_history:
@@ -200,11 +205,13 @@ class Ledgers:
         if not known:
             return 0
         newer = await store.load_newer(known)
-        outdated = [run_id for run_id in newer if known[run_id]]
-        self.forget(outdated)
-        for run_id, state in newer.items():
-            self._ledgers[run_id] = Ledger(state)
-        return len(outdated)
+        for run_id, found in newer.items():
+            if found.since:
+                self._ledgers[run_id].catch_up(found.state)
+            else:
+                self.forget([run_id])
+                self._ledgers[run_id] = Ledger(found.state)
+        return sum(known[run_id] > 0 for run_id in newer)
 
     def _revision_of(self, run_id: str) -> int:
         found = self._ledgers.get(run_id)

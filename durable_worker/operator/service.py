@@ -8,7 +8,7 @@ from msgspec import UNSET
 from durable_worker.clock import Chance, Clock, SystemChance, SystemClock, ordered_id
 from durable_worker.edge.followers import Followers
 from durable_worker.errors import NoOperatorError, RunNotFoundError, StoreError
-from durable_worker.operator.lease import LeaseKeeper, shared_store
+from durable_worker.operator.lease import LeaseKeeper, Tenure, shared_store
 from durable_worker.operator.log import log
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.racing import first_error, unless_stopped
@@ -101,6 +101,14 @@ class OperatorService:
         lease = await unless_stopped(self._stop, keeper.acquire())
         if not lease:
             return
+        tenure = Tenure(
+            self._store,
+            self._owner,
+            lease[0],
+            options=self._options,
+            clock=self._clock,
+            shared=shared,
+        )
         session = Session(
             self._store,
             self._transport,
@@ -108,14 +116,14 @@ class OperatorService:
             options=self._options,
             clock=self._clock,
             new_id=self._new_id,
-            lease=lease[0],
+            tenure=tenure,
             instance_id=self._owner.instance_id,
             on_ended=self._on_ended,
             on_events=self._followers.tell,
         )
         try:
             async with asyncio.TaskGroup() as group:
-                beside = [group.create_task(keeper.keep(lease[0].token))]
+                beside = [group.create_task(tenure.keep())]
                 if shared is not None:
                     beside.append(group.create_task(self._hear_of_ends(shared)))
                 self._session = session
@@ -124,7 +132,7 @@ class OperatorService:
                 for each in beside:
                     each.cancel()
         finally:
-            await self._store.release_lease(lease[0].token)
+            await tenure.release()
             log.info("operator_stopped")
 
     async def _hear_of_ends(self, store: SharedStore) -> None:

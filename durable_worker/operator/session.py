@@ -1,7 +1,7 @@
 """One tenure of the lease: everything that runs between acquiring and releasing it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +17,7 @@ from durable_worker.operator.dispatch import Dispatcher, DispatchEvents
 from durable_worker.operator.engine import Engine, Job
 from durable_worker.operator.inbox import Inbox
 from durable_worker.operator.intake import Inlet, Intake
-from durable_worker.operator.lease import Member, shared_store
+from durable_worker.operator.lease import Tenure
 from durable_worker.operator.ledgers import Ledgers
 from durable_worker.operator.letters import letter_of
 from durable_worker.operator.live import LiveReports, TurnWatch
@@ -33,7 +33,7 @@ from durable_worker.operator.transitions.effects import Limits
 from durable_worker.operator.transitions.events import event_of
 from durable_worker.protocol.control import EngineEvent
 from durable_worker.protocol.names import Names
-from durable_worker.stores.base import Lease, Store
+from durable_worker.stores.base import Store
 from durable_worker.stores.inputs import (
     AnyInput,
     StepLost,
@@ -62,7 +62,7 @@ class Session:
         options: OperatorOptions,
         clock: Clock,
         new_id: Callable[[], str],
-        lease: Lease,
+        tenure: Tenure,
         instance_id: str,
         on_ended: Callable[[Run], None],
         on_events: Callable[[Iterable[EngineEvent]], None],
@@ -73,14 +73,13 @@ class Session:
         self._options = options
         self._clock = clock
         self._new_id = new_id
-        self._lease = lease
+        self._tenure = tenure
         self._on_ended = on_ended
         self._on_events = on_events
         self.live = LiveReports()
         self._registry = Registry(clock.monotonic)
         self._ledgers = Ledgers(store, capacity=options.cached_checkpoints)
-        shared = shared_store(store, transport)
-        self._member = None if shared is None else Member(shared, lease.token)
+        shared = tenure.shared
         self._is_in_doubt = False
         self._engine = Engine(
             WorkContext(
@@ -92,7 +91,7 @@ class Session:
                 transport.is_durable,
                 shared,
             ),
-            token=lease.token,
+            tenure=tenure,
             options=options,
             clock=clock,
             aftermath=self._follow_up,
@@ -108,7 +107,7 @@ class Session:
             DispatchEvents(self._on_sent, self._on_astray, self._on_refused, self._is_wanted),
         )
         self._timers = Timers(
-            store if shared is None else SharedTimers(shared, lease.token),
+            store if shared is None else SharedTimers(shared, tenure),
             clock=clock,
             apply=self._engine.applied,
             looks_again=shared is not None,
@@ -119,7 +118,7 @@ class Session:
             clock=clock,
             interval=options.inbox_interval.total_seconds(),
             offer=offer,
-            member=self._member,
+            tenure=tenure,
         )
         self._presence = Presence(
             store,
@@ -183,8 +182,8 @@ class Session:
     async def run(self, stop: asyncio.Event) -> None:
         """Operate until `stop`; what has been taken by then is committed before it returns."""
         owed: Sequence[OutboxRow] = ()
-        if self._member is not None:
-            owed = await self._member.store.adopt(self._member.token)
+        if self._tenure.shared is not None:
+            owed = await self._tenure.shared.adopt(self._tenure.token)
         elif self._transport.is_durable:
             owed = await self._store.outbox()
         else:
@@ -238,7 +237,7 @@ class Session:
     async def _recover(self) -> None:
         """The transport has forgotten everything: send all that is out once more."""
         work = await self._store.pending_work()
-        is_counted = self._lease.is_takeover
+        is_counted = self._tenure.is_takeover
         for turn in work.turns:
             lost = TurnLost(run_id=turn.run_id, task_id=turn.task_id, is_counted=is_counted)
             self._engine.offer(Job(input=lost))
@@ -263,11 +262,12 @@ class Session:
 
     async def _take_over(self) -> None:
         """Send what members owe that have died, and what this one may have failed to."""
-        if self._member is None:
+        store = self._tenure.shared
+        if store is None:
             return
-        store, token = self._member.store, self._member.token
         while True:
             await self._clock.sleep(self._options.lease_ttl.total_seconds() / 10)
+            token = self._tenure.token
             try:
                 owed = await store.adopt(token)
                 if self._is_in_doubt:
@@ -289,7 +289,7 @@ class Session:
         while True:
             await self._clock.sleep(_WATCH_SECONDS)
             silent = self._watch.silent()
-            if silent and self._member is not None:
+            if silent and self._tenure.shared is not None:
                 try:
                     states = await self._store.load_many(silent)
                 except StoreError as error:
@@ -302,32 +302,36 @@ class Session:
                 self._engine.offer(job)
 
     async def _forget_signals(self) -> None:
-        while True:
+        async def forget(token: int) -> None:
             before = self._clock.now() - SIGNAL_MEMORY_MS
-            try:
-                await self._store.forget_signals(self._lease.token, consumed_before=before)
-            except LeaseLostError:
-                raise
-            except StoreError as error:
-                log.warning("signals_not_forgotten", error=str(error))
-            await self._clock.sleep(_HOUR_SECONDS)
+            await self._store.forget_signals(token, consumed_before=before)
+
+        await self._tidy(forget, every=_HOUR_SECONDS)
 
     async def _forget_letters(self) -> None:
-        age = self._options.dead_letter_age // timedelta(milliseconds=1)
+        age, kept = self._options.dead_letter_age, self._options.dead_letters_kept
+
+        async def forget(token: int) -> None:
+            before = self._clock.now() - age // timedelta(milliseconds=1)
+            count = await self._store.forget_dead_letters(token, received_before=before, kept=kept)
+            if count:
+                log.warning("dead_letters_forgotten", count=count)
+
+        await self._tidy(forget, every=_MINUTE_SECONDS)
+
+    async def _tidy(self, work: Callable[[int], Awaitable[None]], *, every: float) -> None:
+        """Now and then, under the token that there is then."""
         while True:
-            before = self._clock.now() - age
+            token = self._tenure.token
             try:
-                count = await self._store.forget_dead_letters(
-                    self._lease.token, received_before=before, kept=self._options.dead_letters_kept
-                )
+                await work(token)
             except LeaseLostError:
-                raise
+                if not await self._tenure.regain(token):
+                    raise
+                continue
             except StoreError as error:
-                log.warning("dead_letters_not_forgotten", error=str(error))
-            else:
-                if count:
-                    log.warning("dead_letters_forgotten", count=count)
-            await self._clock.sleep(_MINUTE_SECONDS)
+                log.warning("store_not_tidied", error=str(error))
+            await self._clock.sleep(every)
 
     def _follow_up(self, done: Consequences) -> None:
         """What a committed transaction asked for."""

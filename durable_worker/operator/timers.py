@@ -6,6 +6,7 @@ from typing import Protocol
 
 from durable_worker.clock import Clock
 from durable_worker.errors import StoreError
+from durable_worker.operator.lease import Tenure
 from durable_worker.operator.log import log
 from durable_worker.stores.base import SharedStore
 from durable_worker.stores.inputs import AnyInput, TimerDue
@@ -33,15 +34,16 @@ class TimerSource(Protocol):
 class SharedTimers:
     """The timers of one operator among several, and those of others that are late."""
 
-    def __init__(self, store: SharedStore, token: int) -> None:
+    def __init__(self, store: SharedStore, tenure: Tenure) -> None:
         self._store = store
-        self._token = token
+        self._tenure = tenure
 
     async def due_timers(self, now: int, *, limit: int) -> list[DueTimer]:
-        return await self._store.due_timers_for(self._token, now, grace=GRACE_MS, limit=limit)
+        token = self._tenure.token
+        return await self._store.due_timers_for(token, now, grace=GRACE_MS, limit=limit)
 
     async def next_timer(self) -> int | None:
-        return await self._store.next_timer_for(self._token, grace=GRACE_MS)
+        return await self._store.next_timer_for(self._tenure.token, grace=GRACE_MS)
 
 
 class Timers:

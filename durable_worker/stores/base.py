@@ -64,6 +64,15 @@ class RunCursor:
 
 
 @dataclass(frozen=True, slots=True)
+class Newer:
+    """A run that has moved on, with the checkpoints that are newer than revision `since` (0: all of
+    them): none that was known by then has been taken away."""
+
+    state: RunState
+    since: int
+
+
+@dataclass(frozen=True, slots=True)
 class InboxRow:
     """An input that some process has submitted. `input` is None if this version cannot read it."""
 
@@ -246,8 +255,9 @@ class SharedStore(Store, Protocol):
 
     async def owed_by(self, token: int) -> list[OutboxRow]: ...
 
-    async def load_newer(self, known: Mapping[str, int]) -> dict[str, RunState]:
-        """Those of these runs that are not at the revision that is known (0: not known)."""
+    async def load_newer(self, known: Mapping[str, int]) -> dict[str, Newer]:
+        """Those of these runs that are not at the revision that is known (0: not known), with what
+        is newer than that."""
         ...
 
     async def ended_runs(self, run_ids: Sequence[str]) -> list[Run]: ...
@@ -283,7 +293,8 @@ def stored_namespace(name: str | None) -> str:
 def membership_lost_message(database: str) -> str:
     return (
         f"the other operators of {database} have taken this one for dead: it had not been heard of "
-        f"for longer than its lease; start it again"
+        f"for longer than its lease. If one of them holds it alone, stop that one; then start this "
+        f"one again"
     )
 
 

@@ -1,17 +1,21 @@
 """Single attempts at steps: those that a task asks for, and those inside a turn."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Collection
+from functools import partial
 
 import anyio
 
 from durable_worker.clock import Clock
+from durable_worker.protocol.payload import encode_payload
 from durable_worker.protocol.tasks import StepTask
 from durable_worker.replay.definitions import StepDefinition
-from durable_worker.worker.invoke import Returned, invoke
+from durable_worker.replay.failures import failure_of
+from durable_worker.worker.invoke import Returned, called, in_thread, is_ruled_out
 from durable_worker.worker.live import LiveReports
 from durable_worker.worker.registry import Worker
-from durable_worker.worker.step_context import StepContext
+from durable_worker.worker.step_context import StepContext, enter_step
 
 REMEMBERED = 2_000
 """Cancellations that are kept for steps that are still on their way here."""
@@ -23,7 +27,9 @@ class Attempts:
     def __init__(
         self, worker: Worker, *, live: LiveReports, concurrency: int, clock: Clock
     ) -> None:
-        self._interception = worker.interception
+        interception = worker.interception
+        has_any = interception is not None and interception.step
+        self._interception = interception if has_any else None
         self._live = live
         self._now = clock.now
         self._threads = anyio.CapacityLimiter(concurrency)
@@ -33,23 +39,36 @@ class Attempts:
     async def run(
         self, definition: StepDefinition, task: StepTask, *, is_given_up: Callable[[], bool]
     ) -> tuple[Returned, StepContext]:
-        """What came of it, and its context with what it has told. `is_given_up` as in `invoke`."""
+        """The encoded output of the step, or its failure, whatever the step raises; and its context
+        with what it has told.
+
+        Raises only `CancelledError`, and only if `is_given_up` says that the worker wants it so; a
+        step that cancels itself has failed.
+        """
         context = self._context(task)
         self._running[context] = None
         self._live.started(context, task)
         try:
-            returned = await invoke(
-                definition,
-                task.input,
-                context,
-                threads=self._threads,
-                is_given_up=is_given_up,
-                interception=self._interception,
-            )
+            enter_step(context)
+            arguments = definition.arguments(task.input, context)
+            if self._interception is not None:
+                call = partial(called, definition, self._threads)
+                output = await self._interception.run_step(definition, arguments, context, call)
+            elif definition.is_async:
+                output = await definition.fn(*arguments)
+            else:
+                output = await in_thread(definition, arguments, self._threads)
+            return encode_payload(output, what=definition.output_name), context
+        except (asyncio.CancelledError, GeneratorExit) as error:
+            if isinstance(error, GeneratorExit) or is_given_up():
+                raise
+            return failure_of(error), context
+        except BaseException as error:  # SystemExit, KeyboardInterrupt and the like are failures
+            retryable = False if is_ruled_out(definition, error) else None
+            return failure_of(error, retryable=retryable), context
         finally:
             self._live.ended(context)
             del self._running[context]
-        return returned, context
 
     def cancel_run(self, run_id: str, seqs: Collection[int] | None = None) -> None:
         """Tell the run's steps (only those at `seqs`) that run here, or are on their way here."""
@@ -62,17 +81,7 @@ class Attempts:
                 context.cancel()
 
     def _context(self, task: StepTask) -> StepContext:
-        context = StepContext(
-            run_id=task.run_id,
-            seq=task.seq,
-            name=task.name,
-            step_id=task.step_id,
-            attempt=task.attempt,
-            reporter=self._live,
-            now=self._now,
-            traceparent=task.traceparent,
-            context=task.context,
-        )
+        context = StepContext(task, reporter=self._live, now=self._now)
         cancelled = self._cancelled
         if cancelled and ((task.run_id, None) in cancelled or (task.run_id, task.seq) in cancelled):
             context.cancel()

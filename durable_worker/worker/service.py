@@ -1,8 +1,8 @@
 """Serve a worker on a transport until told to stop, then drain."""
 
 import asyncio
+from collections.abc import Iterator
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -30,6 +30,7 @@ from durable_worker.worker.loop_watch import LoopWatch
 from durable_worker.worker.operators import OperatorWatch
 from durable_worker.worker.options import WorkerOptions
 from durable_worker.worker.own_turns import OwnTurns
+from durable_worker.worker.posting import Posting, WorkCrew
 from durable_worker.worker.presence import BEAT_EVERY, Presence
 from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.recorded import RecordedSteps
@@ -91,7 +92,6 @@ class WorkerService:
         self._edge = WorkerEdge(worker)
         self._reader = TurnReader(limit=self._options.kept_runs)
         self._quarantine = Quarantine(self._chance)
-        self._renewals = Renewals(after=self._options.renew_after)
         self._operators = OperatorWatch(
             transport, names, partition=self._options.partition, place=self._options.place
         )
@@ -127,7 +127,7 @@ class WorkerService:
             seal=self._edge.seal_progress,
             clock=self._clock,
         )
-        self._crew = Crew()
+        self._crew: WorkCrew = Crew()
         attempts = Attempts(
             self._worker,
             live=self._live,
@@ -184,6 +184,7 @@ class WorkerService:
             live=self._live,
             quarantine=self._quarantine,
             own_turns=self._own_turns,
+            crew=self._crew,
             is_stopping=self._stop.is_set,
         )
         if not await self._connected():
@@ -205,7 +206,7 @@ class WorkerService:
             background.start_soon(LoopWatch(self._worker, self._options.blocked_after).run)
             background.start_soon(self._live.run)
             background.start_soon(self._checks.serve)
-            background.start_soon(self._renewals.run)
+            background.start_soon(Renewals(self._open, after=self._options.renew_after).run)
             background.start_soon(self._crew.watch)
             async with self._crew:
                 subscriptions = await self._subscribe_unless_stopped()
@@ -251,8 +252,7 @@ class WorkerService:
 
     def _accept(self, delivery: Delivery) -> None:
         if not self._crew.is_ending:  # else the broker takes it back with the connection
-            watched = self._renewals.watch(delivery)
-            self._crew.start(partial(self._handle, watched), name=delivery.queue)
+            self._crew.start(self._handle, delivery, name=delivery.queue)
 
     async def _subscribe(self) -> list[Subscription]:
         transport, names = self._transport, self._names
@@ -289,6 +289,15 @@ class WorkerService:
         await self._transport.broadcast(self._names.workers, self._beat(Lifecycle.STOPPED))
 
     # Deliveries
+
+    def _open(self) -> Iterator[Delivery]:
+        """All that are not answered yet."""
+        for subject in self._crew.subjects:
+            if isinstance(subject, Posting):
+                yield from subject.deliveries
+            else:
+                yield subject
+        yield from self._steps.joined
 
     async def _handle(self, delivery: Delivery) -> None:
         try:

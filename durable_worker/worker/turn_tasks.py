@@ -1,6 +1,7 @@
 """Answer the turns that a worker is given."""
 
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 from msgspec.structs import replace
@@ -15,6 +16,7 @@ from durable_worker.worker.answers import Answers
 from durable_worker.worker.edge import WorkerEdge, seal_failed
 from durable_worker.worker.live import LiveReports
 from durable_worker.worker.own_turns import OwnTurns
+from durable_worker.worker.posting import Posting, WorkCrew
 from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.registry import Worker
 from durable_worker.worker.step_context import enter_turn
@@ -37,6 +39,7 @@ class TurnTasks:
         live: LiveReports,
         quarantine: Quarantine,
         own_turns: OwnTurns,
+        crew: WorkCrew,
         is_stopping: Callable[[], bool],
     ) -> None:
         interception = worker.interception
@@ -49,6 +52,7 @@ class TurnTasks:
         self._live = live
         self._quarantine = quarantine
         self._own_turns = own_turns
+        self._crew = crew
         self._is_stopping = is_stopping
         self._log = log.bind()
 
@@ -73,6 +77,11 @@ class TurnTasks:
                 sealed = replace(sealed, kept=kept_by)
             self._reader.keep(task)
         self._tell(task, decision)
+        again = partial(self._answers.decision, sealed)
+        posting = Posting(self._crew, (delivery,), again)
+        if self._answers.post_decision(sealed, posting.told):
+            self._crew.expect(posting)
+            return
         await self._answers.decision(sealed)
         await delivery.ack()
 

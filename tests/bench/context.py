@@ -10,7 +10,8 @@ from typing import Self, TypeVar
 
 from tests.bench import environments
 from tests.bench.figures import Pairs, UnavailableError
-from tests.broker import Broker, BrokerUnavailableError, open_broker
+from tests.broker import Broker, open_broker
+from tests.servers import ServerUnavailableError
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ class Bench:
         """A broker in a virtual host of its own. Raises `UnavailableError`."""
         try:
             return self._stack.enter_context(open_broker())
-        except BrokerUnavailableError as error:
+        except ServerUnavailableError as error:
             raise UnavailableError(str(error)) from error
 
     def pick(self, quick: T, full: T) -> T:

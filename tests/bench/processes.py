@@ -67,7 +67,7 @@ class Program:
 
     def cpu_seconds(self) -> float:
         """Spent so far by this process and its descendants, those that have ended included."""
-        return sum(_cpu_of(pid) for pid in family_of(self.pid))
+        return cpu_of_family(self.pid)
 
     def rss_megabytes(self) -> float:
         """Resident now, all processes together."""
@@ -110,6 +110,11 @@ class Program:
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
         self._log.close()
+
+
+def cpu_of_family(pid: int) -> float:
+    """Seconds that it and what descends from it have spent so far."""
+    return sum(_cpu_of(each) for each in family_of(pid))
 
 
 def family_of(pid: int) -> list[int]:

@@ -16,6 +16,7 @@ MODULES = (
     "tests.bench.checks",
     "tests.bench.embedded",
     "tests.bench.postgres",
+    "tests.bench.operators",
     "tests.bench.sequential",
     "tests.bench.nestjs",
     "tests.bench.fanout",

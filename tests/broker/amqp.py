@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 
 from aio_pika import connect
 from aio_pika.abc import AbstractConnection
+
+from tests.servers import completed
 
 ANSWER_SECONDS = 10.0
 
@@ -42,6 +43,4 @@ def _with_connection(url: str, work: Callable[[AbstractConnection], Awaitable[No
             async with await connect(url) as connection:
                 await work(connection)
 
-    # A thread of its own: the caller's may have a loop already.
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, run()).result()
+    completed(run())

@@ -9,11 +9,11 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from tests.broker import amqp
-from tests.broker.faults import BrokerUnavailableError
 from tests.broker.node import BrokerNode
 from tests.broker.programs import require_programs
 from tests.broker.relay import Declared, relay_to
 from tests.broker.vhosts import VhostError, VhostMaker, at_vhost, makers_for
+from tests.servers import ServerUnavailableError
 
 DEFAULT_PORT = 5672
 PREFIX = "t-"
@@ -44,7 +44,7 @@ def open_broker(
 ) -> Iterator[Broker]:
     """The broker of `DURABLE_BROKER_URL`, else the one on the default port, else a private node.
 
-    Raises `BrokerUnavailableError`.
+    Raises `ServerUnavailableError`.
     """
     port = int(environment.get(PORT_VARIABLE, DEFAULT_PORT))
     stated = environment.get(URL_VARIABLE)
@@ -54,7 +54,7 @@ def open_broker(
         with _corner_of(url, makers(url)) as broker:
             yield broker
     elif stated:
-        raise BrokerUnavailableError(
+        raise ServerUnavailableError(
             f"the broker of {URL_VARIABLE} ({_without_password(url)}) cannot be used: {why_not}. "
             f"Correct the variable, or unset it and the tests find or start a RabbitMQ."
         )

@@ -1,37 +1,24 @@
-"""A private RabbitMQ node: own ports, own name, own data, own epmd; gone without a trace."""
+"""A private RabbitMQ node: own name and own epmd, too."""
 
 import os
-import random
 import secrets
-import select
-import socket
 import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 
-from tests.broker import guard
-from tests.broker.faults import BrokerUnavailableError
 from tests.broker.programs import Programs, require_programs
 from tests.broker.tls import NodeTls
+from tests.servers import PrivateServer, Program, ServerUnavailableError, free_ports
 
-# Below the range that the kernel gives to outgoing connections: nobody takes the port of a node
-# that is stopped for a moment.
-PORTS = range(20_000, 32_000)
-START_ATTEMPTS = 3
 DEFAULT_PORT = 5672
+READY = "completed with"
+CTL_SECONDS = 120
 
 
-class BrokerNode:
-    """Use it as a context manager. All methods block: from async code, call them in a thread.
-
-    Each raises `BrokerUnavailableError` when the node does not do what it was told. With `tls` it
-    listens on `tls_port` too; `settings` are Erlang terms of the application `rabbit`.
-    """
+class BrokerNode(PrivateServer):
+    """With `tls` it listens on `tls_port` too; `settings` are Erlang terms of the application
+    `rabbit`."""
 
     def __init__(
         self,
@@ -43,24 +30,11 @@ class BrokerNode:
         self._tls = tls
         self._settings = settings or {}
         self._programs = programs or require_programs(DEFAULT_PORT)
-        self.name = f"durable-test-{secrets.token_hex(6)}@localhost"
-        self.home = Path(tempfile.mkdtemp(prefix="durable-broker-"))
-        self._guard: subprocess.Popen[str] | None = None
         self._environment: dict[str, str] = {}
+        self.name = f"durable-test-{secrets.token_hex(6)}@localhost"
         self.port = 0
         self.tls_port = 0
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        super().__init__(f"the RabbitMQ node {self.name}", folder="durable-broker-")
 
     def url(self, vhost: str = "/") -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}/{quote(vhost, safe='')}"
@@ -68,39 +42,23 @@ class BrokerNode:
     def tls_url(self, vhost: str = "/", *, host: str = "localhost") -> str:
         return f"amqps://guest:guest@{host}:{self.tls_port}/{quote(vhost, safe='')}"
 
-    def start(self) -> None:
-        """Start the node and return when it takes connections; after `stop`, with its old data."""
-        if self._guard is not None:
-            self._order("start", expect="ready")
-            return
-        for attempt in range(1, START_ATTEMPTS + 1):
-            self._open_guard()
-            try:
-                self._order("start", expect="ready")
-            except BrokerUnavailableError:
-                # Another session may have taken one of the ports since we looked.
-                if attempt == START_ATTEMPTS:
-                    self.close()
-                    raise
-                self._close_guard()
-            else:
-                return
-
-    def stop(self) -> None:
-        """Shut the node down in an orderly way; its data stays for the next `start`."""
-        self._order("stop", expect="stopped")
-
-    def kill(self) -> None:
-        """SIGKILL the node: what the disk holds is all that is left."""
-        self._order("kill", expect="stopped")
-
-    def restart(self) -> None:
-        self.stop()
-        self.start()
-
-    def close(self) -> None:
-        """End everything and delete the data. Harmless when repeated."""
-        self._close_guard()
+    def prepared(self) -> Program:
+        self.port, dist_port, epmd_port, self.tls_port = free_ports(4)
+        self._environment = _environment(self.home, self.name, self.port, dist_port, epmd_port)
+        _write_config(self.home, self.port)
+        values = ", ".join(f"{{{name}, {value}}}" for name, value in self._settings.items())
+        (self.home / "advanced.config").write_text(f"[{{rabbit, [{values}]}}].\n")
+        if self._tls is not None:
+            with (self.home / "rabbitmq.conf").open("a") as config:
+                config.write(_tls_config(self._tls, self.tls_port))
+            (self.home / "enabled_plugins").write_text("[rabbitmq_auth_mechanism_ssl].\n")
+        epmd = (self._programs.epmd, "-port", str(epmd_port), "-address", "127.0.0.1")
+        return Program(
+            (self._programs.server,),
+            ready=READY,
+            companion=epmd,
+            environment=self._environment,
+        )
 
     def ctl(self, *arguments: str) -> str:
         """Run rabbitmqctl on this node; returns what it printed."""
@@ -111,13 +69,19 @@ class BrokerNode:
             capture_output=True,
             text=True,
             check=False,
+            timeout=CTL_SECONDS,
         )
         if done.returncode != 0:
-            raise BrokerUnavailableError(
+            raise ServerUnavailableError(
                 f"rabbitmqctl {' '.join(arguments)} failed on {self.name}: "
                 f"{(done.stderr or done.stdout).strip()}"
             )
         return done.stdout
+
+    @property
+    def pid(self) -> int:
+        """Of the process in which the node runs."""
+        return int(self.ctl("eval", "list_to_integer(os:getpid())."))
 
     def add_vhost(self, name: str) -> str:
         """Create a virtual host that guest may do everything in; returns its URL."""
@@ -127,76 +91,6 @@ class BrokerNode:
 
     def close_connections(self, reason: str = "closed by the test") -> None:
         self.ctl("close_all_connections", reason)
-
-    def _open_guard(self) -> None:
-        self.home.mkdir(exist_ok=True)
-        self.port, dist_port, epmd_port, self.tls_port = _free_ports(4)
-        self._environment = _environment(self.home, self.name, self.port, dist_port, epmd_port)
-        _write_config(self.home, self.port)
-        values = ", ".join(f"{{{name}, {value}}}" for name, value in self._settings.items())
-        (self.home / "advanced.config").write_text(f"[{{rabbit, [{values}]}}].\n")
-        if self._tls is not None:
-            with (self.home / "rabbitmq.conf").open("a") as config:
-                config.write(_tls_config(self._tls, self.tls_port))
-            (self.home / "enabled_plugins").write_text("[rabbitmq_auth_mechanism_ssl].\n")
-        self._guard = subprocess.Popen(
-            [
-                *(sys.executable, guard.__file__, str(self.home)),
-                *(self._programs.server, self._programs.epmd, str(epmd_port)),
-            ],
-            env=self._environment,
-            cwd=self.home.parent,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def _order(self, order: str, *, expect: str) -> None:
-        if self._guard is None:
-            raise BrokerUnavailableError(f"{self.name} was never started")
-        assert self._guard.stdin is not None
-        assert self._guard.stdout is not None
-        self._guard.stdin.write(f"{order}\n")
-        self._guard.stdin.flush()
-        select.select([self._guard.stdout], [], [], guard.BOOT_SECONDS + 10)
-        answer = self._guard.stdout.readline().strip()
-        if answer != expect:
-            raise BrokerUnavailableError(
-                f"the RabbitMQ node {self.name} did not {order} ({answer or 'no answer'}). "
-                f"It said:\n{self._last_words()}"
-            )
-
-    def _last_words(self) -> str:
-        log = self.home / "startup.log"
-        return log.read_text(errors="replace")[-3000:] if log.exists() else "nothing"
-
-    def _close_guard(self) -> None:
-        process, self._guard = self._guard, None
-        if process is None:
-            if self.home.exists() and not any(self.home.iterdir()):
-                self.home.rmdir()
-            return
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.close()
-        process.wait()
-        process.stdout.close()
-
-
-def _free_ports(count: int) -> list[int]:
-    found: list[int] = []
-    # System randomness: a seeded global generator would give two sessions the same ports.
-    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        found.append(port)
-        if len(found) == count:
-            return found
-    raise BrokerUnavailableError(f"no {count} free ports between {PORTS.start} and {PORTS.stop}")
 
 
 def _environment(

@@ -39,6 +39,11 @@ def writers_of(database: Database) -> int:
     return int(rows_of(database, held)[0][0])
 
 
+def members_of(database: Schema) -> set[int]:
+    """The pids of those who may write."""
+    return {int(row[0]) for row in rows_of(database, "SELECT pid FROM members")}
+
+
 async def _fetched(schema: Schema, query: str) -> Sequence[Any]:
     connection = await asyncpg.connect(schema.dsn, timeout=10)
     try:

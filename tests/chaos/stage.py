@@ -16,7 +16,6 @@ from durable_worker.client.broker import BrokerPort
 from durable_worker.client.client import Client
 from durable_worker.protocol.names import Names
 from durable_worker.transports.rabbitmq import RabbitTransport
-from tests.broker.faults import BrokerUnavailableError
 from tests.broker.lanes import lane_of_the_session
 from tests.broker.node import BrokerNode
 from tests.chaos.audit.evidence import Evidence
@@ -25,6 +24,7 @@ from tests.chaos.fleet import Fleet, Member
 from tests.chaos.load import Load
 from tests.chaos.logbook import Logbook
 from tests.chaos.network import Proxy
+from tests.servers import ServerUnavailableError
 
 PREFIX = "chaos"
 QUIET_SECONDS = 120.0
@@ -220,7 +220,7 @@ class Stage:
             try:
                 if await is_so():
                     return
-            except BrokerUnavailableError:
+            except ServerUnavailableError:
                 pass  # it may still be starting
             if time.monotonic() > until:
                 raise AssertionError(complaint)

@@ -13,7 +13,7 @@ from tests.chaos.audit.rules import audit
 from tests.chaos.deployment import Deployment
 from tests.chaos.fleet import Member
 from tests.chaos.plan import seed_or
-from tests.chaos.reading import Schema, writers_of
+from tests.chaos.reading import Schema, members_of
 
 pytestmark = pytest.mark.broker
 
@@ -55,16 +55,17 @@ async def kill(deployed: Deployment, member: Member) -> None:
 
 
 async def stand_still(deployed: Deployment, member: Member, database: Schema) -> None:
-    """Until the others have given it up; then it goes on, and finds that it may not write."""
+    """Until the others have given it up; then it goes on, finds that it may not write, and becomes
+    a member again."""
     await deployed.fleet.said(member, '"event":"lease_acquired"')
+    born, pid = member.born, member.pid
     async with deployed.fault("stop", member), asyncio.timeout(6 * LEASE_SECONDS):
         member.signal(signal.SIGSTOP)
-        born = member.born
-        others = len(deployed.fleet.of("operator")) - 1
-        while await asyncio.to_thread(writers_of, database) > others:  # noqa: ASYNC110
+        while pid in await asyncio.to_thread(members_of, database):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
         await deployed.load.more_ended(6)
         member.signal(signal.SIGCONT)
-        while member.born == born:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+        await deployed.fleet.said(member, '"event":"membership_regained"')
     await deployed.load.more_ended(6)
+    assert (member.born, member.pid) == (born, pid)
+    assert pid in await asyncio.to_thread(members_of, database)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from tests.database.apart import completed
-from tests.database.faults import DatabaseUnavailableError
 from tests.database.programs import require_programs
 from tests.database.server import DEFAULT_PORT, PostgresServer
+from tests.servers import ServerUnavailableError, completed
 
 URL_VARIABLE = "DURABLE_TEST_POSTGRES_URL"
 PORT_VARIABLE = "DURABLE_TEST_POSTGRES_PORT"
@@ -38,7 +37,7 @@ def new_schema() -> str:
 @contextmanager
 def open_postgres(environment: Mapping[str, str] = os.environ) -> Iterator[Postgres]:
     """The database of `DURABLE_TEST_POSTGRES_URL`, else `test` on the default port, else one of a
-    private server. Raises `DatabaseUnavailableError`."""
+    private server. Raises `ServerUnavailableError`."""
     port = int(environment.get(PORT_VARIABLE, DEFAULT_PORT))
     stated = environment.get(URL_VARIABLE)
     url = stated or f"postgresql://postgres@127.0.0.1:{port}/test"
@@ -46,7 +45,7 @@ def open_postgres(environment: Mapping[str, str] = os.environ) -> Iterator[Postg
     if why_not is None:
         yield Postgres(url)
     elif stated:
-        raise DatabaseUnavailableError(
+        raise ServerUnavailableError(
             f"the database of {URL_VARIABLE} cannot be used: {why_not}. Correct the variable, or "
             f"unset it and the tests find or start a PostgreSQL."
         )
@@ -71,7 +70,10 @@ async def _refusal(url: str) -> str | None:
 
 
 async def _execute(url: str, statements: str) -> None:
-    connection = await asyncpg.connect(url, timeout=10)
+    # A connection that a test left in the middle of something must not hold up the session.
+    connection = await asyncpg.connect(
+        url, timeout=10, command_timeout=60, server_settings={"lock_timeout": "30s"}
+    )
     try:
         await connection.execute(statements)
     finally:

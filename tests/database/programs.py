@@ -6,8 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.broker.programs import install_package
-from tests.database.faults import DatabaseUnavailableError
+from tests.servers import found_or_installed
 
 NO_DATABASE = (
     "no PostgreSQL answers on port {port} and none is installed. Install one (Debian, Ubuntu: "
@@ -33,20 +32,10 @@ def find_programs() -> Programs | None:
 
 
 def require_programs(port: int) -> Programs:
-    """Find PostgreSQL, or install it where that is possible without asking anybody.
-
-    Raises `DatabaseUnavailableError` (`port` is where none answered).
-    """
-    if programs := find_programs():
-        return programs
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        problem = install_package("postgresql", is_there=lambda: find_programs() is not None)
-        if programs := find_programs():
-            return programs
-        raise DatabaseUnavailableError(
-            f"there is no PostgreSQL to test against, and it cannot be installed: {problem}"
-        )
-    raise DatabaseUnavailableError(NO_DATABASE.format(port=port))
+    """Raises `ServerUnavailableError` (`port` is where none answered)."""
+    return found_or_installed(
+        find_programs, package="postgresql", missing=NO_DATABASE.format(port=port)
+    )
 
 
 def _folders() -> list[Path]:

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from durable_worker.stores.address import PostgresAddress, parse_address
 from durable_worker.stores.migrations.upgrading import upgrade
-from tests.database.apart import completed
 from tests.database.choice import Postgres, new_schema
+from tests.servers import completed
 
 _EMPTY = """
 SET search_path = "{schema}";

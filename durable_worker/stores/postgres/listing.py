@@ -66,16 +66,14 @@ class _Asked:
         asked = self.statuses
         return [] if asked is None else [f"runs.status = ANY ({self.among(asked)})"]
 
-    def behind(self, source: str, *equal: tuple[str, str]) -> list[str]:
-        """Behind the cursor, among rows whose first column is the second of each pair. Stated with
-        them, it fits no other index than theirs, which would be read past all other rows."""
+    def behind(self, source: str) -> list[str]:
+        """Behind the cursor. Beside equalities of the columns before these, an index is entered at
+        this place; a comparison that named those columns, too, would be checked row by row."""
         after = self.after
         if after is None:
             return []
-        place = (f"{self.place(after.created_at)}::bigint", self.text(after.run_id))
-        columns = (*(column for column, _ in equal), f"{source}.created_at", f"{source}.id")
-        values = (*(value for _, value in equal), *place)
-        return [f"({', '.join(columns)}) < ({', '.join(values)})"]
+        place = f"{self.place(after.created_at)}::bigint, {self.text(after.run_id)}"
+        return [f"({source}.created_at, {source}.id) < ({place})"]
 
 
 def list_statement(query: RunQuery, after: RunCursor | None) -> tuple[str, list[Any]]:
@@ -85,15 +83,6 @@ def list_statement(query: RunQuery, after: RunCursor | None) -> tuple[str, list[
     limit = min(query.limit or DEFAULT_LIST_LIMIT, LAST_SEQ)
     offset = min(query.offset or 0, LAST_SEQ)
     window = f"{_NEWEST_FIRST} LIMIT {asked.place(limit)} OFFSET {asked.place(offset)}"
-    if asked.statuses is None and query.workflow is None and query.tag is None:
-        home = query.namespace
-        equal = (
-            ()
-            if home is None or after is None
-            else (("runs.namespace", asked.text(stored_namespace(home))),)
-        )
-        where = _where([*asked.namespace(), *asked.behind("runs", *equal)])
-        return f"SELECT * FROM runs {where} {window}", asked.values
     known, homes = _EVERY_HOME, "(SELECT namespace FROM known WHERE namespace IS NOT NULL) AS homes"
     if query.namespace is not None:
         home = asked.text(stored_namespace(query.namespace))
@@ -112,8 +101,7 @@ def list_statement(query: RunQuery, after: RunCursor | None) -> tuple[str, list[
         wanted = asked.among(list(RunStatus) if asked.statuses is None else asked.statuses)
         homes = f"{homes}, unnest({wanted}) AS wanted (status)"
         theirs = ["runs.namespace = homes.namespace", "runs.status = wanted.status"]
-        behind = asked.behind("runs", ("runs.status", "wanted.status"))
-        where = _where([*theirs, *asked.workflow(), *behind])
+        where = _where([*theirs, *asked.workflow(), *asked.behind("runs")])
         found = f"SELECT * FROM runs {where} {_NEWEST_FIRST} {reach}"
     return f"{known} SELECT found.* FROM {homes}, LATERAL ({found}) AS found {window}", asked.values
 

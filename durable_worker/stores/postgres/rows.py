@@ -66,7 +66,8 @@ def _payload(stored: bytes | None) -> Payload:
     return UNSET if stored is None else Raw(stored)
 
 
-def row_of_run(run: Run) -> Row:
+def row_of_run(run: Run, *, rewound: int = 0) -> Row:
+    """`rewound`: the revision that takes checkpoints of it away, 0 for one that takes none."""
     parent = run.parent
     return (
         text_in(run.id),
@@ -90,6 +91,7 @@ def row_of_run(run: Run) -> Row:
         run.recoveries,
         1,
         run.ordered,
+        rewound,
     )
 
 
@@ -122,8 +124,8 @@ def run_of_row(row: Row) -> Run:
     )
 
 
-def row_of_checkpoint(checkpoint: Checkpoint, namespace: str | None) -> Row:
-    """`namespace`: of its run, if it is at hand."""
+def row_of_checkpoint(checkpoint: Checkpoint, namespace: str | None, revision: int) -> Row:
+    """`namespace`: of its run, if it is at hand. `revision`: the one that its run comes to."""
     return (
         text_in(checkpoint.run_id),
         checkpoint.seq,
@@ -146,6 +148,7 @@ def row_of_checkpoint(checkpoint: Checkpoint, namespace: str | None) -> Row:
         checkpoint.order,
         _some_in(namespace),
         None,
+        revision,
     )
 
 

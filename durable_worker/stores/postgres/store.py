@@ -17,6 +17,7 @@ from durable_worker.stores.base import (
     InboxRow,
     Lease,
     LeaseHolder,
+    Newer,
     Owner,
     RunCursor,
     lease_lost_message,
@@ -48,6 +49,7 @@ from durable_worker.stores.postgres.rows import (
 from durable_worker.stores.postgres.writing import written
 from durable_worker.stores.queries import load_statements
 from durable_worker.stores.records import (
+    LAST_SEQ,
     Checkpoint,
     DeadLetter,
     DueTimer,
@@ -67,6 +69,9 @@ _sql = {
     for part in ("runs", "checkpoints", "messages", "lease", "shared")
     for name, statement in load_statements("postgres", part).items()
 }
+
+_UNCOUNTED = LAST_SEQ
+"""In place of a revision, of rows that a lone writer has changed: newer than whatever is known."""
 
 
 class PostgresStore:
@@ -201,9 +206,12 @@ class PostgresStore:
     async def load_many(self, run_ids: Sequence[str]) -> dict[str, RunState]:
         return _states_in(await self._read("load", [text_in(each) for each in run_ids]))
 
-    async def load_newer(self, known: Mapping[str, int]) -> dict[str, RunState]:
+    async def load_newer(self, known: Mapping[str, int]) -> dict[str, Newer]:
         run_ids = [text_in(each) for each in known]
-        return _states_in(await self._read("load_newer", run_ids, list(known.values())))
+        rows = await self._read("load_newer", run_ids, list(known.values()))
+        since = {run_of_row(run).id: each for each, run, _ in rows if run is not None}
+        states = _states_in([(run, checkpoint) for _, run, checkpoint in rows])
+        return {run_id: Newer(state, since=since[run_id]) for run_id, state in states.items()}
 
     async def ended_runs(self, run_ids: Sequence[str]) -> list[Run]:
         rows = await self._read("ended_runs", [text_in(each) for each in run_ids])
@@ -341,6 +349,8 @@ def _states_in(rows: Sequence[Any]) -> dict[str, RunState]:
 def _values_of(batch: Batch) -> list[Sequence[Any]]:
     """The parameters of a commit after token and writer. A statement can write each row once."""
     homes = {each.id: each.namespace for each in batch.runs}
+    revisions = {run_id: revision + 1 for run_id, revision in batch.expected}
+    rewound = {run_id: revisions.get(run_id, _UNCOUNTED) for run_id, _ in batch.checkpoints_removed}
     absent = {run_id for run_id, revision in batch.expected if not revision}
     runs = {each.id: each for each in batch.runs}
     checkpoints = {(each.run_id, each.seq): each for each in batch.checkpoints}
@@ -348,10 +358,17 @@ def _values_of(batch: Batch) -> list[Sequence[Any]]:
     sent = dict.fromkeys(batch.outbox_removed)
     owed = {each.key: each for each in batch.outbox_added if each.key not in sent}
     return [
-        [row_of_run(each) for each in runs.values() if each.id not in absent],
+        [
+            row_of_run(each, rewound=rewound.get(each.id, 0))
+            for each in runs.values()
+            if each.id not in absent
+        ],
         [text_in(run_id) for run_id, _ in gone],
         [seq for _, seq in gone],
-        [row_of_checkpoint(each, homes.get(each.run_id)) for each in checkpoints.values()],
+        [
+            row_of_checkpoint(each, homes.get(each.run_id), revisions.get(each.run_id, _UNCOUNTED))
+            for each in checkpoints.values()
+        ],
         [row_of_signal(each) for each in {each.id: each for each in batch.signals}.values()],
         [row_of_outbox(each) for each in owed.values()],
         [text_in(key) for key in sent],

@@ -2,6 +2,7 @@
 
 from contextlib import aclosing
 from datetime import timedelta
+from functools import partial
 from itertools import pairwise
 
 import anyio
@@ -153,6 +154,15 @@ async def test_a_handle_signals_and_updates_its_run(client: Client) -> None:
     assert await staged.result(timeout=SOON) == 8
     assert (await other.detail()).run.status is not RunStatus.COMPLETED
     await other.cancel()
+
+
+async def test_a_signal_that_is_sent_many_times_at_once_counts_once(client: Client) -> None:
+    asked = [await client.start(asking, "q-1") for _ in range(2)]
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(partial(client.signal, "q-1", 5, signal_id="s1"))
+    await client.signal("q-1", 7, signal_id="s2")
+    assert sorted([await each.result(timeout=SOON) for each in asked]) == [5, 7]
 
 
 async def test_what_comes_after_the_end_of_a_run_is_an_error(client: Client) -> None:

@@ -61,7 +61,7 @@ async def test_members_write_at_once_and_each_sees_what_the_other_has_written(
     await store.commit(creation("a"), mine)
     await peer.commit(creation("b"), theirs)
     found = await store.load_newer({"a": 0, "b": 0, "c": 0})
-    assert {run_id: state.revision for run_id, state in found.items()} == {"a": 1, "b": 1}
+    assert {run_id: newer.state.revision for run_id, newer in found.items()} == {"a": 1, "b": 1}
 
 
 async def test_a_run_that_another_member_has_moved_on_is_not_written(
@@ -124,7 +124,7 @@ async def test_of_increments_of_one_run_by_many_none_is_lost(schema: PostgresAdd
             token = await joined(store, Owner(f"o{number}", "h", f"m{number}", 1, "1"))
             for _ in range(15):
                 while True:
-                    state = (await store.load_newer({"a": 0}))["a"]
+                    state = (await store.load_newer({"a": 0}))["a"].state
                     run = a_run("a", turn_no=state.run.turn_no + 1)
                     try:
                         await store.commit(
@@ -157,7 +157,8 @@ async def test_transactions_over_the_same_runs_do_not_wait_for_each_other_for_ev
     async def move(by: PostgresStore, token: int, order: list[str]) -> int:
         written = 0
         while written < 10:
-            states = await by.load_newer(dict.fromkeys(order, 0))
+            newer = await by.load_newer(dict.fromkeys(order, 0))
+            states = {run_id: each.state for run_id, each in newer.items()}
             runs = [states[each].run for each in order]
             try:
                 await by.commit(

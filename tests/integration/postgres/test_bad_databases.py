@@ -8,11 +8,13 @@ import asyncpg
 import pytest
 
 from durable_worker.errors import StoreError, StoreUnavailableError
+from durable_worker.protocol.runs import RunQuery
 from durable_worker.stores.address import PostgresAddress, parse_address
-from durable_worker.stores.base import Batch
+from durable_worker.stores.base import Batch, Lease
 from durable_worker.stores.migrations.upgrading import Upgrade, upgrade
 from durable_worker.stores.postgres import PostgresStore, database
-from tests.conformance.stores.samples import a_run, lease_of
+from durable_worker.stores.queries import load_script
+from tests.conformance.stores.samples import ME, NOW, TTL, a_checkpoint, a_run, lease_of
 from tests.database import Postgres, PostgresServer, new_schema
 from tests.database.schemas import made_schema
 from tests.integration.cli.programs import Program
@@ -168,18 +170,47 @@ async def test_a_schema_without_tables(on_private: Postgres) -> None:
 async def test_a_newer_and_an_older_schema(on_private: Postgres, schema: PostgresAddress) -> None:
     on_private.execute(f"UPDATE {schema.schema}.schema_version SET version_num = '0099'")
     told = await refusal(schema)
-    assert "has schema version 99, this release of durable-worker knows version 1: upgrade" in told
+    assert "has schema version 99, this release of durable-worker knows version 2: upgrade" in told
     on_private.execute(f"UPDATE {schema.schema}.schema_version SET version_num = '0000'")
     told = await refusal(schema)
     assert "schema version 0" in told
     assert "stop the operators of the older release, then `durable-worker db upgrade URL`" in told
 
 
+async def test_runs_of_the_first_version_go_on_after_an_upgrade(on_private: Postgres) -> None:
+    name = new_schema()
+    on_private.execute(
+        f"CREATE SCHEMA {name}; SET search_path = {name}; {load_script('postgres', 'schema_1')};"
+        "CREATE TABLE schema_version (version_num VARCHAR(32) PRIMARY KEY);"
+        "INSERT INTO schema_version VALUES ('0001');"
+        "INSERT INTO runs VALUES ('a', 'w', '1', 'default', NULL, 'suspended', NULL, NULL, NULL,"
+        " NULL, NULL, '{}', NULL, 1, 1, 1, NULL, false, 0, 7, 0);"
+        "INSERT INTO checkpoints (run_id, seq, kind, name, status, attempt, enqueued_at,"
+        " recoveries) SELECT 'a', n, 'call', 'step', 'completed', 1, 1, 0"
+        " FROM generate_series(0, 2) AS n"
+    )
+    address = parse_address(on_private.at(name))
+    assert await upgrade(address) == Upgrade(1, 2)
+    async with PostgresStore(address) as store:
+        outcome = await store.join(ME, now=NOW, ttl=TTL)
+        assert isinstance(outcome, Lease)
+        known = (await store.load_newer({"a": 0}))["a"].state
+        assert (known.revision, sorted(known.checkpoints)) == (7, [0, 1, 2])
+        changed = Batch(
+            runs=[known.run], checkpoints=[a_checkpoint("a", 3)], expected=[("a", known.revision)]
+        )
+        await store.commit(changed, outcome.token)
+        newer = (await store.load_newer({"a": 7}))["a"]
+        assert (newer.since, newer.state.revision, sorted(newer.state.checkpoints)) == (7, 8, [3])
+        assert [run.id for run in await store.list_runs(RunQuery())] == ["a"]
+    on_private.execute(f"DROP SCHEMA {name} CASCADE")
+
+
 async def test_a_newer_schema_is_not_upgraded(
     on_private: Postgres, schema: PostgresAddress
 ) -> None:
     on_private.execute(f"UPDATE {schema.schema}.schema_version SET version_num = '0099'")
-    with pytest.raises(StoreError, match="knows version 1: upgrade durable-worker"):
+    with pytest.raises(StoreError, match="knows version 2: upgrade durable-worker"):
         await upgrade(schema)
 
 
@@ -222,9 +253,9 @@ async def test_upgrades_at_the_same_time_create_the_tables_once(on_private: Post
     address = parse_address(on_private.at(new_schema()))
     done = await asyncio.gather(*(upgrade(address) for _ in range(3)))
     assert sorted(done, key=lambda each: each.before or 0) == [
-        Upgrade(None, 1),
-        Upgrade(1, 1),
-        Upgrade(1, 1),
+        Upgrade(None, 2),
+        Upgrade(2, 2),
+        Upgrade(2, 2),
     ]
     on_private.execute(f"DROP SCHEMA {address.schema} CASCADE")
 
@@ -241,18 +272,18 @@ def test_the_command_line_tells_versions_and_upgrades(
         told = program.run("db", "upgrade", url)
         assert (told.returncode, told.stderr) == (
             0,
-            f"{url} now has the tables of schema version 1\n",
+            f"{url} now has the tables of schema version 2\n",
         )
         file = program.directory / "url"
         file.write_text(f"{url}\n")
         environment = {"DURABLE_DATABASE_URL_FILE": str(file)}
         told = program.run("db", "check", env=environment)
         assert told.returncode == 0
-        assert "has schema version 1, as this release" in told.stderr
-        on_private.execute(f"UPDATE {schema}.schema_version SET version_num = '0002'")
+        assert "has schema version 2, as this release" in told.stderr
+        on_private.execute(f"UPDATE {schema}.schema_version SET version_num = '0003'")
         newer = program.run("db", "check", env=environment)
         assert newer.returncode == 1
-        assert "has schema version 2, this release of durable-worker knows 1" in newer.stderr
+        assert "has schema version 3, this release of durable-worker knows 2" in newer.stderr
         operator = program.run("runs", "--db", url)
         assert operator.returncode == 1
         assert "upgrade durable-worker, or use another database or schema" in operator.stderr

@@ -13,8 +13,10 @@ from pathlib import Path
 import aio_pika
 import pytest
 
-from tests.broker import BrokerNode, BrokerUnavailableError, amqp
+from tests.broker import BrokerNode, amqp
 from tests.broker.programs import Programs
+from tests.servers import ServerUnavailableError
+from tests.servers.left import processes_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -23,19 +25,6 @@ ROOT = Path(__file__).parents[3]
 def node() -> Iterator[BrokerNode]:
     with BrokerNode() as node:
         yield node
-
-
-def processes_of(home: Path) -> list[str]:
-    """Command lines of living processes that mention a node's directory or have it as HOME."""
-    found: list[str] = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes()
-            if command and bytes(home) in command + (process / "environ").read_bytes():
-                found.append(command.replace(b"\0", b" ").decode(errors="replace"))
-        except OSError:
-            continue
-    return found
 
 
 async def test_a_message_survives_an_orderly_restart_and_a_kill(node: BrokerNode) -> None:
@@ -82,7 +71,7 @@ def test_two_nodes_run_side_by_side(node: BrokerNode) -> None:
 
 
 def test_a_failing_rabbitmqctl_says_what_it_was_asked(node: BrokerNode) -> None:
-    with pytest.raises(BrokerUnavailableError, match="rabbitmqctl delete_vhost nosuch failed"):
+    with pytest.raises(ServerUnavailableError, match="rabbitmqctl delete_vhost nosuch failed"):
         node.ctl("delete_vhost", "nosuch")
 
 
@@ -133,7 +122,7 @@ def test_a_server_that_does_not_start_is_reported_with_its_last_words(tmp_path: 
     server.write_text("#!/bin/sh\necho 'the disk is on fire'\nexit 1\n")
     server.chmod(0o755)
     node = BrokerNode(programs=Programs(server=str(server), ctl="false", epmd="true"))
-    with pytest.raises(BrokerUnavailableError, match="the disk is on fire"):
+    with pytest.raises(ServerUnavailableError, match="the disk is on fire"):
         node.start()
     assert not node.home.exists()
 

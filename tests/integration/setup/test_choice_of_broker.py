@@ -7,8 +7,9 @@ from pathlib import Path
 import aio_pika
 import pytest
 
-from tests.broker import BrokerNode, BrokerUnavailableError, amqp, new_prefix, open_broker, programs
+from tests.broker import BrokerNode, amqp, new_prefix, open_broker, programs
 from tests.broker.vhosts import VhostError, VhostMaker
+from tests.servers import ServerUnavailableError, install_package, packages
 
 
 class NodeVhosts:
@@ -136,7 +137,7 @@ def test_a_private_node_is_started_where_nothing_answers(free_port: int) -> None
 def test_a_stated_broker_that_refuses_is_named_without_its_password(node: BrokerNode) -> None:
     url = f"amqp://guest:s3cret@127.0.0.1:{node.port}/"
     with (
-        pytest.raises(BrokerUnavailableError, match="ACCESS_REFUSED") as caught,
+        pytest.raises(ServerUnavailableError, match="ACCESS_REFUSED") as caught,
         open_broker({"DURABLE_BROKER_URL": url}),
     ):
         pass
@@ -157,7 +158,7 @@ def test_a_machine_without_rabbitmq_or_apt_is_told_what_to_do(
     bare_machine: Path, free_port: int
 ) -> None:
     with (
-        pytest.raises(BrokerUnavailableError, match="apt-get install rabbitmq-server") as caught,
+        pytest.raises(ServerUnavailableError, match="apt-get install rabbitmq-server") as caught,
         open_broker({"DURABLE_TEST_DEFAULT_PORT": str(free_port)}),
     ):
         pass
@@ -171,7 +172,7 @@ def test_apt_installs_without_starting_a_service(bare_machine: Path) -> None:
     apt.write_text(f'#!/bin/sh\necho "$@" >> "{log}"\n[ -x "{policy}" ]\n')
     apt.chmod(0o755)
 
-    programs.install_with_apt(policy=policy)
+    assert install_package("rabbitmq-server", is_there=lambda: False, policy=policy) is None
 
     update, install = log.read_text().splitlines()
     assert update.endswith("update")
@@ -179,9 +180,15 @@ def test_apt_installs_without_starting_a_service(bare_machine: Path) -> None:
     assert not policy.exists()
 
 
-def test_a_failing_apt_is_quoted(bare_machine: Path) -> None:
+def test_a_failing_apt_is_quoted(
+    bare_machine: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     apt = bare_machine / "apt-get"
     apt.write_text("#!/bin/sh\necho 'E: no network'\nexit 100\n")
     apt.chmod(0o755)
-    with pytest.raises(BrokerUnavailableError, match="E: no network"):
-        programs.install_with_apt(policy=bare_machine / "policy-rc.d")
+    monkeypatch.setattr(packages, "POLICY", bare_machine / "policy-rc.d")
+    with (
+        pytest.raises(ServerUnavailableError, match="E: no network"),
+        open_broker({"DURABLE_TEST_DEFAULT_PORT": str(free_port)}),
+    ):
+        pass

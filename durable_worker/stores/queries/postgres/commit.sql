@@ -41,7 +41,8 @@ WITH held AS MATERIALIZED (
         is_dirty = excluded.is_dirty,
         recoveries = excluded.recoveries,
         revision = runs.revision + 1,
-        ordered = excluded.ordered
+        ordered = excluded.ordered,
+        rewound = greatest(runs.rewound, excluded.rewound)
 ), put_tags AS (
     -- A row that a run no longer bears out is passed over by whoever reads it.
     INSERT INTO run_tags SELECT new.namespace, tag, new.created_at, new.id
@@ -75,7 +76,8 @@ WITH held AS MATERIALIZED (
         CASE WHEN new.kind = 'signal' THEN
             coalesce(new.namespace, (SELECT namespace FROM runs WHERE id = new.run_id))
         END,
-        $1
+        $1,
+        new.revision
     FROM allowed, unnest($6::checkpoints[]) AS new
     ON CONFLICT (run_id, seq) DO UPDATE SET
         kind = excluded.kind,
@@ -96,7 +98,8 @@ WITH held AS MATERIALIZED (
         recoveries = excluded.recoveries,
         resolved_as = excluded.resolved_as,
         namespace = excluded.namespace,
-        operator = excluded.operator
+        operator = excluded.operator,
+        revision = excluded.revision
 ), put_signals AS (
     INSERT INTO signals SELECT new.* FROM allowed, unnest($7::signals[]) AS new
     ON CONFLICT (id) DO UPDATE SET

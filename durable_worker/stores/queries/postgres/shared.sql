@@ -33,15 +33,17 @@ SELECT key, run_id, seq, attempt FROM outbox WHERE operator = $1;
 
 -- name: load_newer
 WITH wanted AS MATERIALIZED (
-    SELECT runs.id FROM unnest($1::text[], $2::bigint[]) AS known (id, revision)
+    SELECT runs.id, CASE WHEN runs.rewound > known.revision THEN 0 ELSE known.revision END AS since
+    FROM unnest($1::text[], $2::bigint[]) AS known (id, revision)
     JOIN runs ON runs.id = known.id AND runs.revision <> known.revision
 )
-SELECT runs AS run, NULL::checkpoints AS checkpoint
+SELECT wanted.since, runs AS run, NULL::checkpoints AS checkpoint
 FROM wanted JOIN runs ON runs.id = wanted.id
 UNION ALL
 (
-    SELECT NULL::runs, checkpoints
+    SELECT wanted.since, NULL::runs, checkpoints
     FROM wanted JOIN checkpoints ON checkpoints.run_id = wanted.id
+        AND (wanted.since = 0 OR checkpoints.revision > wanted.since)
     ORDER BY run_id, seq
 );
 
