@@ -5,7 +5,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from durable_worker.client.port import RunStart
+from durable_worker.client.port import Revival, RunStart
 from durable_worker.operator.service import OperatorService
 from durable_worker.protocol.base import Payload
 from durable_worker.protocol.control import EngineEvent
@@ -75,6 +75,9 @@ class OwnOperatorPort:
     async def cancel(self, run_id: str, *, compensate: bool | None) -> None:
         await self._operator.cancel(run_id, is_final=compensate is False)
 
+    async def set_going(self, asked: Revival, *, request_id: str) -> None:
+        await self._operator.set_going(asked, request_id=request_id)
+
     async def dead_letters(
         self, *, limit: int | None, after: str | None, run_id: str | None
     ) -> Sequence[DeadLetterRecord]:
@@ -86,8 +89,9 @@ class OwnOperatorPort:
     async def redrive(self, letter_id: str) -> DeadLetterRecord:
         return await self._operator.redrive(letter_id)
 
-    async def wait(self, run_id: str) -> RunRecord:
-        return await self._operator.wait(run_id)
+    async def wait(self, run_id: str, *, or_parked: bool) -> RunRecord:
+        operator = self._operator
+        return await (operator.wait_or_parked(run_id) if or_parked else operator.wait(run_id))
 
     @property
     def longest_pause(self) -> timedelta:

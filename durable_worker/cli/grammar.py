@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from durable_worker.cli import checks, connections, db, dead, issuing, simulations
+from durable_worker.cli import checks, connections, db, dead, issuing, reviving, simulations
 from durable_worker.cli.databases import dev_database
 from durable_worker.cli.options import (
     DATABASE_FILE_VARIABLE,
@@ -383,6 +383,7 @@ def _cancel(  # pyright: ignore[reportUnusedFunction]
     return Cancel(place=place, run_id=run_id, is_final=is_final, debug=debug)
 
 
+reviving.add_to(app)
 app.command("replay")(checks.replay)
 app.command("simulate")(simulations.simulate)
 app.command("check")(checks.check)

@@ -7,6 +7,7 @@ so many dataclasses would take 25 ms to define.
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
 from msgspec import Struct
 
@@ -183,6 +184,15 @@ class Signal(Struct, frozen=True, kw_only=True):
     debug: bool = False
 
 
+class Revive(Struct, frozen=True, kw_only=True):
+    """`way`: the kind of the request."""
+
+    place: Place
+    run_id: str
+    way: Literal["retry", "continue", "redispatch"]
+    debug: bool = False
+
+
 class Cancel(Struct, frozen=True, kw_only=True):
     """`is_final`: without telling the body."""
 
@@ -308,6 +318,7 @@ AnyOptions = (
     | Show
     | Signal
     | Cancel
+    | Revive
     | Query
     | Replay
     | Check

@@ -15,9 +15,6 @@ from durable_worker.errors import RunFailedError
 from durable_worker.protocol.payload_envelope import described
 from durable_worker.protocol.runs import RunStatus
 
-_LOOK_SECONDS = 1.0
-"""How often a run that is waited for is looked at."""
-
 
 def perform(options: Start) -> int:
     payload = json_argument("--input", options.input)
@@ -57,22 +54,12 @@ async def _print_result(handle: RunHandle[Raw]) -> None:
 async def _result_unless_parked(handle: RunHandle[Raw]) -> Raw:
     """Raises `RunFailedError` for a run that is parked, too: it may stay so until somebody mends
     its code."""
-    result = asyncio.ensure_future(handle.result())
     try:
-        while not (await asyncio.wait({result}, timeout=_LOOK_SECONDS))[0]:
-            run = (await handle.detail(keep_sealed=True)).run
-            if run.status is RunStatus.BLOCKED and run.error is not None:
-                tell("The run is parked: it goes on once a worker with mended code has come.")
-                raise RunFailedError(
-                    run.id,
-                    run.workflow,
-                    status=run.status.value,
-                    message=run.error.message,
-                    code=run.error.code,
-                )
-        return result.result()
-    finally:
-        result.cancel()
+        return await handle.result(or_parked=True)
+    except RunFailedError as error:
+        if error.status == RunStatus.BLOCKED:
+            tell("The run is parked: it goes on once a worker with mended code has come.")
+        raise
 
 
 def _tell_started(options: Start, run_id: str) -> None:

@@ -10,13 +10,15 @@ from uuid import uuid4
 
 from msgspec import UnsetType
 
-from durable_worker.client.port import DEFAULT_TIMEOUT, RunStart
+from durable_worker.client.port import DEFAULT_TIMEOUT, Revival, RunStart, is_over
 from durable_worker.edge.followers import Followers
 from durable_worker.errors import (
+    NOT_STOPPED,
     BrokerRefusedError,
     ConnectionLostError,
     DurableError,
     NoOperatorError,
+    NotStoppedError,
     PayloadTooLargeError,
     ProtocolError,
     RequestRefusedError,
@@ -34,13 +36,16 @@ from durable_worker.protocol.runs import (
     AnyRequest,
     CancelOptions,
     CancelRequest,
+    ContinueRun,
     GetDeadLetter,
     GetRunDetail,
     ListDeadLetters,
     ListRuns,
     PageRuns,
+    Redispatch,
     RedriveDeadLetter,
     RequestResult,
+    RetryRun,
     RunDetail,
     RunPage,
     RunQuery,
@@ -187,6 +192,9 @@ class BrokerPort:
         opts = None if compensate is None else CancelOptions(compensate=compensate)
         await self._ask_about(run_id, CancelRequest(run_id=run_id, opts=opts))
 
+    async def set_going(self, asked: Revival, *, request_id: str) -> None:
+        await self._ask_about(asked.run_id, asked, request_id=request_id)
+
     async def dead_letters(
         self, *, limit: int | None, after: str | None, run_id: str | None
     ) -> Sequence[DeadLetterRecord]:
@@ -201,13 +209,13 @@ class BrokerPort:
         data = await self._ask(RedriveDeadLetter(id=letter_id))
         return _LETTER.decode(data, what=f"dead letter {letter_id!r}")
 
-    async def wait(self, run_id: str) -> RunRecord:
+    async def wait(self, run_id: str, *, or_parked: bool) -> RunRecord:
         changed = self._changes.setdefault(run_id, asyncio.Event())
         pause = _FIRST_LOOK
         while True:
             changed.clear()
             run = await self._current(run_id)
-            if run is not None and run.status.is_terminal:
+            if run is not None and is_over(run, or_parked=or_parked):
                 self._changes.pop(run_id, None)
                 return run
             # Events are at most once, so the run is looked at now and then all the same.
@@ -239,7 +247,9 @@ class BrokerPort:
             ) from error
         return _detail_of(run_id, data).run
 
-    async def _ask_about(self, run_id: str, body: AnyRequest) -> Payload:
+    async def _ask_about(
+        self, run_id: str, body: AnyRequest, *, request_id: str | None = None
+    ) -> Payload:
         """As `_ask`. A request can overtake the start of its run, which is on another queue, so a
         run that this client has started gets the time of a request to appear."""
         clock = asyncio.get_running_loop().time
@@ -247,7 +257,7 @@ class BrokerPort:
         pause = _FIRST_RETRY_SECONDS
         while True:
             try:
-                data = await self._ask(body, about=run_id)
+                data = await self._ask(body, about=run_id, request_id=request_id)
             except RunNotFoundError:
                 if run_id not in self._on_their_way or clock() + pause > until:
                     raise
@@ -332,7 +342,9 @@ def _tenant_of(token: TokenSource) -> str:
     return claimed_by(token if isinstance(token, str) else token()).tenant
 
 
-_ENDS = frozenset({EngineEventType.RUN_COMPLETED, EngineEventType.RUN_FAILED})
+_ENDS = frozenset(
+    {EngineEventType.RUN_BLOCKED, EngineEventType.RUN_COMPLETED, EngineEventType.RUN_FAILED}
+)
 _STARTED = PayloadDecoder(StartedRun)
 _PAGE = PayloadDecoder(RunPage)
 _DETAIL = PayloadDecoder(RunDetail)
@@ -357,6 +369,8 @@ def _refusal(result: RequestResult, *, about: str | None, asked: AnyRequest) -> 
         return RunNotFoundError(about)
     if about is not None and error.code == RunExistsError.code:
         return RunExistsError(about)
+    if about is not None and error.code == NOT_STOPPED:
+        return NotStoppedError(about, error.message)
     if error.code == "unsupported":
         return UnsupportedRequestError(_DESCRIBED.get(type(asked), "this request"), error.message)
     return RequestRefusedError(error.message, code=error.code)
@@ -365,6 +379,9 @@ def _refusal(result: RequestResult, *, about: str | None, asked: AnyRequest) -> 
 _DESCRIBED: dict[type[AnyRequest], str] = {
     StartRequest: "reuse='reject' and reuse='terminate' of `Client.start`",
     PageRuns: "`Client.page` and `Client.runs` (`Client.list` works)",
+    RetryRun: "`retry`",
+    ContinueRun: "`resume`",
+    Redispatch: "`redispatch`",
     SignalRequest: "signals and updates from clients",
     ListDeadLetters: "dead letters",
     GetDeadLetter: "dead letters",

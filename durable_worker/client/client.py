@@ -22,6 +22,9 @@ from durable_worker.protocol.letters import DeadLetterRecord
 from durable_worker.protocol.names import published_value
 from durable_worker.protocol.payload import PayloadDecoder, decoder_for, encode_payload
 from durable_worker.protocol.runs import (
+    ContinueRun,
+    Redispatch,
+    RetryRun,
     Reuse,
     RunDetail,
     RunPage,
@@ -292,6 +295,26 @@ class Client:
         """
         await self._port.cancel(run_id, compensate=compensate)
 
+    async def retry(self, run_id: str) -> None:
+        """Take up a run that has failed, is dead or parked, where that happened: the step that has
+        failed last is tried again, with its next attempt, if the body has asked for nothing since;
+        else the body gets another turn. A child whose parent has been told stays as it is.
+
+        Raises `RunNotFoundError`, `NotStoppedError`, `UnsupportedRequestError`.
+        """
+        await self._port.set_going(RetryRun(run_id=run_id), request_id=str(uuid4()))
+
+    async def resume(self, run_id: str) -> None:
+        """Let a run go on that is parked, or rests at a breakpoint. Raises as `retry` does."""
+        await self._port.set_going(ContinueRun(run_id=run_id), request_id=str(uuid4()))
+
+    async def redispatch(self, run_id: str) -> None:
+        """Send everything once more that the run waits for from workers, as if it were lost.
+
+        Raises `RunNotFoundError`.
+        """
+        await self._port.set_going(Redispatch(run_id=run_id), request_id=str(uuid4()))
+
     @overload
     async def query(self, run_id: str, name: str, *, returns: type[T]) -> T: ...
     @overload
@@ -331,13 +354,18 @@ class Client:
         """The run once it is terminal, whatever the outcome. Raises `TimeoutError`, and `SealError`
         for a payload that cannot be opened."""
         async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-            return await RecordOpener(self._codec).run(await self._port.wait(run_id))
+            run = await self._port.wait(run_id, or_parked=False)
+            return await RecordOpener(self._codec).run(run)
 
-    async def outcome(self, run_id: str, *, timeout: timedelta | None = None) -> RunRecord:
+    async def outcome(
+        self, run_id: str, *, timeout: timedelta | None = None, or_parked: bool = False
+    ) -> RunRecord:
         """As `wait`, but the input stays as it travelled, and an error that cannot be opened says
-        so in its message."""
+        so in its message. With `or_parked` also a run that is parked, which may stay so until
+        somebody mends its code."""
         async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-            return await RecordOpener(self._codec).outcome(await self._port.wait(run_id))
+            run = await self._port.wait(run_id, or_parked=or_parked)
+            return await RecordOpener(self._codec).outcome(run)
 
     async def is_taken_up(self, *, within: timedelta = timedelta(seconds=1)) -> bool:
         """Whether an operator has dealt with what this client sent last."""

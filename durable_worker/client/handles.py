@@ -29,10 +29,11 @@ class RunHandle(Generic[T]):
         """The run once it is terminal, whatever the outcome. Raises `TimeoutError`."""
         return await self._client.wait(self.run_id, timeout=timeout)
 
-    async def result(self, *, timeout: timedelta | None = None) -> T:
-        """Its output. Raises `RunFailedError` (`RunCancelledError`) if it ended otherwise,
-        `TimeoutError`, and `SealError` if it cannot be opened."""
-        run = await self._client.outcome(self.run_id, timeout=timeout)
+    async def result(self, *, timeout: timedelta | None = None, or_parked: bool = False) -> T:
+        """Its output. Raises `RunFailedError` (`RunCancelledError`) if it ended otherwise, with
+        `or_parked` also once it is parked, `TimeoutError`, and `SealError` if it cannot be
+        opened."""
+        run = await self._client.outcome(self.run_id, timeout=timeout, or_parked=or_parked)
         return output_of(run, self._decoder)
 
     async def detail(self, *, keep_sealed: bool = False) -> RunDetail:
@@ -68,6 +69,18 @@ class RunHandle(Generic[T]):
     async def cancel(self, *, compensate: bool | None = None) -> None:
         """As `Client.cancel`."""
         await self._client.cancel(self.run_id, compensate=compensate)
+
+    async def retry(self) -> None:
+        """As `Client.retry`."""
+        await self._client.retry(self.run_id)
+
+    async def resume(self) -> None:
+        """As `Client.resume`."""
+        await self._client.resume(self.run_id)
+
+    async def redispatch(self) -> None:
+        """As `Client.redispatch`."""
+        await self._client.redispatch(self.run_id)
 
     @overload
     async def query(self, name: str, *, returns: type[A]) -> A: ...

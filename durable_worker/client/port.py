@@ -12,13 +12,20 @@ from durable_worker.protocol.base import Payload
 from durable_worker.protocol.control import EngineEvent
 from durable_worker.protocol.letters import DeadLetterRecord
 from durable_worker.protocol.runs import (
+    ContinueRun,
+    Redispatch,
+    RetryRun,
     RunDetail,
     RunPage,
     RunQuery,
     RunRecord,
+    RunStatus,
     StartedRun,
     StartRequest,
 )
+
+Revival = RetryRun | ContinueRun | Redispatch
+"""Ways to set a run going again."""
 
 DEFAULT_TIMEOUT = timedelta(seconds=5)
 """How long an operator gets to answer a request."""
@@ -33,6 +40,10 @@ class RunStart:
     input: Payload = UNSET
     tags: Sequence[str] = ()
     search_attributes: dict[str, Any] | None = None
+
+
+def is_over(run: RunRecord, *, or_parked: bool) -> bool:
+    return run.status.is_terminal or (or_parked and run.status is RunStatus.BLOCKED)
 
 
 class OperatorPort(Protocol):
@@ -80,6 +91,10 @@ class OperatorPort(Protocol):
         """`compensate` None: as the operator does by default. Raises `RunNotFoundError`."""
         ...
 
+    async def set_going(self, asked: Revival, *, request_id: str) -> None:
+        """Raises `RunNotFoundError`, `NotStoppedError`, `UnsupportedRequestError`."""
+        ...
+
     async def dead_letters(
         self, *, limit: int | None, after: str | None, run_id: str | None
     ) -> Sequence[DeadLetterRecord]: ...
@@ -92,8 +107,9 @@ class OperatorPort(Protocol):
         """The letter as it stands; `redriven_at` is None if no operator has taken it up yet."""
         ...
 
-    async def wait(self, run_id: str) -> RunRecord:
-        """Return when the run is terminal, however long that takes, even if it starts later."""
+    async def wait(self, run_id: str, *, or_parked: bool) -> RunRecord:
+        """Return when the run is terminal, or if wanted parked, however long that takes, even if it
+        starts later."""
         ...
 
     @property

@@ -6,13 +6,14 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from durable_worker.client.port import DEFAULT_TIMEOUT, RunStart
+from durable_worker.client.port import DEFAULT_TIMEOUT, Revival, RunStart, is_over
 from durable_worker.errors import NoOperatorError, RunNotFoundError, StartWaitsError
 from durable_worker.protocol.base import Payload
 from durable_worker.protocol.control import EngineEvent
 from durable_worker.protocol.letters import DeadLetterRecord
 from durable_worker.protocol.names import DEFAULT_NAMESPACE
 from durable_worker.protocol.runs import (
+    Redispatch,
     RunDetail,
     RunPage,
     RunQuery,
@@ -22,9 +23,16 @@ from durable_worker.protocol.runs import (
 )
 from durable_worker.stores.base import Store, stored_namespace
 from durable_worker.stores.dead_letters import DeadLetters
-from durable_worker.stores.inputs import AnyInput, CancelRequested, SignalSent, StartRun
+from durable_worker.stores.inputs import (
+    AnyInput,
+    CancelRequested,
+    Redispatched,
+    SignalSent,
+    StartRun,
+)
 from durable_worker.stores.listings import Listings
 from durable_worker.stores.records import RunState
+from durable_worker.stores.retrying import set_going
 from durable_worker.stores.starts import asked_start, json_object, outcome_of
 from durable_worker.stores.views import run_detail, run_record, wake_time
 from durable_worker.transports.base import DEFAULT_MAX_MESSAGE_BYTES
@@ -140,6 +148,16 @@ class StorePort:
         await self._find(run_id)
         await self._submit(CancelRequested(run_id=run_id, is_final=compensate is False))
 
+    async def set_going(self, asked: Revival, *, request_id: str) -> None:
+        state = await self._find(asked.run_id)
+        if isinstance(state, StartRun):
+            raise StartWaitsError(asked.run_id)
+        if isinstance(asked, Redispatch):
+            await self._submit(Redispatched(run_id=asked.run_id))
+            return
+        for value in set_going(state, asked, signal_id=f"{self._tenant}/{request_id}"):
+            await self._submit(value)
+
     async def dead_letters(
         self, *, limit: int | None, after: str | None, run_id: str | None
     ) -> Sequence[DeadLetterRecord]:
@@ -154,15 +172,17 @@ class StorePort:
             await self._submit(asked)
         return await self._letters.redriven(letter_id)
 
-    async def wait(self, run_id: str) -> RunRecord:
+    async def wait(self, run_id: str, *, or_parked: bool) -> RunRecord:
         clock = asyncio.get_running_loop().time
         look_at = 0.0
         while True:
             if await self._store.has_news() or clock() >= look_at:
                 look_at = clock() + _LOOK_ANYWAY
                 state = await self._load(run_id)
-                if state is not None and state.run.status.is_terminal:
-                    return run_record(state.run, wake_at=wake_time(state.pending.values()))
+                if state is not None:
+                    run = run_record(state.run, wake_at=wake_time(state.pending.values()))
+                    if is_over(run, or_parked=or_parked):
+                        return run
             await asyncio.sleep(_POLL)
 
     @property

@@ -46,7 +46,9 @@ from durable_worker.errors.messages import (
     UnsendableError,
 )
 from durable_worker.errors.runs import (
+    NOT_STOPPED,
     NoOperatorError,
+    NotStoppedError,
     QueryFailedError,
     RequestRefusedError,
     RunCancelledError,
@@ -81,10 +83,12 @@ __all__ = [
     "LONGEST_REASON",
     "LONGEST_TYPE",
     "LeaseLostError",
+    "NOT_STOPPED",
     "NeverAwaitedError",
     "NoOperatorError",
     "NondeterminismError",
     "NondeterministicCallError",
+    "NotStoppedError",
     "PayloadError",
     "PayloadTooLargeError",
     "ProtocolError",

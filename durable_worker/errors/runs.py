@@ -105,6 +105,17 @@ class UnsupportedRequestError(RequestRefusedError):
         self.request = request
 
 
+NOT_STOPPED = "not-stopped"
+
+
+class NotStoppedError(RequestRefusedError):
+    """A run that somebody wants to set going again has not stopped, or cannot be taken up."""
+
+    def __init__(self, run_id: str, reason: str) -> None:
+        super().__init__(reason, code=NOT_STOPPED)
+        self.run_id = run_id
+
+
 class TenantTokenError(DurableError):
     """A message does not prove whose it is. `tenant`: whose it would be, if that is certain."""
 

@@ -2,18 +2,19 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from msgspec import Raw, field
 
 from durable_worker.errors import PayloadTooLargeError, TransportError
 from durable_worker.operator.log import log
-from durable_worker.operator.transitions.effects import Emit
+from durable_worker.operator.transitions.effects import BroadcastCancel, Emit
 from durable_worker.operator.transitions.events import event_of
 from durable_worker.protocol.base import Message
 from durable_worker.protocol.codec import MessageType, encode
 from durable_worker.protocol.control import (
     CancelRun,
+    CancelSteps,
     ControlMessage,
     EngineEvent,
     EngineEventType,
@@ -65,9 +66,12 @@ class Announcer:
         """Whether this broadcast has come back: who listens hears himself too."""
         return envelope.body.endswith(self._signature)
 
-    def cancel(self, run_id: str, seqs: Sequence[int] | None) -> None:
-        chosen = None if seqs is None else list(seqs)
-        message = CancelRun(run_id=run_id, seqs=chosen, sender=self._instance_id)
+    def cancel(self, told: BroadcastCancel) -> None:
+        run_id, sender = told.run_id, self._instance_id
+        seqs = None if told.seqs is None else list(told.seqs)
+        message: CancelRun | CancelSteps = CancelRun(run_id=run_id, seqs=seqs, sender=sender)
+        if told.is_given_up:
+            message = CancelSteps(run_id=run_id, seqs=seqs or [], sender=sender)
         envelope = Envelope(type=MessageType.CONTROL, body=encode(message))
         self._waiting.appendleft((self._names.control, "", envelope))
         self._wake.set()

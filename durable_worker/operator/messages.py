@@ -16,7 +16,9 @@ from durable_worker.transports.base import RESENT_HEADER, Envelope
 CAPABILITIES = [
     "call-retry",
     "call-timeout",
+    "cancel-steps",
     "cancel-turns",
+    "continue-as-new",
     "durable-timers",
     "history-deltas",
     "park",

@@ -37,7 +37,6 @@ from durable_worker.protocol.runs import (
     RunFacets,
     RunReply,
     RunRequest,
-    RunStatus,
     SignalRequest,
     StartRequest,
     WaitingFor,
@@ -50,10 +49,10 @@ from durable_worker.stores.inputs import (
     CancelRequested,
     Redispatched,
     SignalSent,
-    Unparked,
 )
 from durable_worker.stores.listings import Listings
 from durable_worker.stores.records import RunState
+from durable_worker.stores.retrying import set_going
 from durable_worker.stores.starts import asked_start, outcome_of
 from durable_worker.stores.views import run_detail
 
@@ -130,12 +129,9 @@ class Requests:
                 return await outcome_of(self._sources.store, asked)
             case CancelRequest() | Redispatch() | SignalRequest():
                 return await self._change(body, namespace, request_id)
-            case RetryRun(run_id=run_id) | ContinueRun(run_id=run_id) if await self._is_parked(
-                run_id, namespace
-            ):
-                await self._sources.apply(Unparked(run_id=run_id))
-                return {"runId": run_id}
-            case RetryRun() | ContinueRun() | RetryWithInput():
+            case RetryRun() | ContinueRun():
+                return await self._set_going(body, namespace, request_id)
+            case RetryWithInput():
                 kind = str(type(body).__struct_config__.tag)
                 raise RequestRefusedError(
                     f"this operator does not support the request {kind!r}", code="unsupported"
@@ -169,6 +165,14 @@ class Requests:
             case _:
                 assert_never(body)
 
+    async def _set_going(
+        self, body: RetryRun | ContinueRun, namespace: str, request_id: str
+    ) -> Any:
+        state = await self._owned(body.run_id, namespace)
+        for value in set_going(state, body, signal_id=f"{namespace}/{request_id}"):
+            await self._sources.apply(value)
+        return {"runId": body.run_id}
+
     async def _letters(
         self, body: ListDeadLetters | GetDeadLetter | RedriveDeadLetter, namespace: str
     ) -> Any:
@@ -199,12 +203,6 @@ class Requests:
         if state is None or state.run.namespace != namespace:
             raise RunNotFoundError(run_id)
         return state
-
-    async def _is_parked(self, run_id: str, namespace: str) -> bool:
-        state = await self._sources.store.load(run_id)
-        if state is None or state.run.namespace != namespace:
-            return False
-        return state.run.status is RunStatus.BLOCKED
 
     async def _waiting_for(self, run_id: str, namespace: str) -> Any:
         state = await self._owned(run_id, namespace)

@@ -14,23 +14,34 @@ from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.racing import first_error, unless_stopped
 from durable_worker.operator.session import Session
 from durable_worker.protocol.base import Payload
-from durable_worker.protocol.control import EngineEvent
+from durable_worker.protocol.control import EngineEvent, EngineEventType
 from durable_worker.protocol.letters import DeadLetterRecord
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.runs import (
+    ContinueRun,
+    Redispatch,
+    RetryRun,
     RunDetail,
     RunPage,
     RunQuery,
     RunRecord,
+    RunStatus,
     StartedRun,
     StartRequest,
 )
 from durable_worker.stores.base import SharedStore, Store, stored_namespace
 from durable_worker.stores.dead_letters import DeadLetters
-from durable_worker.stores.inputs import AnyInput, CancelRequested, SignalSent, StartRun
+from durable_worker.stores.inputs import (
+    AnyInput,
+    CancelRequested,
+    Redispatched,
+    SignalSent,
+    StartRun,
+)
 from durable_worker.stores.listings import Listings
 from durable_worker.stores.processes import this_process
 from durable_worker.stores.records import Run
+from durable_worker.stores.retrying import set_going
 from durable_worker.stores.starts import asked_start, outcome_of
 from durable_worker.stores.views import run_detail, run_record
 from durable_worker.transports.base import Transport
@@ -214,6 +225,19 @@ class OperatorService:
         await self._run(run_id)
         await self._apply(CancelRequested(run_id=run_id, is_final=is_final))
 
+    async def set_going(
+        self, asked: RetryRun | ContinueRun | Redispatch, *, request_id: str | None = None
+    ) -> None:
+        """Raises `RunNotFoundError`, `NotStoppedError`."""
+        state = await self._store.load(asked.run_id)
+        if state is None:
+            raise RunNotFoundError(asked.run_id)
+        if isinstance(asked, Redispatch):
+            await self._apply(Redispatched(run_id=asked.run_id))
+            return
+        for value in set_going(state, asked, signal_id=request_id or self._new_id()):
+            await self._apply(value)
+
     async def detail(self, run_id: str) -> RunDetail:
         """Raises `RunNotFoundError`."""
         state = await self._store.load(run_id)
@@ -267,6 +291,30 @@ class OperatorService:
             waiting.remove(ended)
             if not waiting:
                 del self._waiting[run_id]
+
+    async def wait_or_parked(self, run_id: str) -> RunRecord:
+        """As `wait`; also once the run is parked."""
+        parked = asyncio.Event()
+
+        def notice(event: EngineEvent) -> None:
+            if event.type is EngineEventType.RUN_BLOCKED:
+                parked.set()
+
+        unfollow = self.follow(run_id, notice)
+        ended = asyncio.ensure_future(self.wait(run_id))
+        blocked = asyncio.ensure_future(parked.wait())
+        try:
+            run = await self._run(run_id)
+            if run.status is not RunStatus.BLOCKED:
+                await asyncio.wait({ended, blocked}, return_when=asyncio.FIRST_COMPLETED)
+                if ended.done():
+                    return ended.result()
+                run = await self._run(run_id)
+            return run_record(run)
+        finally:
+            unfollow()
+            ended.cancel()
+            blocked.cancel()
 
     def follow(self, run_id: str, notice: Callable[[EngineEvent], None]) -> Callable[[], None]:
         """Hear of what happens to a run, from its commit on, until what is returned is called."""

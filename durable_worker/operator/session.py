@@ -340,7 +340,7 @@ class Session:
             if each.token:
                 self._presence.need(each.token)
         for cancelled in done.cancelled:
-            self._announcer.cancel(cancelled.run_id, cancelled.seqs)
+            self._announcer.cancel(cancelled)
         self._announcer.events(done.events)
         self._on_events(map(event_of, done.events))
         if done.earliest_timer is not None:

@@ -30,6 +30,7 @@ from durable_worker.operator.transitions.effects import (
     SendStep,
     SendTurn,
 )
+from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
 from durable_worker.stores.base import Batch, stored_namespace
 from durable_worker.stores.inputs import (
     AnyInput,
@@ -54,6 +55,9 @@ from durable_worker.stores.records import (
 
 MAX_CHANGES = 5_000
 """Changed checkpoints and runs in one transaction after which inputs for other runs are put off."""
+
+
+Queue = deque[RunInput | SignalSent]
 
 
 class UnitOfWork:
@@ -105,12 +109,16 @@ class UnitOfWork:
         return await self._context.ledgers.get(run_id)
 
     async def apply(self, value: AnyInput) -> None:
-        queue: deque[RunInput] = deque()
+        queue: Queue = deque()
         await self._take(value, queue)
         while queue:
-            await self._advance(queue.popleft(), queue)
+            following = queue.popleft()
+            if isinstance(following, SignalSent):
+                await self._match(following, queue)
+            else:
+                await self._advance(following, queue)
 
-    async def _take(self, value: AnyInput, queue: deque[RunInput]) -> None:
+    async def _take(self, value: AnyInput, queue: Queue) -> None:
         match value:
             case SignalSent():
                 await self._match(value, queue)
@@ -143,7 +151,7 @@ class UnitOfWork:
     async def _letter(self, letter_id: str) -> DeadLetter | None:
         return self._letters.get(letter_id) or await self._context.store.dead_letter(letter_id)
 
-    async def _redrive(self, value: LetterRedriven, queue: deque[RunInput]) -> None:
+    async def _redrive(self, value: LetterRedriven, queue: Queue) -> None:
         """Nothing happens if it must not be: whoever asked looks at the letter again."""
         letter = await self._letter(value.letter_id)
         if letter is None or letter.redriven_at is not None or letter.namespace != value.namespace:
@@ -181,7 +189,7 @@ class UnitOfWork:
         else:
             self._done.stale.append(row.key)
 
-    async def _advance(self, value: RunInput, queue: deque[RunInput]) -> None:
+    async def _advance(self, value: RunInput, queue: Queue) -> None:
         ledger = self._context.ledgers.find(value.run_id)
         if ledger is None or value.run_id not in self._seen:
             ledger = await self._ledger(value.run_id)
@@ -191,7 +199,9 @@ class UnitOfWork:
             if value.version is None:
                 version = self._context.version_of(value.workflow, value.partition)
                 value = replace(value, version=version)
-        _note_keeper(value, ledger)
+        elif ledger is not None and isinstance(value, DecisionReceived):
+            _note_keeper(value.decision, ledger)
+            value = self._with_version(value, ledger)
         moved = apply(
             None if ledger is None else ledger.state,
             value,
@@ -215,6 +225,13 @@ class UnitOfWork:
             if not self._note_effect(effect, queue):
                 await self._carry_out(effect, queue)
 
+    def _with_version(self, value: DecisionReceived, ledger: Ledger) -> DecisionReceived:
+        """A run that goes on as new goes on with the newest version."""
+        if value.decision.status is not DecisionStatus.CONTINUED:
+            return value
+        run = ledger.state.run
+        return replace(value, version=self._context.version_of(run.workflow, run.partition))
+
     async def _is_awaited(self, parent: Parent) -> bool:
         """Whether the parent still waits for this child; it may have been cancelled meanwhile."""
         ledger = await self._ledger(parent.run_id)
@@ -232,7 +249,7 @@ class UnitOfWork:
             earliest = self._done.earliest_timer
             self._done.earliest_timer = fires_at if earliest is None else min(earliest, fires_at)
 
-    def _note_effect(self, effect: Effect, queue: deque[RunInput]) -> bool:
+    def _note_effect(self, effect: Effect, queue: Queue) -> bool:
         """False if the store is needed for it."""
         match effect:
             case SendTurn(run_id=run_id, task_id=task_id):
@@ -254,7 +271,7 @@ class UnitOfWork:
                 assert_never(effect)
         return True
 
-    async def _carry_out(self, effect: Effect, queue: deque[RunInput]) -> None:
+    async def _carry_out(self, effect: Effect, queue: Queue) -> None:
         if isinstance(effect, Bury):
             ledger = self._context.ledgers.held(effect.run_id)
             names = self._context.names
@@ -265,7 +282,7 @@ class UnitOfWork:
     def _owe(self, row: OutboxRow) -> None:
         self._rows[row.key] = row
 
-    async def _match(self, signal: SignalSent, queue: deque[RunInput]) -> None:
+    async def _match(self, signal: SignalSent, queue: Queue) -> None:
         """Give a signal to the oldest wait for it, or keep it; a repeated one is ignored."""
         if await self._is_known(signal.signal_id):
             return
@@ -275,7 +292,7 @@ class UnitOfWork:
             namespace=signal.namespace,
             name=signal.name,
             payload=signal.payload,
-            received_at=self._now,
+            received_at=self._now if signal.received_at is None else signal.received_at,
             consumed_at=None if waiter is None else self._now,
         )
         if waiter is not None:
@@ -297,10 +314,13 @@ class UnitOfWork:
         return next((each for each in begun if self._still_waits(each)), None)
 
     def _still_waits(self, waiter: Waiter) -> bool:
-        changed = self._checkpoints.get((waiter.run_id, waiter.seq))
+        key = waiter.run_id, waiter.seq
+        if key in self._withdrawn:
+            return False
+        changed = self._checkpoints.get(key)
         return changed is None or changed.is_pending
 
-    async def _take_buffered(self, wait: AwaitSignal, queue: deque[RunInput]) -> None:
+    async def _take_buffered(self, wait: AwaitSignal, queue: Queue) -> None:
         signal = await self._oldest_buffered(wait.namespace, wait.signal)
         if signal is None:
             waiters = self._waiters.setdefault((wait.namespace, wait.signal), [])
@@ -309,7 +329,13 @@ class UnitOfWork:
         if signal.id not in self._signals:
             self._taken.add(signal.id)
         self._signals[signal.id] = replace(signal, consumed_at=self._now)
-        queue.append(SignalMatched(run_id=wait.run_id, seq=wait.seq, payload=signal.payload))
+        matched = SignalMatched(
+            run_id=wait.run_id,
+            seq=wait.seq,
+            payload=signal.payload,
+            received_at=signal.received_at if signal.received_at < self._now else None,
+        )
+        queue.append(matched)
 
     async def _oldest_buffered(self, namespace: str, name: str) -> SignalRecord | None:
         limit = 8
@@ -402,9 +428,7 @@ class UnitOfWork:
             self._runs[run.id] = carried
 
 
-def _note_keeper(value: RunInput, ledger: Ledger | None) -> None:
+def _note_keeper(decision: WorkflowDecision, ledger: Ledger) -> None:
     """Who keeps what the run's turn came with, whatever becomes of the decision."""
-    if ledger is not None and isinstance(value, DecisionReceived):
-        decision = value.decision
-        if decision.kept is not None:
-            ledger.kept_by(decision.kept, decision.task_id)
+    if decision.kept is not None:
+        ledger.kept_by(decision.kept, decision.task_id)

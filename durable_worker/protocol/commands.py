@@ -67,7 +67,15 @@ class StartChild(Command, frozen=True, kw_only=True, tag="startChild"):
     parallel_group: str | None = None
 
 
-AnyCommand = ScheduleStep | RecordStep | StartTimer | WaitSignal | StartChild
+class CancelStep(Command, frozen=True, kw_only=True, tag="cancelStep"):
+    """The body has given up the call at `seq`. Sent only to an operator that states
+    `cancel-steps`."""
+
+
+AnyAsked = ScheduleStep | RecordStep | StartTimer | WaitSignal | StartChild
+"""What gets a place in history, at its `seq`."""
+
+AnyCommand = AnyAsked | CancelStep
 
 
 class DecisionStatus(StrEnum):
@@ -75,13 +83,16 @@ class DecisionStatus(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    CONTINUED = "continuedAsNew"
 
 
 class WorkflowDecision(Message, frozen=True, kw_only=True):
     """`ordered`: results were delivered in order, up to this one. Sent only to an operator that
     states `ordered-history`. `park`: it is the code that failed, not the run; only to one that
-    states `park`. `kept`: by which worker the turn's history is kept, so that the next one may tell
-    what is new; only to an operator that states `history-deltas`."""
+    states `park`. The status `continuedAsNew`, with the next `input` and the seqs of the signals in
+    history that the body has not taken (`unread`), only to one that states `continue-as-new`.
+    `kept`: by which worker the turn's history is kept, so that the next one may tell what is new;
+    only to an operator that states `history-deltas`."""
 
     task_id: Name
     run_id: Name
@@ -89,6 +100,8 @@ class WorkflowDecision(Message, frozen=True, kw_only=True):
     commands: list[AnyCommand]
     output: Payload = UNSET
     error: Failure | None = None
+    input: Payload = UNSET
+    unread: list[Seq] | None = None
     ordered: Count | None = None
     park: bool | None = None
     kept: Name | None = None

@@ -62,6 +62,15 @@ class CancelRun(ControlMessage, frozen=True, kw_only=True, tag="cancel"):
     sender: str | None = field(default=None, name="from")
 
 
+class CancelSteps(ControlMessage, frozen=True, kw_only=True, tag="cancelStep"):
+    """A body has given these calls up: whoever works on them stops, nobody waits for the answers.
+    An extension: who does not know it ignores it."""
+
+    run_id: Name
+    seqs: list[StepSeq]
+    sender: str | None = field(default=None, name="from")
+
+
 class EventHappened(ControlMessage, frozen=True, kw_only=True, tag="event"):
     event: EngineEvent
     sender: str | None = field(default=None, name="from")
@@ -72,4 +81,4 @@ class RunEnqueued(ControlMessage, frozen=True, kw_only=True, tag="enqueued"):
     sender: str | None = field(default=None, name="from")
 
 
-AnyControl = CancelRun | EventHappened | RunEnqueued
+AnyControl = CancelRun | CancelSteps | EventHappened | RunEnqueued

@@ -12,6 +12,9 @@ DEFAULT_PARTITION = "default"
 CANCELLED_MARKER = "durable:cancelled"
 """The name of the recorded step that says where a body was told of the cancellation."""
 
+CONTINUED_MARKER = "durable:continued"
+"""The name of the recorded step by which the history of a run begins that was continued as new."""
+
 
 def is_default(value: str | None) -> bool:
     """Unset, empty and `default` mean the same for a namespace and for a partition."""
@@ -81,6 +84,13 @@ def event_subject(name: str, match: bytes) -> str:
 def event_signal(subject: str, run_id: str, seq: int) -> str:
     """The signal that the operator sends for each event that fits `subject`."""
     return f"{subject}:{run_id}#{seq}"
+
+
+def is_for_one_seq(signal: str, run_id: str, seq: int) -> bool:
+    """Whether nothing but the wait at `seq` can ever ask for this signal."""
+    if signal in (webhook_signal(run_id, seq), breakpoint_signal(run_id, seq)):
+        return True
+    return signal.startswith("event:") and signal.endswith(f":{run_id}#{seq}")
 
 
 def _base64(data: bytes) -> str:

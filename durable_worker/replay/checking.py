@@ -15,7 +15,8 @@ from durable_worker.errors import (
 )
 from durable_worker.protocol.base import Payload
 from durable_worker.protocol.commands import (
-    AnyCommand,
+    AnyAsked,
+    CancelStep,
     DecisionStatus,
     RecordStep,
     ScheduleStep,
@@ -115,7 +116,7 @@ class _Comparison:
                 )
 
     def _asked(self) -> dict[int, Asked]:
-        commands = [] if self._decision is None else self._decision.commands
+        commands = [] if self._decision is None else asked_in(self._decision)
         unasked = {each.seq: asked_by(each) for each in commands}
         if self._ended is not None and self._has_promised:
             # What ends the wait of a body that has ended until its children have been started; it
@@ -153,7 +154,7 @@ class _Comparison:
 
     def _as_ended(self) -> RunEnd | None:
         decision = self._decision
-        if decision is None or decision.status is DecisionStatus.CONTINUE:
+        if decision is None or decision.status in _GOES_ON:
             return None
         return RunEnd(
             status=RunStatus(decision.status.value), output=decision.output, error=decision.error
@@ -169,7 +170,7 @@ class _Comparison:
         assert decision is not None
         if decision.status is not DecisionStatus.CONTINUE:
             return f"nothing more: {self._how_it_ended()}"
-        awaited = [each.describe() for each in map(asked_by, decision.commands)]
+        awaited = [each.describe() for each in map(asked_by, asked_in(decision))]
         return f"nothing more: it waits for {', '.join(awaited) or 'nothing'}"
 
     def _mismatch(self, seq: int, *, recorded: str, asked: str) -> NondeterminismError:
@@ -186,6 +187,9 @@ class _Comparison:
         return f"the turn has failed: {message_of(self._error or WorkflowStuckError())}"
 
 
+_GOES_ON = (DecisionStatus.CONTINUE, DecisionStatus.CONTINUED)
+
+
 def _is_same(waits: Asked, wanted: Asked) -> bool:
     if waits.kind is not wanted.kind:
         return False
@@ -195,7 +199,11 @@ def _is_same(waits: Asked, wanted: Asked) -> bool:
     return f"{wanted.name}".startswith(f"{waits.name} (")
 
 
-def asked_by(command: AnyCommand) -> Asked:
+def asked_in(decision: WorkflowDecision) -> list[AnyAsked]:
+    return [each for each in decision.commands if not isinstance(each, CancelStep)]
+
+
+def asked_by(command: AnyAsked) -> Asked:
     match command:
         case ScheduleStep(name=name):
             return Asked(HistoryKind.CALL, name)

@@ -13,6 +13,7 @@ from durable_worker.replay.definitions import Directory, StepContextBase
 from durable_worker.replay.handles import ChildHandle
 from durable_worker.replay.logger import BodyLogger
 from durable_worker.replay.opened import context_of, context_values
+from durable_worker.replay.operations import CONTINUE_AS_NEW
 from durable_worker.replay.performing import run_child, run_local_step
 from durable_worker.replay.steps import Saga, StepCalls
 from durable_worker.replay.turn import Replay
@@ -165,12 +166,23 @@ class WorkflowContext(StepCalls, Waits):
     # What only some operators can do
 
     def continue_as_new(self, input: object = None, /) -> NoReturn:
-        """End this run and go on under the same id with a new history.
+        """Leave the body, and begin it anew with `input` under the same run id: for a run that
+        goes on for ever, since its history is empty then.
 
-        Raises `UnsupportedByOperatorError`: no operator offers it to this version.
+        Tags, attributes, context, parent and handles stay. Signals that nothing in the body has
+        taken go over, everything else that is outstanding is given up; nothing is compensated. The
+        body begins on the newest version that is served. May be called in any task of the body;
+        `finally` blocks run, and must let what this raises pass, which is no `Exception`.
+
+        Raises `UnsupportedByOperatorError` (a NestJS operator), `PayloadError`.
         """
-        del input
-        raise self._unsupported("ctx.continue_as_new", "continue-as-new")
+        self._demand("ctx.continue_as_new", CONTINUE_AS_NEW)
+        payload = encode_payload(input, what=f"the next input of {self.workflow!r}")
+        self._replay.continue_as_new(payload)
+
+    def _demand(self, what: str, capability: str) -> None:
+        if not self._replay.operator_states(capability):
+            raise UnsupportedByOperatorError(what, capability)
 
     def upsert_search_attributes(self, attributes: Mapping[str, object], /) -> None:
         """Set attributes by which runs can be found.

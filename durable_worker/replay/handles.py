@@ -78,6 +78,7 @@ class Opened(Generic[T]):
         await self._replay.waiting.begin(token)
         async with asyncio.timeout(limit):
             event: HistoryEvent = await asyncio.shield(self._resolved)
+        self._replay.journal.taken.add(event.seq)
         return self._convert(event)
 
 

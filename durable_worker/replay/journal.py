@@ -70,6 +70,8 @@ class Journal:
         """Where results are ordered: what has come since somebody last looked and cleared it."""
         self.seen = -1
         """Where results are ordered: the latest that an applied decision has known."""
+        self.taken: set[int] = set()
+        """The seqs of signals that the body has got: what is delivered need not have been."""
         self.is_sealed = False
         self.unstarted: dict[int, tuple[Coroutine[Any, Any, Any], str, str, Location]] = {}
         """By token: what was called and has not been awaited."""
@@ -124,6 +126,11 @@ class Journal:
             else:
                 return None
         return added if held == len(known) else None
+
+    def unread(self) -> list[int]:
+        """The seqs of the signals in history that the body has not got."""
+        signals = (seq for seq, each in self.events.items() if each.kind is HistoryKind.SIGNAL)
+        return sorted(seq for seq in signals if seq not in self.taken)
 
     def marker(self) -> str | None:
         """The name of what an idle body finds recorded at the next seq, if it is for idle ones."""

@@ -14,7 +14,7 @@ from durable_worker.protocol.commands import (
     RecordStep,
     StartTimer,
 )
-from durable_worker.protocol.names import CANCELLED_MARKER
+from durable_worker.protocol.names import CANCELLED_MARKER, CONTINUED_MARKER
 from durable_worker.protocol.payload import encode_payload
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
 from durable_worker.replay.definitions import StepDefinition
@@ -32,6 +32,10 @@ ORDERED_HISTORY = "ordered-history"
 """Operator capability: history tells in which order operations were resolved."""
 HISTORY_DELTAS = "history-deltas"
 """Operator capability: it tells a worker that keeps a run only what is new in its history."""
+CONTINUE_AS_NEW = "continue-as-new"
+"""Operator capability: a body may end to go on with another input and an empty history."""
+CANCEL_STEPS = "cancel-steps"
+"""Operator capability: it is told which calls a body has given up."""
 CANCEL_TURNS = "cancel-turns"
 """Operator capability: a cancelled run gets turns with `cancel` until its body has ended."""
 
@@ -39,6 +43,7 @@ DELIVERED = "durable:delivered"
 DEADLINES = "durable:deadlines"
 CANCELLED = CANCELLED_MARKER
 TIMEOUTS = "durable:timeouts"
+CONTINUED = CONTINUED_MARKER
 RESERVED = "durable:"
 SIDE_EFFECT = "sideEffect"
 

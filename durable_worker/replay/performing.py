@@ -264,10 +264,10 @@ async def _next_signal(
         operation = Requested(
             seq, HistoryKind.SIGNAL, name, location, request=request, subject=wait.subject
         )
-    if limit is None:
-        return await replay.waiting.wait(operation)
     async with asyncio.timeout(limit):
-        return await replay.waiting.wait(operation)
+        event = await replay.waiting.wait(operation)
+    replay.journal.taken.add(event.seq)
+    return event
 
 
 async def run_child(

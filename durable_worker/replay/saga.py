@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct, UnsetType
 
 from durable_worker.protocol.base import Payload
+from durable_worker.replay.continuing import continuation_in
 from durable_worker.replay.failures import message_of
 from durable_worker.replay.performing import StepCall, call_step
 from durable_worker.replay.turn import Replay
@@ -75,6 +76,9 @@ class Compensations:
         """
         journal = self._replay.journal
         if journal.is_sealed or isinstance(error, GeneratorExit):
+            return
+        if continuation_in(error) is not None:
+            self.forget()
             return
         if not self._open and not self._running:
             return

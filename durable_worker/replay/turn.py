@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -20,6 +20,11 @@ from durable_worker.protocol.commands import (
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.payload import encode_payload
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind, WorkflowTask
+from durable_worker.replay.continuing import (
+    ContinuedAsNewError,
+    continuation_in,
+    first_seq_of,
+)
 from durable_worker.replay.definitions import WorkflowDefinition
 from durable_worker.replay.failures import cancellation, failure_of, message_of
 from durable_worker.replay.journal import Ended, Journal, TurnAbortedError, raised_at, same_run
@@ -27,6 +32,7 @@ from durable_worker.replay.logger import LogSink
 from durable_worker.replay.operations import (
     CALL_RETRY,
     CALL_TIMEOUT,
+    CANCEL_STEPS,
     DURABLE_TIMERS,
     ORDERED_HISTORY,
     PARK,
@@ -76,6 +82,8 @@ class Replay:
         self._main: asyncio.Task[Payload] | None = None
         self._interruption: BaseException | None = None
         self._ended_by: BaseException | None = None
+        self._continued: ContinuedAsNewError | None = None
+        self.first_seq = 0
         self._loop = self.waiting.loop
         self._is_disposed = False
         self._limits_attempts = False
@@ -87,8 +95,12 @@ class Replay:
         self._task = task
         self.now_ms = now_ms
         self.journal.is_ordered = self.operator_states(ORDERED_HISTORY)
+        self.waiting.tells_given_up = self.operator_states(CANCEL_STEPS)
         self.journal.seen = -1 if task.seen is None else task.seen
         self.journal.tell(task.history)
+        if self._main is None:
+            self.first_seq = first_seq_of(task.history)
+            self.waiting.begin_at(self.first_seq)
         for signal in task.pending_signals or ():
             if signal.seq not in self.journal.events:
                 event = HistoryEvent(seq=signal.seq, kind=HistoryKind.SIGNAL, output=signal.payload)
@@ -168,6 +180,9 @@ class Replay:
             return encode_payload(output, what=f"the output of workflow {self.definition.name!r}")
         except BaseException as error:
             cause = self._interruption or error
+            self._continued = continuation_in(cause)
+            if self._continued is not None:
+                return UNSET
             self._ended_by = cause
             if self.on_failure is not None:
                 await self.on_failure(cause)
@@ -180,6 +195,13 @@ class Replay:
         if self._interruption is None and self._main is not None and not self._main.done():
             self._interruption = error
             self._main.cancel()
+
+    def continue_as_new(self, input: Payload) -> NoReturn:
+        """Leave the body, from whichever of its tasks, to go on with a new history."""
+        error = ContinuedAsNewError(input)
+        if asyncio.current_task() is not self._main:
+            self.interrupt(error)
+        raise error
 
     def _advance(self, main: asyncio.Task[Payload]) -> Outcome:
         waiting = self.waiting
@@ -235,6 +257,10 @@ class Replay:
         if error is not None:
             return self._failed(error)
         self.journal.refuse_never_awaited()
+        if self._continued is not None:
+            decision = self._decision(DecisionStatus.CONTINUED)
+            unread = self.journal.unread() or None
+            return replace(decision, input=self._continued.input, unread=unread)
         return self._decision(DecisionStatus.COMPLETED, output=self._main.result())
 
     def _answer_at_the_end(self) -> None:
@@ -290,7 +316,9 @@ class Replay:
         """`instead`: what to ask for in place of everything outstanding."""
         recorded = self.journal.recorded
         commands: list[AnyCommand] = [] if self.journal.failure else list(recorded)
-        if status is DecisionStatus.CONTINUE:
+        if status is not DecisionStatus.CONTINUE:
+            commands += self.waiting.given_up()
+        else:
             commands += self.waiting.commands(self.now_ms) if instead is None else instead
         if len(commands) > 1:
             # What is recorded must be in history before what was asked for on account of it.

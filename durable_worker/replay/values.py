@@ -43,9 +43,11 @@ class Values(ContextBase):
 
     @property
     def random(self) -> Random:
-        """A generator seeded by the run id: the same numbers on every replay."""
+        """A generator seeded by the run id: the same numbers on every replay, and others once the
+        run was continued as new."""
         if self._random is None:
-            self._random = Random(self.run_id)
+            first = self._replay.first_seq
+            self._random = Random(f"{self.run_id}:{first}" if first else self.run_id)
         return self._random
 
     def uuid(self) -> uuids.UUID:

@@ -19,7 +19,7 @@ import asyncio
 from collections.abc import Iterable
 
 from durable_worker.protocol.base import Payload
-from durable_worker.protocol.commands import AnyCommand
+from durable_worker.protocol.commands import AnyCommand, CancelStep
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
 from durable_worker.replay.arrivals import Arrivals
 from durable_worker.replay.journal import Journal, TurnAbortedError, caller_location, is_of
@@ -59,6 +59,9 @@ class Waiting:
         self._arrivals = Arrivals(journal, self.outstanding)
         self.main: asyncio.Task[Payload] | None = None
         self._abandoned: dict[int, Operation] = {}
+        self._given_up: set[int] = set()
+        self.tells_given_up = False
+        """Whether the operator wants to know of calls that are given up."""
         self._lost_waits: dict[str, list[Requested]] = {}
         self._point: IdlePoint | None = None
         self._since = 0
@@ -70,6 +73,10 @@ class Waiting:
         self._has_timers = False
         self.promised: list[int] = []
         """The seqs of children that must be started even if the body ends at once."""
+
+    def begin_at(self, seq: int) -> None:
+        """The body begins to count here: what is before is of an execution that has ended."""
+        self._journal.next_seq = self._since = seq
 
     def run_until_idle(self) -> None:
         if self.loop.ready:
@@ -106,12 +113,20 @@ class Waiting:
         return not any(event.seq < latest and event.seq in point.waiting for event in added)
 
     def commands(self, now_ms: int) -> list[AnyCommand]:
-        """What to ask for (again) of everything outstanding."""
-        return [
+        """What to ask for (again) of everything outstanding, and which calls are given up."""
+        asked = [
             command
             for operation in self.outstanding.values()
             if (command := operation.command(now_ms)) is not None
         ]
+        return [*asked, *self.given_up()] if self._given_up else asked
+
+    def given_up(self) -> list[CancelStep]:
+        """Calls whose waits were cancelled, as far as history does not show it."""
+        if not self.tells_given_up or not self._journal.is_ordered:
+            return []
+        self._given_up.difference_update([s for s in self._given_up if s in self._journal.events])
+        return [CancelStep(seq=seq) for seq in sorted(self._given_up)]
 
     # Idle points
 
@@ -431,6 +446,8 @@ class Waiting:
         if self.outstanding.pop(operation.seq, None) is None or self._journal.is_sealed:
             return
         self._abandoned[operation.seq] = operation
+        if operation.kind is HistoryKind.CALL:
+            self._given_up.add(operation.seq)
         if operation.kind is HistoryKind.SIGNAL and isinstance(operation, Requested):
             self._lost_waits.setdefault(operation.subject, []).append(operation)
 

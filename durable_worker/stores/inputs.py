@@ -47,7 +47,10 @@ class ResultReceived(Input, frozen=True, kw_only=True, tag="result"):
 
 
 class DecisionReceived(Input, frozen=True, kw_only=True, tag="decision"):
+    """`version`: the newest that is served of the workflow, where the decision goes on with it."""
+
     decision: WorkflowDecision
+    version: str | None = None
 
 
 class TimerDue(Input, frozen=True, kw_only=True, tag="timer"):
@@ -55,10 +58,11 @@ class TimerDue(Input, frozen=True, kw_only=True, tag="timer"):
 
 
 class SignalMatched(Input, frozen=True, kw_only=True, tag="signal-matched"):
-    """The wait at `seq` gets a signal."""
+    """The wait at `seq` gets a signal. `received_at`: when that came, if it was before the wait."""
 
     seq: int
     payload: Payload = UNSET
+    received_at: int | None = None
 
 
 class CancelRequested(Input, frozen=True, kw_only=True, tag="cancel"):
@@ -176,12 +180,16 @@ class LetterRedriven(
 class SignalSent(
     Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="signal"
 ):
-    """A signal for whoever waits for `name`, now or later; once for each `signal_id`."""
+    """A signal for whoever waits for `name`, now or later; once for each `signal_id`.
+
+    `received_at`: when it came first, if a run had it that has not taken it.
+    """
 
     signal_id: str
     namespace: str = "default"
     name: str
     payload: Payload = UNSET
+    received_at: int | None = None
 
 
 class StartRequested(

@@ -205,9 +205,9 @@ def _is_since(other: Checkpoint, failed: Checkpoint, last_seq: int | None) -> bo
 
 def what_hinders(state: RunState, failed: Checkpoint, *, last_seq: int | None) -> str | None:
     """Why the call cannot be tried again as if it had not failed; None if it can."""
-    hindrance = _hindrance_of(state.run)
+    hindrance = hindrance_of(state.run)
     if hindrance is not None:
-        return hindrance
+        return hindrance.reason
     later = sorted(asked_since(state, failed, last_seq=last_seq), key=lambda each: each.seq)
     for each in later:
         if not _is_repeatable(each):
@@ -246,12 +246,13 @@ def _described(checkpoint: Checkpoint) -> str:
             return f"a child run of {checkpoint.name!r} {where}"
 
 
-def _hindrance_of(run: Run) -> str | None:
+def hindrance_of(run: Run) -> Refusal | None:
+    """Why a run stays as it has ended."""
     if run.status in (RunStatus.COMPLETED, RunStatus.CANCELLED):
-        return f"its run {run.id!r} is {run.status.value}, and stays so. Start a new run"
+        return Refusal(f"run {run.id!r} is {run.status.value}, and stays so. Start a new run")
     if run.status.is_terminal and run.parent is not None:
-        return (
-            f"its run {run.id!r} is a child that has ended, and its parent {run.parent.run_id!r} "
+        return Refusal(
+            f"run {run.id!r} is a child that has ended, and its parent {run.parent.run_id!r} "
             f"has been told so. Start the parent anew"
         )
     return None
@@ -276,9 +277,9 @@ def _turn_again(letter: DeadLetter, state: RunState) -> Redrive | Refusal:
         return Redrive(is_sent=True)
     if not _has_ended_run(letter, run):
         return Refusal(f"run {run.id!r} did not end because of it: it is {run.status.value}")
-    hindrance = _hindrance_of(run)
+    hindrance = hindrance_of(run)
     if hindrance is not None:
-        return Refusal(hindrance)
+        return hindrance
     again = TurnRedriven(
         run_id=run.id,
         task_id=letter.task_id,

@@ -4,10 +4,13 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from functools import partial
+from typing import Any
 
 import anyio
 
 from durable_worker.clock import Clock
+from durable_worker.errors import StepCancelledError
+from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.payload import encode_payload
 from durable_worker.protocol.tasks import StepTask
 from durable_worker.replay.definitions import StepDefinition
@@ -33,7 +36,9 @@ class Attempts:
         self._live = live
         self._now = clock.now
         self._threads = anyio.CapacityLimiter(concurrency)
-        self._running: dict[StepContext, None] = {}
+        self._running: dict[StepContext, asyncio.Task[Any] | None] = {}
+        self._given_up: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._interrupted: set[StepContext] = set()
         self._cancelled: OrderedDict[tuple[str, int | None], None] = OrderedDict()
 
     async def run(
@@ -46,7 +51,11 @@ class Attempts:
         step that cancels itself has failed.
         """
         context = self._context(task)
-        self._running[context] = None
+        if self._given_up and (task.run_id, task.seq) in self._given_up:
+            return _not_wanted(), context
+        # A thread cannot be stopped: its step is told, like those of a cancelled run.
+        running = asyncio.current_task() if definition.is_async else None
+        self._running[context] = running
         self._live.started(context, task)
         try:
             enter_step(context)
@@ -58,17 +67,40 @@ class Attempts:
                 output = await definition.fn(*arguments)
             else:
                 output = await in_thread(definition, arguments, self._threads)
-            return encode_payload(output, what=definition.output_name), context
+            returned: Returned = encode_payload(output, what=definition.output_name)
         except (asyncio.CancelledError, GeneratorExit) as error:
             if isinstance(error, GeneratorExit) or is_given_up():
                 raise
-            return failure_of(error), context
+            returned = failure_of(error)
         except BaseException as error:  # SystemExit, KeyboardInterrupt and the like are failures
             retryable = False if is_ruled_out(definition, error) else None
-            return failure_of(error, retryable=retryable), context
+            returned = failure_of(error, retryable=retryable)
         finally:
             self._live.ended(context)
             del self._running[context]
+            is_interrupted = bool(self._interrupted) and self._has_interrupted(context, running)
+        return _not_wanted() if is_interrupted else returned, context
+
+    def give_up(self, run_id: str, seqs: Collection[int]) -> None:
+        """Stop these steps; those that are still on their way here do not begin."""
+        for seq in seqs:
+            self._given_up[run_id, seq] = None
+            if len(self._given_up) > REMEMBERED:
+                self._given_up.popitem(last=False)
+        for context, task in self._running.items():
+            if context.run_id == run_id and context.seq in seqs:
+                context.cancel()
+                if task is not None and context not in self._interrupted:
+                    self._interrupted.add(context)
+                    task.cancel()
+
+    def _has_interrupted(self, context: StepContext, running: asyncio.Task[Any] | None) -> bool:
+        if context not in self._interrupted:
+            return False
+        self._interrupted.remove(context)
+        if running is not None:
+            running.uncancel()
+        return True
 
     def cancel_run(self, run_id: str, seqs: Collection[int] | None = None) -> None:
         """Tell the run's steps (only those at `seqs`) that run here, or are on their way here."""
@@ -86,3 +118,7 @@ class Attempts:
         if cancelled and ((task.run_id, None) in cancelled or (task.run_id, task.seq) in cancelled):
             context.cancel()
         return context
+
+
+def _not_wanted() -> Failure:
+    return failure_of(StepCancelledError("its workflow waits for this step no longer"))

@@ -168,7 +168,13 @@ class WorkerEdge:
             commands=commands,
             output=await codec.seal(decision.output, salt=run_id),
             error=None if error is None else await seal_failure(codec, error, salt=run_id),
+            input=await self._next_input(decision, context),
         )
+
+    async def _next_input(self, decision: WorkflowDecision, context: Raw | None) -> Payload:
+        if decision.status is not DecisionStatus.CONTINUED:
+            return decision.input
+        return await self._codec.seal(decision.input, salt=decision.run_id, context=context)
 
     async def _command(self, run_id: str, command: AnyCommand, context: Raw | None) -> AnyCommand:
         match command:
@@ -289,7 +295,11 @@ def _needs_envelope(part: _Part) -> bool:
         case RecordStep():
             return _outcome_needs(part) or _events_need(part)
         case WorkflowDecision():
-            return _outcome_needs(part) or any(map(_needs_envelope, part.commands))
+            return (
+                _outcome_needs(part)
+                or may_be_enveloped(part.input)
+                or any(map(_needs_envelope, part.commands))
+            )
         case _:
             return False
 

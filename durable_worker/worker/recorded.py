@@ -23,7 +23,7 @@ from durable_worker.errors import (
 from durable_worker.protocol import codec
 from durable_worker.protocol.base import TokenSource, token_headers
 from durable_worker.protocol.codec import MessageType, encode
-from durable_worker.protocol.names import DEFAULT_NAMESPACE, Names
+from durable_worker.protocol.names import CONTINUED_MARKER, DEFAULT_NAMESPACE, Names
 from durable_worker.protocol.runs import GetRunDetail, RunReply, RunRequest, RunStatus
 from durable_worker.protocol.tasks import StepTask
 from durable_worker.transports.base import Envelope, Subscription, Transport
@@ -167,6 +167,7 @@ class _Entry(msgspec.Struct, rename="camel"):
     seq: int
     status: str
     attempts: int = 1
+    name: str | None = None
 
 
 class _Run(msgspec.Struct, rename="camel"):
@@ -200,5 +201,7 @@ def _is_passing(reply: RunReply) -> bool:
 def _is_settled(detail: _Detail, task: StepTask) -> bool:
     if detail.run.status in _TERMINAL:
         return True
+    if any(each.name == CONTINUED_MARKER and each.seq > task.seq for each in detail.timeline):
+        return True  # of an execution that has ended
     entries = [entry for entry in detail.timeline if entry.seq == task.seq]
     return any(e.status not in OPEN or e.attempts > task.attempt for e in entries)

@@ -12,7 +12,7 @@ from durable_worker.clock import Chance, Clock, SystemChance, SystemClock
 from durable_worker.errors import BrokerRefusedError, ProtocolError
 from durable_worker.protocol import codec
 from durable_worker.protocol.base import PROTOCOL_VERSION
-from durable_worker.protocol.control import CancelRun
+from durable_worker.protocol.control import CancelRun, CancelSteps
 from durable_worker.protocol.descriptor import Lifecycle, WorkerDescriptor
 from durable_worker.protocol.growing import TurnReader
 from durable_worker.protocol.names import Names
@@ -344,6 +344,8 @@ class WorkerService:
             return
         if isinstance(message, CancelRun):
             self._steps.cancel_run(message.run_id, message.seqs)
+        elif isinstance(message, CancelSteps):
+            self._steps.give_up(message.run_id, message.seqs)
 
     def _on_workers(self, envelope: Envelope) -> None:
         if envelope.type == codec.MessageType.WHO:

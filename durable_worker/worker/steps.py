@@ -121,6 +121,10 @@ class StepRunner:
         """Tell the run's steps (only those at `seqs`) that run here, or are on their way here."""
         self._attempts.cancel_run(run_id, seqs)
 
+    def give_up(self, run_id: str, seqs: Collection[int]) -> None:
+        """Stop steps that nobody waits for any more."""
+        self._attempts.give_up(run_id, seqs)
+
     def give_back_waiting(self) -> None:
         """Hand messages whose step has not started yet back to their queues."""
         for execution in self._executions.values():

@@ -10,6 +10,7 @@ from durable_worker import Worker, WorkflowContext
 from durable_worker.protocol.base import Payload
 from durable_worker.protocol.commands import (
     AnyCommand,
+    CancelStep,
     DecisionStatus,
     RecordStep,
     ScheduleStep,
@@ -47,6 +48,7 @@ class ModelOperator:
     is_cancelled: bool = False
     orders: int = 0
     seen: int | None = None
+    returned: list[bytes] = field(default_factory=list)
 
     @property
     def is_ordered(self) -> bool:
@@ -71,6 +73,9 @@ class ModelOperator:
     def apply(self, decision: WorkflowDecision, *, only_first: int | None = None) -> None:
         """Apply a decision; with `only_first` die after that many commands."""
         assert (decision.ordered is not None) is self.is_ordered
+        if only_first is None and decision.status is DecisionStatus.CONTINUED:
+            self._continue(decision)
+            return
         if only_first is None:
             self.seen = decision.ordered
         commands = decision.commands if only_first is None else decision.commands[:only_first]
@@ -91,12 +96,23 @@ class ModelOperator:
                 case ScheduleStep(seq=seq) | StartChild(seq=seq) | WaitSignal(seq=seq):
                     if seq not in self.history:
                         self.pending.setdefault(seq, command)
+                case CancelStep(seq=seq) if seq in self.pending:
+                    self.resolve(seq, error=Failure(message="given up", code="cancelled"))
                 case _:
                     pass
         if only_first is None and decision.status is not DecisionStatus.CONTINUE:
             self.final = decision
         elif only_first is None and self.is_cancelled:
             assert self._knows_of_cancellation(decision), decision
+
+    def _continue(self, decision: WorkflowDecision) -> None:
+        last = max((*self.history, *self.pending, *(each.seq for each in decision.commands)))
+        self.returned = [bytes(Raw(self.history[seq].output)) for seq in decision.unread or ()]
+        self.history, self.pending, self.seen = {}, {}, None
+        self.input = json.decode(decision.input) if decision.input is not UNSET else None
+        self.history[last + 1] = HistoryEvent(
+            seq=last + 1, kind=HistoryKind.STEP, name="durable:continued", output=Raw(b"1")
+        )
 
     def _knows_of_cancellation(self, decision: WorkflowDecision) -> bool:
         """Or else an operator ends the run (protocol/README.md, "Cancel turns")."""
@@ -117,8 +133,8 @@ class ModelOperator:
                 kind = HistoryKind.SIGNAL
             case StartChild():
                 kind = HistoryKind.CHILD
-            case RecordStep():
-                raise AssertionError("a recorded step is never pending")
+            case RecordStep() | CancelStep():
+                raise AssertionError("what is never pending")
         self.orders += 1
         self.history[seq] = HistoryEvent(
             seq=seq,

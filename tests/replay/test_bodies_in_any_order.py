@@ -13,6 +13,7 @@ from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.replay.operations import (
     CALL_RETRY,
     CALL_TIMEOUT,
+    CANCEL_STEPS,
     CANCEL_TURNS,
     DELIVERED,
     DURABLE_TIMERS,
@@ -59,7 +60,7 @@ impatient_nodes = bodies(
     ("sequence", "sequence", "gather", "race", "timeout", "saga"),
 )
 
-in_order = [CALL_RETRY, DURABLE_TIMERS, CANCEL_TURNS, ORDERED_HISTORY]
+in_order = [CALL_RETRY, CANCEL_STEPS, DURABLE_TIMERS, CANCEL_TURNS, ORDERED_HISTORY]
 with_timeouts = [*in_order, CALL_TIMEOUT]
 operators = st.builds(
     lambda capabilities: ModelOperator(capabilities=capabilities),

@@ -106,6 +106,8 @@ async def perform(ctx: WorkflowContext, part: Part) -> Any:  # noqa: PLR0912 - o
                 return type(error).__name__
         case ["saga", numbers]:
             return await _undone(ctx, numbers)
+        case ["laps", name, count]:
+            return await ctx.child(laps, {"name": name, "seen": [], "count": count})
         case _:
             return await _combined(ctx, part)
 
@@ -146,6 +148,22 @@ async def _undone(ctx: WorkflowContext, numbers: list[int]) -> str:
     return "done"
 
 
+@worker.workflow("laps")
+async def laps(ctx: WorkflowContext, state: Any) -> list[str]:
+    """Takes one signal or two in each lap, and leaves others behind that came."""
+    handled: list[str] = []
+    handling = ctx.on_signal(state["name"], handled.append)
+    await ctx.step(add, len(state["seen"]))
+    while not handled:
+        await ctx.step(plain, 1)
+        await ctx.sleep(0.05)
+    handling.cancel()
+    state["seen"] += handled
+    if len(state["seen"]) < state["count"]:
+        ctx.continue_as_new(state)
+    return sorted(state["seen"])
+
+
 @worker.workflow("failing")
 async def failing(ctx: WorkflowContext, number: int) -> int:
     return await ctx.step(broken, number)
@@ -176,6 +194,8 @@ def allowed(part: Part) -> list[Any]:  # noqa: PLR0912 - one for each kind
             return ["ChildFailedError"]
         case ["saga", numbers]:
             return [f"undone {len(numbers)}"]
+        case ["laps", _, count]:
+            return [[str(each) for each in range(count)]]
         case ["race", parts]:
             return [value for each in parts for value in allowed(each)]
         case [kind, parts]:
@@ -187,7 +207,7 @@ def allowed(part: Part) -> list[Any]:  # noqa: PLR0912 - one for each kind
 
 LEAVES = ("add", "add", "add", "plain", "flaky", "broken", "sleep", "noted", "local")
 WAITS = ("signal", "timed", "raced")
-WHOLES = ("child", "failing-child", "saga")
+WHOLES = ("child", "failing-child", "saga", "laps")
 COMBINATIONS = ("sequence", "sequence", "gather", "gather", "group", "completed", "race")
 
 
@@ -227,6 +247,12 @@ class Maker:
                 payload = Raw(json.dumps(name.upper()).encode())
                 self.signals.append(Sent(name, payload, after))
                 return ["signal", name] if kind == "signal" else ["timed", name, 500]
+            case "laps":
+                name, count = f"lap-{self._run_id}-{self._count}", random.choice((1, 3, 5))
+                for each in range(count):
+                    payload = Raw(json.dumps(str(each)).encode())
+                    self.signals.append(Sent(name, payload, random.choice((0.0, 0.1, 0.3, 2.0))))
+                return ["laps", name, count]
             case "timed":
                 return ["timed", f"never-{self._run_id}-{self._count}", 300]
             case "failing-child":

@@ -18,6 +18,7 @@ from durable_worker.operator.intake import Intake
 from durable_worker.operator.session import Session
 from durable_worker.operator.timers import Timers
 from durable_worker.operator.transitions import apply as transitions
+from durable_worker.operator.transitions import continuing, decisions
 from durable_worker.operator.work import UnitOfWork
 from durable_worker.protocol.growing import TurnReader
 from durable_worker.protocol.tasks import HistoryKind
@@ -316,3 +317,34 @@ def requests_are_acknowledged_before_they_are_answered(patch: Patch) -> None:
         await answer(self, delivery, request)
 
     patch.setattr(Consumers, "_answer", eager)
+
+
+@mutant
+def signals_that_were_not_taken_are_not_handed_on(patch: Patch) -> None:
+    def none(draft: Any, decision: Any) -> list[Any]:
+        return []
+
+    patch.setattr(continuing, "_unread", none)
+
+
+@mutant
+def a_run_that_goes_on_as_new_keeps_the_signals_that_came_meanwhile(patch: Patch) -> None:
+    unread = continuing._unread
+
+    def known(draft: Any, decision: Any) -> list[Any]:
+        return unread(draft, replace(decision, ordered=None))
+
+    patch.setattr(continuing, "_unread", known)
+
+
+@mutant
+def a_run_that_goes_on_as_new_counts_from_the_beginning(patch: Patch) -> None:
+    go_on = continuing.continue_as_new
+
+    def again(draft: Any, decision: Any, *, version: Any) -> None:
+        go_on(draft, decision, version=version)
+        (marker,) = (each for each in draft._changed.values())
+        draft._changed = {0: replace(marker, seq=0)}
+        draft._withdrawn.discard(0)
+
+    patch.setattr(decisions, "continue_as_new", again)

@@ -92,8 +92,8 @@ def _advance(draft: Draft, happened: _Progress | _Trouble) -> None:
     match happened:
         case ResultReceived(result=result, attempt=attempt):
             on_result(draft, result, attempt=attempt)
-        case DecisionReceived(decision=decision):
-            on_decision(draft, decision)
+        case DecisionReceived(decision=decision, version=version):
+            on_decision(draft, decision, version=version)
         case TimerDue(seq=seq):
             on_timer(draft, seq)
         case SignalMatched():

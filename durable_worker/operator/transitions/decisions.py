@@ -5,12 +5,16 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
+from durable_worker.operator.transitions.continuing import continue_as_new
 from durable_worker.operator.transitions.draft import Draft, instant, with_attempt_out
 from durable_worker.operator.transitions.effects import AwaitSignal, Deliver, SendStep
 from durable_worker.operator.transitions.ending import CANCELLED, end_run
+from durable_worker.operator.transitions.giving_up import give_up
 from durable_worker.operator.transitions.parking import forget_parking, park
 from durable_worker.protocol.commands import (
+    AnyAsked,
     AnyCommand,
+    CancelStep,
     DecisionStatus,
     RecordStep,
     ScheduleStep,
@@ -41,12 +45,16 @@ _OLD_WORKER = Failure(
 )
 
 
-def on_decision(draft: Draft, decision: WorkflowDecision) -> None:
-    """Applied only if it answers the turn that the run awaits."""
+def on_decision(draft: Draft, decision: WorkflowDecision, *, version: str | None = None) -> None:
+    """Applied only if it answers the turn that the run awaits. `version`: the newest that is
+    served, for a run that goes on as new."""
     if draft.run.task_id != decision.task_id:
         return
     if _goes_by_markers(draft, decision):
         _ask_another(draft)
+        return
+    if _may_not_know_of_signals(draft, decision):
+        draft.start_turn()
         return
     if decision.park and draft.run.status is not RunStatus.CANCELLING:
         park(draft, decision.error or _UNEXPLAINED)
@@ -63,6 +71,7 @@ def on_decision(draft: Draft, decision: WorkflowDecision) -> None:
         _record(draft, decision.commands)
         end_run(draft, RunStatus.CANCELLED, error=CANCELLED)
         return
+    give_up(draft, decision.commands)
     match decision.status:
         case DecisionStatus.CONTINUE:
             _suspend(draft, decision.commands, has_grown=has_grown)
@@ -75,6 +84,10 @@ def on_decision(draft: Draft, decision: WorkflowDecision) -> None:
         case DecisionStatus.CANCELLED:
             _record(draft, decision.commands)
             end_run(draft, RunStatus.CANCELLED, error=decision.error or CANCELLED)
+        case DecisionStatus.CONTINUED if _was_told_of_cancellation(draft, decision):
+            end_run(draft, RunStatus.CANCELLED, error=CANCELLED)
+        case DecisionStatus.CONTINUED:
+            continue_as_new(draft, decision, version=version)
         case _:
             assert_never(decision.status)
 
@@ -86,6 +99,12 @@ def _goes_by_markers(draft: Draft, decision: WorkflowDecision) -> bool:
     """
     is_ordered = draft.run.ordered is not None and draft.run.ordered != UNORDERED
     return is_ordered and decision.ordered is None and decision.status is not DecisionStatus.FAILED
+
+
+def _may_not_know_of_signals(draft: Draft, decision: WorkflowDecision) -> bool:
+    """Whether a signal may have come that the body would have taken along, and nobody can tell."""
+    goes_on = decision.status is DecisionStatus.CONTINUED
+    return goes_on and decision.ordered is None and draft.run.is_dirty
 
 
 def _ask_another(draft: Draft) -> None:
@@ -104,8 +123,12 @@ def _ignores_cancellation(draft: Draft, decision: WorkflowDecision) -> bool:
         return False
     if any(isinstance(each, StartTimer) and each.ms == 0 for each in decision.commands):
         return False  # the body has ended; its children have yet to be started
+    return not _was_told_of_cancellation(draft, decision)
+
+
+def _was_told_of_cancellation(draft: Draft, decision: WorkflowDecision) -> bool:
     recorded = (each.name for each in decision.commands if isinstance(each, RecordStep))
-    return CANCELLED_MARKER not in recorded and draft.recorded_at(CANCELLED_MARKER) is None
+    return CANCELLED_MARKER in recorded or draft.recorded_at(CANCELLED_MARKER) is not None
 
 
 def _suspend(draft: Draft, commands: Iterable[AnyCommand], *, has_grown: bool) -> None:
@@ -141,10 +164,14 @@ def _suspend(draft: Draft, commands: Iterable[AnyCommand], *, has_grown: bool) -
         end_run(draft, RunStatus.FAILED, error=_STUCK)
 
 
-def _without_repeated(draft: Draft, commands: Iterable[AnyCommand]) -> Iterable[AnyCommand]:
+def _without_repeated(draft: Draft, commands: Iterable[AnyCommand]) -> Iterable[AnyAsked]:
     """A body asks for all that is outstanding in each of its decisions. Timers have to be."""
     known = draft.state.checkpoints
-    return (each for each in commands if each.seq not in known or isinstance(each, StartTimer))
+    for each in commands:
+        if isinstance(each, CancelStep):
+            continue
+        if isinstance(each, StartTimer) or each.seq not in known:
+            yield each
 
 
 def _record(draft: Draft, commands: Iterable[AnyCommand]) -> None:

@@ -84,8 +84,9 @@ class Draft:
         self._changed[checkpoint.seq] = checkpoint
 
     def withdraw(self, seq: int) -> None:
-        """The body has never asked for this; nothing that is pending."""
+        """The body has never asked for this, as far as anybody shall know."""
         self._withdrawn.add(seq)
+        self._changed.pop(seq, None)
 
     def cancelled(self) -> list[Checkpoint]:
         """In order of seq."""
@@ -163,6 +164,13 @@ class Draft:
         self, checkpoint: Checkpoint, *, output: Payload = UNSET, error: Failure | None = None
     ) -> None:
         """End a pending operation for good; the run gets to see it."""
+        self.settle(checkpoint, output=output, error=error)
+        self.grow()
+
+    def settle(
+        self, checkpoint: Checkpoint, *, output: Payload = UNSET, error: Failure | None = None
+    ) -> None:
+        """As `resolve`, but no turn is needed for it."""
         self._last_order += 1
         self.put(
             replace(
@@ -175,7 +183,6 @@ class Draft:
                 order=self._last_order,
             )
         )
-        self.grow()
 
     def emit(
         self,

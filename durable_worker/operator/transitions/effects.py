@@ -9,7 +9,7 @@ from durable_worker.protocol.base import Payload
 from durable_worker.protocol.control import EngineEventType
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.runs import RunStatus
-from durable_worker.stores.inputs import RunInput
+from durable_worker.stores.inputs import RunInput, SignalSent
 from durable_worker.stores.records import Checkpoint, Run
 
 
@@ -25,10 +25,12 @@ class SendStep(Struct, frozen=True, gc=False):
 
 
 class BroadcastCancel(Struct, frozen=True):
-    """Tell the run's running steps to stop; with `seqs` only those, since others are yet to run."""
+    """Tell the run's running steps to stop; with `seqs` only those, since others are yet to run.
+    `is_given_up`: nobody waits for them any more, so they are stopped whatever they do."""
 
     run_id: str
     seqs: tuple[int, ...] | None = None
+    is_given_up: bool = False
 
 
 class AwaitSignal(Struct, frozen=True):
@@ -41,9 +43,10 @@ class AwaitSignal(Struct, frozen=True):
 
 
 class Deliver(Struct, frozen=True):
-    """An input for another run, to be applied in the same transaction or durably later."""
+    """An input for another run, or a signal for whoever waits for it, to be applied in the same
+    transaction or durably later."""
 
-    input: RunInput
+    input: RunInput | SignalSent
 
 
 class Emit(Struct, frozen=True, gc=False):

@@ -108,6 +108,8 @@ def on_timer(draft: Draft, seq: int) -> None:
 def on_signal(draft: Draft, signal: SignalMatched) -> None:
     waiting = _pending(draft, signal.seq, HistoryKind.SIGNAL)
     if waiting is not None:
+        if signal.received_at is not None:
+            waiting = replace(waiting, started_at=signal.received_at)
         draft.resolve(waiting, output=signal.payload)
 
 

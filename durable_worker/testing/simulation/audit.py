@@ -42,6 +42,7 @@ class Audit:
         self._belated: set[str] = set()
         self._runs: dict[str, Run] = {}
         self._rows: dict[tuple[str, int], Checkpoint] = {}
+        self._removed: set[tuple[str, int]] = set()
         self._recorded: dict[tuple[str, int, int], float] = {}
         self._ended: dict[str, float] = {}
         self._took: dict[tuple[str, str], tuple[float, bool]] = {}
@@ -69,6 +70,7 @@ class Audit:
             self.violated(at, f"{by} wrote with lease {token} after lease {self._token} was given")
         for run in batch.runs:
             self._run_written(run, at)
+        self._removed.update(batch.checkpoints_removed)
         for row in batch.checkpoints:
             self._row_written(row, at)
 
@@ -201,6 +203,7 @@ class Audit:
         for each in self._journal.executions:
             known = states.get(each.run_id)
             is_known = known is not None and each.seq in known.checkpoints
+            is_known = is_known or (each.run_id, each.seq) in self._removed
             if not is_known and id(each) not in self._local:
                 self.violated(at, f"{each.name!r} ({each.run_id}:{each.seq}) left no record")
 
@@ -221,8 +224,9 @@ class Audit:
 
 
 def _was_given_up(row: Checkpoint) -> bool:
-    """Whether the latest attempt has had no result in time: its task may be out all the same."""
-    return row.error is not None and row.error.code == "timeout"
+    """Whether the latest attempt has had no result in time, or its body has given it up: its task
+    may be out all the same."""
+    return row.error is not None and row.error.code in ("timeout", "cancelled")
 
 
 def outcome_of(run: Run) -> Outcome:

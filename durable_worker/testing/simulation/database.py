@@ -67,8 +67,8 @@ class Rows(MemoryStore):
 
     @property
     def signals(self) -> int:
-        """How many signals have been taken in."""
-        return len(self._signals)
+        """How many signals have been taken in, those aside that a run has handed on."""
+        return sum(not signal_id.startswith("continued:") for signal_id in self._signals)
 
     @property
     def letters(self) -> list[DeadLetter]:

@@ -11,6 +11,7 @@ from durable_worker.errors import DurableError
 from durable_worker.protocol.base import Payload
 from durable_worker.protocol.commands import (
     AnyCommand,
+    CancelStep,
     DecisionStatus,
     RecordStep,
     ScheduleStep,
@@ -213,6 +214,8 @@ def _described(command: AnyCommand, local: Mapping[int, Payload]) -> tuple[str, 
             return f"a wait for signal {signal!r}", ""
         case StartChild(workflow=workflow, input=value):
             return f"child workflow {workflow!r}", _text(value)
+        case CancelStep():
+            return "the end of a step that is waited for no longer", ""
 
 
 def _recorded(name: str) -> str:
@@ -240,6 +243,8 @@ def _end(decision: WorkflowDecision) -> str:
             return f"returns {_text(decision.output) or 'null'}"
         case DecisionStatus.CANCELLED:
             return "is cancelled"
+        case DecisionStatus.CONTINUED:
+            return f"continues as new with {_text(decision.input) or 'null'}"
 
 
 def _text(payload: Payload) -> str:

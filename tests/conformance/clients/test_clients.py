@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import anyio
 import pytest
+from msgspec import Raw
 
 from durable_worker import RegistrationError
 from durable_worker.client import Client
@@ -20,9 +21,22 @@ from durable_worker.errors import (
     RunExistsError,
     RunFailedError,
     RunNotFoundError,
+    StartWaitsError,
 )
+from durable_worker.operator.transitions.giving_up import GIVEN_UP
 from durable_worker.protocol.runs import RunQuery, RunStatus
-from tests.conformance.clients.app import asking, attending, doubling, reporting, stages
+from tests.conformance.clients.app import (
+    asking,
+    attending,
+    doubling,
+    impatient,
+    laps,
+    parent_of_laps,
+    reporting,
+    stages,
+    stopped,
+)
+from tests.integration.operator.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -80,6 +94,56 @@ async def test_a_run_is_terminated_by_the_one_that_takes_its_place(client: Clien
 async def test_termination_without_a_predecessor_is_a_plain_start(client: Client) -> None:
     handle = await client.start(doubling, 1, run_id="r1", reuse="terminate")
     assert (handle.run_id, await handle.result(timeout=SOON)) == ("r1", 2)
+
+
+async def test_a_run_that_goes_on_as_new_is_one_run_to_its_clients(client: Client) -> None:
+    handle = await client.start(
+        laps, {"seen": [], "enough": [6]}, run_id="r1", tags=["round"], context={"tenant": "acme"}
+    )
+    for number in range(1, 7):
+        await handle.update("next", number)
+    assert sorted(await handle.result(timeout=SOON)) == [2, 4, 6, 8, 10, 12]
+    detail = await client.detail("r1")
+    assert (detail.run.tags, detail.run.status) == (["round"], RunStatus.COMPLETED)
+    first = detail.timeline[0]
+    assert (first.name, first.output) == ("durable:continued", Raw(b"2"))
+    assert len(detail.timeline) == 5
+    assert [each.id for each in await client.list()] == ["r1"]
+
+
+async def test_a_parent_gets_what_its_child_ends_with_however_often_it_went_on(
+    client: Client,
+) -> None:
+    handle = await client.start(parent_of_laps, {"seen": [], "enough": [4]})
+    with anyio.fail_after(30):
+        while True:
+            try:
+                child = await client.query(handle.run_id, "child", returns=str)
+                break
+            except (QueryFailedError, RunNotFoundError, StartWaitsError):
+                await anyio.sleep(0.02)
+    for number in range(1, 5):
+        await client.signal(f"update:{child}:next", number)
+    assert sorted(await handle.result(timeout=SOON)) == [2, 4, 6, 8]
+
+
+async def test_a_cancellation_reaches_a_run_that_has_gone_on_as_new(client: Client) -> None:
+    handle = await client.start(laps, {"seen": [], "enough": [9]}, run_id="r1")
+    for number in range(1, 4):
+        await handle.update("next", number)
+    await handle.cancel()
+    with pytest.raises(RunCancelledError):
+        await handle.result(timeout=SOON)
+
+
+async def test_a_step_whose_wait_was_cancelled_is_stopped_where_it_runs(client: Client) -> None:
+    stopped.clear()
+    handle = await client.start(impatient, run_id="r1")
+    await eventually(lambda: stopped == ["r1"])
+    _, step, *_ = (await handle.detail()).timeline
+    assert (step.name, step.status, step.error) == ("patient", "failed", GIVEN_UP)
+    await handle.signal("go-r1")
+    assert await handle.result(timeout=SOON) == "given up"
 
 
 async def test_tags_and_search_attributes_stay_with_the_run(client: Client) -> None:

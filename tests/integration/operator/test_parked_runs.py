@@ -53,7 +53,7 @@ async def test_a_blocked_run_is_tried_again_when_somebody_asks_for_it(
         assert plain_json((await operator.wait("r")).output) == ["r#1", "r#2"]
         again = await asker.ask(body)
         assert again.error is not None
-        assert again.error.code == "unsupported"
+        assert again.error.code == "not-stopped"
 
 
 async def test_a_worker_that_is_new_gets_the_blocked_runs_of_its_workflows(

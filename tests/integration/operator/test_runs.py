@@ -67,7 +67,9 @@ async def test_a_run_goes_through_its_steps_to_its_output(
         assert first.capabilities == [
             "call-retry",
             "call-timeout",
+            "cancel-steps",
             "cancel-turns",
+            "continue-as-new",
             "durable-timers",
             "history-deltas",
             "park",

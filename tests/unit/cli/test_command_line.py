@@ -23,6 +23,7 @@ from durable_worker.cli.options import (
     Operate,
     Place,
     Replay,
+    Revive,
     Run,
     Show,
     Signal,
@@ -138,6 +139,9 @@ COMMANDS = {
         place=Place(broker=BrokerOptions(namespace="n")), name="s", payload="{}"
     ),
     "cancel r1": Cancel(place=Place(), run_id="r1"),
+    "retry r1": Revive(place=Place(), run_id="r1", way="retry"),
+    "continue r1": Revive(place=Place(), run_id="r1", way="continue"),
+    "redispatch r1 --debug": Revive(place=Place(), run_id="r1", way="redispatch", debug=True),
     "replay app:worker a.json recorded - --ignore-output --json": Replay(
         target="app:worker", files=("a.json", "recorded", "-"), compares_end=False, is_json=True
     ),

@@ -1,0 +1,31 @@
+"""Calls that a body has given up (protocol/README.md, "Cancelling a step")."""
+
+from collections.abc import Iterable
+
+from durable_worker.operator.transitions.draft import Draft
+from durable_worker.operator.transitions.effects import BroadcastCancel
+from durable_worker.protocol.commands import AnyCommand, CancelStep
+from durable_worker.protocol.control import EngineEventType
+from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.tasks import HistoryKind
+
+GIVEN_UP = Failure(
+    message="the step was cancelled: its workflow waits for it no longer",
+    code="cancelled",
+    retryable=False,
+)
+
+
+def give_up(draft: Draft, commands: Iterable[AnyCommand]) -> None:
+    """History tells it, which is no reason for a turn: the body knows."""
+    seqs: list[int] = []
+    for command in commands:
+        if not isinstance(command, CancelStep):
+            continue
+        call = draft.checkpoint(command.seq)
+        if call is not None and call.is_pending and call.kind is HistoryKind.CALL:
+            draft.settle(call, error=GIVEN_UP)
+            draft.emit(EngineEventType.STEP_FAILED, call=call, error=GIVEN_UP)
+            seqs.append(call.seq)
+    if seqs:
+        draft.add(BroadcastCancel(draft.run.id, tuple(seqs), is_given_up=True))
