@@ -76,6 +76,7 @@ class Ahead:
         if not is_repeatable(moved) or not self._going.is_sure():
             return False
         try:
+            ledger.note_keeper(value.decision)
             ledger.absorb(moved.run, moved.checkpoints)
             outgoing = [message_for(ledger, row, names=self._names) for row in _rows(moved)]
         except Exception:

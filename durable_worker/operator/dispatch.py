@@ -23,10 +23,12 @@ _LAST_RETRY_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class DispatchEvents:
-    """Whom the dispatcher tells: `on_sent`, `on_refused` (no retry can help), `is_wanted` asks
-    before a retry whether the message still matters."""
+    """Whom the dispatcher tells: `on_sent`, `on_refused` (no retry can help), `on_astray` (an
+    addition has not arrived, or that is not known), `is_wanted` asks before a retry whether the
+    message still matters."""
 
     on_sent: Callable[[Outgoing], None]
+    on_astray: Callable[[Outgoing], None]
     on_refused: Callable[[Outgoing, TransportError], None]
     is_wanted: Callable[[Outgoing], bool]
 
@@ -57,7 +59,7 @@ class Dispatcher:
     def post(self, messages: Iterable[Outgoing]) -> None:
         for each in messages:
             self._unfinished += 1
-            if each.queue not in self._declared:
+            if each.queue not in self._declared and not each.is_addition:
                 self._queue.put_nowait((each, 0))
             elif self._put is not None:
                 self._put_now(each, self._put)
@@ -114,14 +116,18 @@ class Dispatcher:
             self._sent(message)
 
     def _failed(self, message: Outgoing, failures: int, error: TransportError) -> None:
-        if isinstance(error, (PayloadTooLargeError, UnsendableError)):
+        if message.is_addition:
+            log.debug("addition_astray", run_id=message.row.run_id, error=str(error))
+            self._events.on_astray(message)
+            self._finish_one()
+        elif isinstance(error, (PayloadTooLargeError, UnsendableError)):
             self._events.on_refused(message, error)
             self._finish_one()
         else:
             self._try_later(message, failures + 1, error)
 
     async def _send(self, message: Outgoing) -> None:
-        if message.queue not in self._declared:
+        if message.queue not in self._declared and not message.is_addition:
             await self._transport.declare([message.queue])
             self._declared.add(message.queue)
         await self._transport.send(message.queue, message.envelope)

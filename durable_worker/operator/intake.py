@@ -7,11 +7,13 @@ from durable_worker.errors import ProtocolError, TenantTokenError
 from durable_worker.operator.admission import Admission
 from durable_worker.operator.jobs import Job
 from durable_worker.operator.letters import letter_of
+from durable_worker.operator.messages import turn_row
 from durable_worker.protocol.base import PROTOCOL_VERSION, UNVERIFIED_HEADER
 from durable_worker.protocol.codec import (
     START_RUN,
     STEP_RESULT,
     WORKFLOW_DECISION,
+    WORKFLOW_TASK,
     MessageType,
     addressee_of,
 )
@@ -28,10 +30,11 @@ from durable_worker.stores.inputs import (
     TurnPoisoned,
 )
 from durable_worker.stores.letters import HARMLESS
-from durable_worker.stores.records import LAST_SEQ, DeadLetter
+from durable_worker.stores.records import LAST_SEQ, DeadLetter, OutboxRow
 from durable_worker.stores.starts import LONGEST_ID, json_object
 from durable_worker.transports.base import (
     DEATH_HEADER,
+    ERROR_HEADER,
     RESENT_HEADER,
     Delivery,
     Envelope,
@@ -92,8 +95,13 @@ class Intake:
         """Apply it if only the broker gave up on it; else keep it, and fail what it names.
 
         One that no holder of a key has signed is kept to be looked at: anybody can write such a
-        letter, about any run.
+        letter, about any run. A turn with `since` has not died: it has not reached, or did not
+        suit, the one worker that it was for.
         """
+        row = _returned(delivery.envelope)
+        if row is not None:
+            self._inlet.offer(Job(resend=row, settle=lambda: self._inlet.done(delivery)))
+            return
         value = self._still_good(delivery.envelope)
         if value is not None:
             self._inlet.offer(
@@ -174,6 +182,21 @@ class Intake:
             tags=tuple(message.tags or ()),
             search_attributes=json_object(message.search_attributes),
         )
+
+
+def _returned(envelope: Envelope) -> OutboxRow | None:
+    """The turn that is owed again, whole, if this is one that tells only what is new."""
+    headers = envelope.headers
+    if envelope.type != MessageType.WORKFLOW_TASK or UNVERIFIED_HEADER in headers:
+        return None
+    if ERROR_HEADER in headers and DEATH_HEADER not in headers:
+        return None  # a worker could not read it
+    try:
+        check_protocol(envelope, MessageType.WORKFLOW_TASK)
+        task = WORKFLOW_TASK.decode(envelope.body)
+    except ProtocolError:
+        return None
+    return None if task.since is None else turn_row(task.run_id, task.task_id)
 
 
 def check_protocol(envelope: Envelope, expected: str | None) -> None:

@@ -6,13 +6,36 @@ from collections import OrderedDict
 from collections.abc import Container, Iterable, Sequence
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
+from durable_worker.protocol.commands import WorkflowDecision
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
 from durable_worker.stores.base import SharedStore, Store
 from durable_worker.stores.records import Checkpoint, Run, RunState
 
 _encode = msgspec.json.Encoder().encode
+
+
+class Addition(Struct, frozen=True, gc=False):
+    """What is new in a history since turn `since`, which the worker `keeper` keeps."""
+
+    since: str
+    keeper: str
+    events: list[bytes]
+
+
+class _SentTurn:
+    """The turn that was sent last, if nobody else can have sent it, and what has come after it.
+
+    `keeper` is the worker that has answered it and keeps its history.
+    """
+
+    __slots__ = ("added", "keeper", "task_id")
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+        self.keeper: str | None = None
+        self.added: dict[int, bytes] = {}
 
 
 class Ledger:
@@ -21,7 +44,7 @@ class Ledger:
     What is in order is appended once. An event that comes before others costs those after it.
     """
 
-    __slots__ = ("_ends", "_joined", "_loose", "_loose_bytes", "_seqs", "state")
+    __slots__ = ("_ends", "_joined", "_loose", "_loose_bytes", "_sent", "_seqs", "state")
 
     def __init__(self, state: RunState) -> None:
         self.state = state
@@ -30,6 +53,7 @@ class Ledger:
         self._ends: list[int] = []
         self._loose: dict[int, bytes] = {}
         self._loose_bytes = 0
+        self._sent: _SentTurn | None = None
         self._take_in(state.checkpoints[seq] for seq in sorted(state.checkpoints))
 
     def absorb(
@@ -50,6 +74,7 @@ class Ledger:
             if not each.is_history:
                 self._leave_out(each.seq)
                 continue
+            event = encode_event(each)
             if not self._seqs or each.seq > self._seqs[-1]:
                 self._seqs.append(each.seq)
             else:
@@ -57,13 +82,18 @@ class Ledger:
                 self._loosen(at)
                 if self._seqs[at] != each.seq:
                     self._seqs.insert(at, each.seq)
-            self._put_loose(each.seq, encode_event(each) + b",")
+                else:
+                    self._sent = None
+            if self._sent is not None:
+                self._sent.added[each.seq] = event
+            self._put_loose(each.seq, event + b",")
 
     def _leave_out(self, seq: int) -> None:
         if not self._seqs or seq > self._seqs[-1]:
             return
         at = bisect_left(self._seqs, seq)
         if self._seqs[at] == seq:
+            self._sent = None
             self._loosen(at)
             del self._seqs[at]
             self._loose_bytes -= len(self._loose.pop(seq))
@@ -82,6 +112,26 @@ class Ledger:
     def _put_loose(self, seq: int, event: bytes) -> None:
         self._loose_bytes += len(event) - len(self._loose.get(seq, b""))
         self._loose[seq] = event
+
+    def note_keeper(self, decision: WorkflowDecision) -> None:
+        """Who keeps the history that the decision's turn came with, whatever becomes of it."""
+        if decision.kept is not None:
+            self.kept_by(decision.kept, decision.task_id)
+
+    def kept_by(self, keeper: str, task_id: str) -> None:
+        """The worker `keeper` keeps the history that turn `task_id` came with."""
+        if self._sent is not None and self._sent.task_id == task_id:
+            self._sent.keeper = keeper
+
+    def sending(self, task_id: str, *, is_known: bool) -> Addition | None:
+        """Turn `task_id` leaves: what of it a worker does not have that keeps the rest.
+
+        `is_known`: this is its only copy, so whoever answers it has what is in history now.
+        """
+        sent, self._sent = self._sent, _SentTurn(task_id) if is_known else None
+        if sent is None or sent.keeper is None:
+            return None
+        return Addition(sent.task_id, sent.keeper, [sent.added[seq] for seq in sorted(sent.added)])
 
     @property
     def weight(self) -> int:

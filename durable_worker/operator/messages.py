@@ -4,7 +4,7 @@ import msgspec
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
-from durable_worker.operator.ledgers import Ledger
+from durable_worker.operator.ledgers import Addition, Ledger
 from durable_worker.protocol.base import Attempt, Count, Message, Name, Payload
 from durable_worker.protocol.codec import MessageType, encode
 from durable_worker.protocol.names import Names, routing_token, step_id
@@ -15,10 +15,12 @@ from durable_worker.transports.base import RESENT_HEADER, Envelope
 
 CAPABILITIES = [
     "call-retry",
+    "call-timeout",
     "cancel-steps",
     "cancel-turns",
     "continue-as-new",
     "durable-timers",
+    "history-deltas",
     "park",
 ]
 """What this operator understands beyond the five v1 commands."""
@@ -31,6 +33,7 @@ class _BeforeHistory(Message, frozen=True, kw_only=True, gc=False):
 
     task_id: Name
     run_id: Name
+    since: Name | None = None
     workflow: Name
     workflow_version: str
     input: Payload = UNSET
@@ -45,13 +48,18 @@ class _AfterHistory(Message, frozen=True, kw_only=True, gc=False):
 
 
 class Outgoing(Struct, frozen=True, gc=False):
-    """A message on its way to a work queue, and the outbox row that it settles."""
+    """A message on its way to a work queue, and the outbox row that it settles.
+
+    `is_addition`: a turn for the one worker that keeps what it adds to; if it does not arrive
+    there, another one has to go to everybody.
+    """
 
     row: OutboxRow
     token: str
     queue: str
     envelope: Envelope
     times_resent: int = 0
+    is_addition: bool = False
 
 
 def turn_row(run_id: str, task_id: str) -> OutboxRow:
@@ -67,13 +75,20 @@ def owes(state: RunState, row: OutboxRow) -> bool:
     if row.seq is None:
         return state.run.task_id == row.key
     call = state.pending.get(row.seq)
-    return call is not None and call.attempt == row.attempt and call.fires_at is None
+    return call is not None and call.attempt == row.attempt and call.is_out
 
 
-def message_for(ledger: Ledger, row: OutboxRow, *, names: Names) -> Outgoing:
+def message_for(
+    ledger: Ledger, row: OutboxRow, *, names: Names, is_repeated: bool = False
+) -> Outgoing:
+    """`is_repeated`: another copy of it may be out."""
     run = ledger.state.run
     if row.seq is None:
         token = routing_token(run.workflow, run.partition)
+        # It cannot be told which copy of a repeated turn is answered, and they need not be alike.
+        addition = ledger.sending(row.key, is_known=not is_repeated)
+        if addition is not None:
+            return _addition(ledger, row, addition, token=token, names=names)
         body, kind = _turn(ledger, token), MessageType.WORKFLOW_TASK
         times_resent = run.recoveries
     else:
@@ -91,11 +106,29 @@ def repeated(message: Outgoing) -> Outgoing:
     return replace(message, envelope=replace(message.envelope, headers=headers))
 
 
+def _addition(
+    ledger: Ledger, row: OutboxRow, addition: Addition, *, token: str, names: Names
+) -> Outgoing:
+    run = ledger.state.run
+    before = _BeforeHistory(
+        task_id=row.key,
+        run_id=run.id,
+        since=addition.since,
+        workflow=run.workflow,
+        workflow_version=run.version or "",
+    )
+    events = b",".join(addition.events)
+    body = b"".join(
+        (encode(before)[:-1], b',"history":[', events, b"],", encode(_after(run, token))[1:])
+    )
+    envelope = Envelope(type=MessageType.WORKFLOW_TASK, body=body, message_id=row.key)
+    return Outgoing(row, token, names.turns(addition.keeper), envelope, is_addition=True)
+
+
 def _turn(ledger: Ledger, token: str) -> bytes:
     """The encoded `WorkflowTask`: its history is JSON already, and may be long."""
     run = ledger.state.run
     assert run.task_id is not None
-    is_ordered = run.ordered != UNORDERED
     before = _BeforeHistory(
         task_id=run.task_id,
         run_id=run.id,
@@ -103,17 +136,27 @@ def _turn(ledger: Ledger, token: str) -> bytes:
         workflow_version=run.version or "",
         input=run.input,
     )
-    after = _AfterHistory(
+    with memoryview(ledger.history()) as history:
+        return b"".join(
+            (
+                encode(before)[:-1],
+                b',"history":[',
+                history[:-1],
+                b"],",
+                encode(_after(run, token))[1:],
+            )
+        )
+
+
+def _after(run: Run, token: str) -> _AfterHistory:
+    is_ordered = run.ordered != UNORDERED
+    return _AfterHistory(
         group=token,
         attempt=run.recoveries + 1,
         capabilities=ORDERED_CAPABILITIES if is_ordered else CAPABILITIES,
         cancel=True if run.status is RunStatus.CANCELLING else None,
         seen=run.ordered if is_ordered else None,
     )
-    with memoryview(ledger.history()) as history:
-        return b"".join(
-            (encode(before)[:-1], b',"history":[', history[:-1], b"],", encode(after)[1:])
-        )
 
 
 def _step(run: Run, call: Checkpoint, token: str) -> StepTask:

@@ -109,7 +109,8 @@ class Session:
             transport, names, instance_id=instance_id, tells_events=options.tells_events
         )
         self._dispatcher = Dispatcher(
-            transport, DispatchEvents(self._on_sent, self._on_refused, self._is_wanted)
+            transport,
+            DispatchEvents(self._on_sent, self._on_astray, self._on_refused, self._is_wanted),
         )
         self._timers = Timers(
             store if shared is None else SharedTimers(shared, tenure),
@@ -390,6 +391,10 @@ class Session:
             )
         # The row stays until the failure is committed: else a crash in between would lose both.
         self._engine.offer(Job(input=failed, settle=lambda: self._engine.note_sent(row.key)))
+
+    def _on_astray(self, message: Outgoing) -> None:
+        """The whole of it goes to everybody who serves the workflow."""
+        self._engine.offer(Job(resend=message.row))
 
     def _keep_again(self, message: Outgoing, reason: str) -> None:
         """A dead letter that cannot be sent again after all."""

@@ -230,6 +230,8 @@ class UnitOfWork:
         ledger = await self._found(value)
         if ledger is None and isinstance(value, StartRun) and not await self._is_wanted(value):
             return
+        if ledger is not None and isinstance(value, DecisionReceived):
+            ledger.note_keeper(value.decision)
         state = None if ledger is None else ledger.state
         value = self._with_version(value, state)
         moved = apply(state, value, now=self._now, limits=self._context.limits)
@@ -366,8 +368,9 @@ class UnitOfWork:
             if row.seq is None and row.key not in self._repeated:
                 self._leave_clean(ledger, row.key)
             owed.append(row)
-            message = message_for(ledger, row, names=self._context.names)
-            if row.key in self._repeated or message.times_resent:
+            is_repeated = row.key in self._repeated
+            message = message_for(ledger, row, names=self._context.names, is_repeated=is_repeated)
+            if is_repeated or message.times_resent:
                 message = repeated(message)
             self._done.outgoing.append(message)
         for letter in self._letters_out.values():

@@ -11,7 +11,8 @@ from durable_worker.protocol.results import StepEvent
 
 
 class RetryOptions(Message, frozen=True, kw_only=True):
-    """Retry policy of one call. Sent only to an operator that states `call-retry`.
+    """Retry policy of one call. Sent only to an operator that states `call-retry`, and with
+    `timeout_ms`, how long each attempt may take, only to one that states `call-timeout`.
 
     The wait before attempt n+1 is `min(max_ms, initial_ms * factor ** (n - 1))`, spread evenly by
     `jitter` (a fraction of itself) to either side. `non_retryable` holds failure codes.
@@ -23,6 +24,7 @@ class RetryOptions(Message, frozen=True, kw_only=True):
     max_ms: Millis = 60_000
     jitter: Annotated[float, Meta(ge=0, le=1)] = 0.0
     non_retryable: list[str] | None = None
+    timeout_ms: Millis | None = None
 
 
 class Command(Message, frozen=True, kw_only=True, tag_field="kind"):
@@ -88,7 +90,9 @@ class WorkflowDecision(Message, frozen=True, kw_only=True):
     """`ordered`: results were delivered in order, up to this one. Sent only to an operator that
     states `ordered-history`. `park`: it is the code that failed, not the run; only to one that
     states `park`. The status `continuedAsNew`, with the next `input` and the seqs of the signals in
-    history that the body has not taken (`unread`), only to one that states `continue-as-new`."""
+    history that the body has not taken (`unread`), only to one that states `continue-as-new`.
+    `kept`: by which worker the turn's history is kept, so that the next one may tell what is new;
+    only to an operator that states `history-deltas`."""
 
     task_id: Name
     run_id: Name
@@ -100,3 +104,4 @@ class WorkflowDecision(Message, frozen=True, kw_only=True):
     unread: list[Seq] | None = None
     ordered: Count | None = None
     park: bool | None = None
+    kept: Name | None = None

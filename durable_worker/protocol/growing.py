@@ -3,6 +3,8 @@
 What was read is compared as bytes and not read again. Where two turns have the same bytes from
 behind their `runId` to the end of an event, a reader of JSON has found the same there in both; so
 what is left to read is the rest. Any turn that is written in another way is read as a whole.
+
+A turn with `since` says itself what is new (protocol/README.md, "History deltas").
 """
 
 import re
@@ -29,6 +31,7 @@ _NAME = rb'"([^"\\\x00-\x1f]+)"'
 _address = re.compile(rb'\{"taskId":' + _NAME + rb',"runId":' + _NAME).match
 _names = re.compile(rb',"workflow":' + _TEXT + rb',"workflowVersion":' + _TEXT).match
 _INPUT, _HISTORY = b',"input":', b',"history":'
+_SINCE = b',"since":'
 # A key that comes a second time replaces the first, and an escape may hide it.
 _may_repeat = re.compile(rb'\\|"history"|"input"|"taskId"|"runId"').search
 
@@ -36,15 +39,28 @@ _may_repeat = re.compile(rb'\\|"history"|"input"|"taskId"|"runId"').search
 class History(list[HistoryEvent]):
     """A history as it was read; when the next turn is read it grows in place. Copy it to keep it.
 
-    `may_hold_envelopes`: whether the turns that it came with can hold a payload in an envelope.
+    It is in ascending order of seq, but for what turns with `since` have added. `task_id` is the
+    turn that was read last. `may_hold_envelopes`: whether the turns that it came with can hold a
+    payload in an envelope.
     """
 
-    __slots__ = ("_body", "_latest", "_names", "_tail", "_text", "may_hold_envelopes", "size")
+    __slots__ = (
+        "_body",
+        "_is_in_parts",
+        "_latest",
+        "_names",
+        "_tail",
+        "_text",
+        "may_hold_envelopes",
+        "size",
+        "task_id",
+    )
 
     def __init__(self, task: WorkflowTask, body: bytes) -> None:
         super().__init__(task.history)
         self.may_hold_envelopes = MARK in body
-        self.size = 0
+        self.task_id = task.task_id
+        self.size = 2 * len(body) + _EVENT_BYTES * len(self)
         # The turn that was read last, and what follows its events.
         self._latest = task
         self._tail = b""
@@ -53,10 +69,23 @@ class History(list[HistoryEvent]):
         self._text: list[bytes] = []
         self._names = b""
         self._body = body
+        self._is_in_parts = False
+
+    def add(self, task: WorkflowTask, body: bytes) -> WorkflowTask:
+        """The whole of a turn that tells what is new since the latest one."""
+        if not self._is_in_parts:
+            self._is_in_parts = True
+            self._latest = replace(self._latest, history=[])
+            self._text, self._tail, self._body = [], b"", b""
+        self.task_id = task.task_id
+        self.may_hold_envelopes = self.may_hold_envelopes or MARK in body
+        self.size += len(body) + _EVENT_BYTES * len(task.history)
+        self += task.history
+        return replace(task, input=self._latest.input, history=self, since=None)
 
     def go_on(self, body: bytes, address: re.Match[bytes]) -> WorkflowTask | None:
         """Read a turn that begins with `address`; None if it does not go on from this."""
-        if self._body and not self._find_text():
+        if self._is_in_parts or (self._body and not self._find_text()):
             return None
         start = end = address.end()
         for piece in self._text:
@@ -71,6 +100,8 @@ class History(list[HistoryEvent]):
         task = self._alike(rest, address)
         if task is not None:
             _add(self._text, body[end : len(body) - len(self._tail)])
+            self.task_id = task.task_id
+            self.size = 2 * len(body) + _EVENT_BYTES * len(self)
             return task
         rest_of_it = body[:start] + self._names + _HISTORY + b"[" + rest
         try:
@@ -78,7 +109,7 @@ class History(list[HistoryEvent]):
             added = _parts.decode(rest_of_it).history
         except (ProtocolError, msgspec.MsgspecError, RecursionError):
             return None  # whoever reads it as a whole says what is wrong
-        if not _is_whole(added, rest, at=-1):
+        if task.since is not None or not _is_whole(added, rest, at=-1):
             return None
         self._latest = replace(task, input=self._latest.input, history=[])
         self._tail = rest[len(added) - 2 :]
@@ -86,6 +117,8 @@ class History(list[HistoryEvent]):
             self += task.history
             _add(self._text, body[end : len(body) - len(self._tail)])
         self.may_hold_envelopes = self.may_hold_envelopes or MARK in rest
+        self.task_id = task.task_id
+        self.size = 2 * len(body) + _EVENT_BYTES * len(self)
         return replace(self._latest, history=self)
 
     def _alike(self, rest: bytes, address: re.Match[bytes]) -> WorkflowTask | None:
@@ -156,19 +189,33 @@ class TurnReader:
         return self._bytes
 
     def read(self, body: bytes) -> WorkflowTask:
-        """What `WORKFLOW_TASK.decode` reads. Raises `ProtocolError` like that."""
+        """What `WORKFLOW_TASK.decode` reads. Raises `ProtocolError` like that.
+
+        A turn with `since` comes out as the whole turn, without `since`; as it is, if what it adds
+        to is not kept here.
+        """
         address = _address(body) if self._limit else None
-        if address is None:
-            return WORKFLOW_TASK.decode(body)
-        history = self._take(address[2].decode("utf-8", "replace"))
-        task = None if history is None else history.go_on(body, address)
-        if task is None:
+        if address is not None and not body.startswith(_SINCE, address.end()):
+            run_id = address[2].decode("utf-8", "replace")
+            history = self._take(run_id)
+            task = None if history is None else history.go_on(body, address)
+            if task is not None:
+                return task
             task = WORKFLOW_TASK.decode(body)
-            history = History(task, body)
-            task = replace(task, history=history)
-        assert history is not None
-        history.size = 2 * len(body) + _EVENT_BYTES * len(history)
-        return task
+            if task.since is None:
+                return replace(task, history=History(task, body))
+            if history is not None:
+                self._put(run_id, history)
+        else:
+            task = WORKFLOW_TASK.decode(body)
+        return task if task.since is None else self._completed(task, body)
+
+    def _completed(self, task: WorkflowTask, body: bytes) -> WorkflowTask:
+        history = self._kept.get(task.run_id)
+        if history is None or history.task_id != task.since:
+            return task
+        self._take(task.run_id)
+        return history.add(task, body)
 
     def task_in(self, body: bytes, *, message_type: str | None) -> StepTask | WorkflowTask:
         """What `decode_task` reads. Raises `ProtocolError` like that."""
@@ -179,8 +226,10 @@ class TurnReader:
     def keep(self, task: WorkflowTask) -> None:
         """The next turn may go on from this one, which nobody works on any more."""
         history, run_id = task.history, task.run_id
-        if not isinstance(history, History):
-            return
+        if isinstance(history, History):
+            self._put(run_id, history)
+
+    def _put(self, run_id: str, history: History) -> None:
         self._take(run_id)
         self._kept[run_id] = history
         self._bytes += history.size

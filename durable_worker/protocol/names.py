@@ -117,6 +117,14 @@ class Names(Struct, frozen=True):
         """What one process keeps of tasks that take it long (RabbitMQ)."""
         return self._named(f"held-{holder}")
 
+    def turns(self, worker: str) -> str:
+        """Turns for the worker process that keeps their runs."""
+        return self._named(f"turns-{worker}")
+
+    def is_of_one_worker(self, queue: str) -> bool:
+        """Whether it is a queue for turns of one process, and goes with it."""
+        return queue.startswith(self._named("turns-"))
+
     @property
     def results(self) -> str:
         return self._named("results")

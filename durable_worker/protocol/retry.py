@@ -5,6 +5,9 @@ from zlib import crc32
 from durable_worker.protocol.commands import RetryOptions
 from durable_worker.protocol.failure import Failure
 
+TIMED_OUT = "timeout"
+"""Code of an attempt that had no result in time."""
+
 
 def may_retry(options: RetryOptions | None, failure: Failure, *, attempt: int) -> bool:
     """Whether attempt number `attempt` (1-based), which ended in `failure`, has a successor."""

@@ -70,7 +70,8 @@ class WorkflowTask(Message, frozen=True, kw_only=True):
     `capabilities` is what the operator understands beyond the five v1 commands
     (protocol/README.md, "Operator capabilities"); a v1 operator leaves it out. `cancel`: the run
     was cancelled, the body is to be told ("Cancel turns"). `seen`: what the last applied decision
-    said in `ordered` ("Ordered history").
+    said in `ordered` ("Ordered history"). `since`: an earlier turn; `history` is what that one did
+    not have, and `input` is left out ("History deltas").
     """
 
     task_id: Name
@@ -88,3 +89,4 @@ class WorkflowTask(Message, frozen=True, kw_only=True):
     capabilities: list[str] | None = None
     cancel: bool | None = None
     seen: Count | None = None
+    since: Name | None = None

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from durable_worker.errors import FailureError, StepTimeoutError
 from durable_worker.protocol.base import Payload
@@ -13,11 +14,17 @@ from durable_worker.protocol.commands import RetryOptions, ScheduleStep, StartCh
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.names import breakpoint_signal, event_signal
 from durable_worker.protocol.payload import PayloadDecoder, encode_payload
-from durable_worker.protocol.retry import delay_before_next, may_retry
+from durable_worker.protocol.retry import TIMED_OUT, delay_before_next, may_retry
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
 from durable_worker.replay.definitions import Retry, StepDefinition
 from durable_worker.replay.failures import error_of, message_of
-from durable_worker.replay.operations import LocalStep, Location, Requested
+from durable_worker.replay.operations import (
+    CALL_TIMEOUT,
+    LocalStep,
+    Location,
+    Requested,
+    whole_milliseconds,
+)
 from durable_worker.replay.turn import Replay
 
 _CALL = HistoryKind.CALL
@@ -48,12 +55,15 @@ class StepCall(Struct):
     decoder: PayloadDecoder[Any]
     location: Location
     options: RetryOptions | None = None
+    limited: RetryOptions | None = None
     input: str = ""
     output: str = ""
 
     def __post_init__(self) -> None:
         retry = self.retry
         self.options = None if retry is None or retry.attempts == 1 else retry.options()
+        if self.limit is not None:
+            self.limited = _limited(self.options, self.limit, retry=retry, name=self.name)
         self.input = f"the input of step {self.name!r}"
         self.output = f"the output of step {self.name!r}"
 
@@ -72,15 +82,19 @@ class Undoing(Protocol):
 async def call_step(
     replay: Replay, token: int, call: StepCall, value: object, undoing: Undoing | None = None
 ) -> Any:
-    """One call, or where the operator cannot retry: call, timer, call ... until it succeeds.
+    """One call, or where the operator cannot retry or give up attempts: call, timer, call ... until
+    it succeeds.
 
-    It cannot where attempts have a timeout either, since history tells of no single attempt.
+    It cannot where the step is to be undone either, since history does not tell of an attempt that
+    succeeds after it was given up.
     """
     journal, waiting = replay.journal, replay.waiting
     if journal.is_sealed:
         await waiting.begin(token)
     journal.unstarted.pop(token, None)
-    name, limit = call.name, call.limit
+    name, options = call.name, call.options
+    delegated = _delegated(replay, call, undoing)
+    limit = call.limit if delegated is None else None
     encoded: Payload = UNSET
     if undoing is not None:
         # What undoes the step gets its input as it was when it was called.
@@ -89,17 +103,11 @@ async def call_step(
     event = waiting.settled(seq, _CALL, name, call.location) if limit is None else None
     if event is not None and event.error is None and undoing is None:
         return call.decoder.decode(event.output, what=call.output)
-    options = call.options
-    delegated = options if limit is None and options and replay.honours_retry else None
     attempt = 1
     while True:
         if event is None:
-            request = None
-            if seq not in journal.events:
-                payload = encode_payload(value, what=call.input)
-                request = ScheduleStep(
-                    seq=seq, name=name, group=call.partition, input=payload, retry=delegated
-                )
+            known = seq in journal.events
+            request = None if known else _request(replay, call, seq, value, delegated=delegated)
             operation = Requested(seq, _CALL, name, call.location, request=request)
             if limit is None:
                 event = await waiting.wait_unsettled(operation)
@@ -109,8 +117,11 @@ async def call_step(
             if undoing is not None:
                 undoing.done(encoded, event.output)
             return call.decoder.decode(event.output, what=call.output)
+        if delegated is not None:
+            assert event is not None
+            raise _outcome(call, event)
         error = error_of(event, name) if event is not None else _too_late(name, seq, limit)
-        if delegated is not None or not _may_go_on(call.retry, options, error, event, attempt):
+        if not _may_go_on(call.retry, options, error, event, attempt):
             raise error
         assert options is not None
         delay = delay_before_next(options, attempt=attempt, key=f"{replay.run_id}:{seq}")
@@ -132,7 +143,50 @@ async def _in_time(replay: Replay, operation: Requested, limit: float) -> Histor
 
 
 def _too_late(name: str, seq: int, limit: float | None) -> StepTimeoutError:
-    return StepTimeoutError(name, f"no result came within {limit:g} s", seq=seq, code="timeout")
+    return StepTimeoutError(name, f"no result came within {limit:g} s", seq=seq, code=TIMED_OUT)
+
+
+def _delegated(replay: Replay, call: StepCall, undoing: Undoing | None) -> RetryOptions | None:
+    """What the operator sees to, if it sees to all of it."""
+    if call.limit is None:
+        return call.options if call.options and replay.honours_retry else None
+    return call.limited if undoing is None and replay.limits_attempts() else None
+
+
+def _outcome(call: StepCall, failed: HistoryEvent) -> FailureError:
+    """Of a call whose attempts were the operator's."""
+    error = error_of(failed, call.name)
+    if call.limit is not None and error.code == TIMED_OUT:
+        return StepTimeoutError(call.name, error.message, seq=failed.seq, code=TIMED_OUT)
+    return error
+
+
+def _limited(
+    options: RetryOptions | None, limit: float, *, retry: Retry | None, name: str
+) -> RetryOptions:
+    """What an operator needs to know that gives up attempts by itself."""
+    options = options or RetryOptions(attempts=1)
+    codes = options.non_retryable
+    if retry is not None and retry.rules_out(_too_late(name, 0, limit)):
+        codes = [*(codes or ()), TIMED_OUT]
+    return replace(options, non_retryable=codes, timeout_ms=whole_milliseconds(limit))
+
+
+def _request(
+    replay: Replay, call: StepCall, seq: int, value: object, *, delegated: RetryOptions | None
+) -> ScheduleStep:
+    payload = encode_payload(value, what=call.input)
+    retry = _understood(replay, delegated)
+    return ScheduleStep(seq=seq, name=call.name, group=call.partition, input=payload, retry=retry)
+
+
+def _understood(replay: Replay, delegated: RetryOptions | None) -> RetryOptions | None:
+    """As far as the operator that sent this turn takes it."""
+    if delegated is None or delegated.timeout_ms is None:
+        return delegated
+    if replay.operator_states(CALL_TIMEOUT):
+        return delegated
+    return replace(delegated, timeout_ms=None) if replay.honours_retry else None
 
 
 def _may_go_on(

@@ -31,10 +31,12 @@ from durable_worker.replay.journal import Ended, Journal, TurnAbortedError, rais
 from durable_worker.replay.logger import LogSink
 from durable_worker.replay.operations import (
     CALL_RETRY,
+    CALL_TIMEOUT,
     CANCEL_STEPS,
     DURABLE_TIMERS,
     ORDERED_HISTORY,
     PARK,
+    TIMEOUTS,
     RunLocally,
     recorded_event,
 )
@@ -42,6 +44,8 @@ from durable_worker.replay.waiting import Waiting
 from durable_worker.replay.witness import Witness
 
 Outcome = WorkflowDecision | RunLocally
+
+_TRUE = encode_payload(True, what="a marker")
 
 
 class ContextFactory(Protocol):
@@ -82,6 +86,7 @@ class Replay:
         self.first_seq = 0
         self._loop = self.waiting.loop
         self._is_disposed = False
+        self._limits_attempts = False
 
     # Turns
 
@@ -357,6 +362,24 @@ class Replay:
         if is_patched:
             self.record(name, lambda: encode_payload(True, what="a patch"))
         return is_patched
+
+    def limits_attempts(self) -> bool:
+        """Whether the operator, not the body, gives up attempts at what the body calls now.
+
+        What it was is recorded where it changes, and holds until it changes again.
+        """
+        journal, is_stated = self.journal, self.operator_states(CALL_TIMEOUT)
+        if journal.is_sealed:
+            raise TurnAbortedError
+        event = journal.events.get(journal.next_seq)
+        if event is None:
+            has_changed = is_stated is not self._limits_attempts and self.waiting.is_new_ground()
+        else:
+            has_changed = event.kind is HistoryKind.STEP and event.name == TIMEOUTS
+        if has_changed:
+            event = self.record(TIMEOUTS, lambda: encode_payload(is_stated, what="a marker"))
+            self._limits_attempts = event.output == _TRUE
+        return self._limits_attempts
 
     def record(self, name: str, output: Callable[[], Payload]) -> HistoryEvent:
         """A value that is decided now, once: from history, or `output()` recorded.

@@ -43,7 +43,14 @@ HARMLESS = frozenset({MessageType.STEP_EVENT, MessageType.START_RUN, MessageType
 _ADDRESSED = frozenset({*HARMLESS, MessageType.STEP_RESULT, MessageType.WORKFLOW_DECISION})
 """Messages whose type tells the queue that they belong to."""
 
-_REPEATABLE = ("durable:delivered", "durable:deadlines", "event:", "now#", "patch:")
+_REPEATABLE = (
+    "durable:delivered",
+    "durable:deadlines",
+    "durable:timeouts",
+    "event:",
+    "now#",
+    "patch:",
+)
 """Starts of the names of recorded steps that a body records anew, and that had no effect."""
 
 

@@ -191,7 +191,7 @@ class MemoryStore:
         steps = [
             OutStep(each.run_id, each.seq, each.attempt, each.recoveries)
             for each in self._pending()
-            if each.run_id in alive and each.kind is HistoryKind.CALL and each.fires_at is None
+            if each.run_id in alive and each.kind is HistoryKind.CALL and each.is_out
         ]
         return PendingWork(
             tuple(sorted(turns, key=lambda each: each.run_id)),

@@ -91,7 +91,8 @@ class Checkpoint(Struct, frozen=True, kw_only=True, gc=False):
     """How the operation at one seq of a run stands.
 
     `name` is the step, the signal, the child's workflow, or `sleep:<seq>`. `fires_at` is a timer's
-    deadline, or when a call that has failed is tried again (None while an attempt is out).
+    deadline, or when an attempt that is out is given up (None: never), or when a call that has
+    failed is tried again.
     `recoveries` counts how often the current attempt was sent again because it was lost. `order`
     tells which of the run's operations it was to be resolved, from 1.
     """
@@ -123,6 +124,11 @@ class Checkpoint(Struct, frozen=True, kw_only=True, gc=False):
     @property
     def is_timer(self) -> bool:
         return self.kind is HistoryKind.TIMER
+
+    @property
+    def is_out(self) -> bool:
+        """Of a pending call: an attempt is out; the next one is not waited for."""
+        return self.fires_at is None or self.error is None
 
     @property
     def is_history(self) -> bool:

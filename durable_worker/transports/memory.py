@@ -36,6 +36,7 @@ class _Queue:
         self._unacked: set[_Message] = set()
         self._consumers: deque[_Consumer] = deque()
         self._is_pump_due = False
+        self._is_abandoned = False
 
     @property
     def consumers(self) -> int:
@@ -57,6 +58,16 @@ class _Queue:
         if consumer in self._consumers:
             self._consumers.remove(consumer)
 
+    def abandon(self) -> None:
+        """Nobody will ever take from it: what it has, and gets back, goes to the dead queue."""
+        self._is_abandoned = True
+        while source := self._returned or self._ready:
+            self._bury(source.popleft())
+
+    def _bury(self, message: "_Message") -> None:
+        if self._dead is not None:
+            self._dead.put(message.envelope)
+
     def settle(self, message: "_Message") -> None:
         """The message is answered for: its consumer has room for another one."""
         self._unacked.discard(message)
@@ -65,7 +76,9 @@ class _Queue:
 
     def give_back(self, message: "_Message") -> None:
         count = message.delivery_count + 1
-        if self._dead is not None and count > DELIVERY_LIMIT:
+        if self._is_abandoned:
+            self._bury(message)
+        elif self._dead is not None and count > DELIVERY_LIMIT:
             self._dead.put(_dead_letter(message))
         else:
             self._returned.append(_Message(self, message.envelope, count))
@@ -210,7 +223,8 @@ class MemoryTransport:
         names: Names | None = None,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
     ) -> None:
-        self._dead = _Queue((names or Names()).dead, None)
+        self._names = names or Names()
+        self._dead = _Queue(self._names.dead, None)
         self._queues: dict[str, _Queue] = {}
         self._listeners: dict[str, list[_Listener]] = {}
         self._max_message_bytes = max_message_bytes
@@ -300,6 +314,9 @@ class MemoryTransport:
         def end() -> None:
             for queue, consumer in places:
                 queue.remove(consumer)
+                if self._names.is_of_one_worker(queue.name):
+                    self._queues.pop(queue.name, None)
+                    queue.abandon()
 
         return _Subscription(end)
 

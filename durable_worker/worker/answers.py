@@ -146,6 +146,10 @@ class Answers:
         letter = dead_letter(envelope, reason, **{ERROR_QUEUE_HEADER: queue})
         await self._send(self._names.dead, letter)
 
+    async def back(self, envelope: Envelope) -> None:
+        """A turn with `since` that this worker cannot take as it is."""
+        await self._send(self._names.dead, envelope)
+
     async def _send(
         self, queue: str, envelope: Envelope, *, after: TransportError | None = None
     ) -> None:

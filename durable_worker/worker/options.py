@@ -10,6 +10,9 @@ from durable_worker.worker.determinism.policy import Determinism
 
 DEFAULT_RENEW_AFTER = timedelta(seconds=5)
 
+DELTAS_FROM_BYTES = 16 * 1024
+"""Shorter histories cost less to send than to keep track of."""
+
 
 class WorkerOptions(Struct, frozen=True):
     """`concurrency` bounds the steps that run at one time, `grace` how long a drain may take,
@@ -20,7 +23,8 @@ class WorkerOptions(Struct, frozen=True):
     is how old a message may get before the broker is told that it is still being worked on: less
     than half of what the broker allows (RabbitMQ: `consumer_timeout`). Code that keeps the event
     loop from turning for `blocked_after` is named in a warning (None: never). `token` goes with
-    questions to an operator that keeps tenants apart by tokens."""
+    questions to an operator that keeps tenants apart by tokens. From `deltas_from_bytes` of history
+    on the operator is told that it need not be sent again."""
 
     concurrency: int = 100
     partition: str | None = None
@@ -32,3 +36,4 @@ class WorkerOptions(Struct, frozen=True):
     renew_after: timedelta = DEFAULT_RENEW_AFTER
     blocked_after: timedelta | None = timedelta(seconds=1)
     token: TokenSource | None = None
+    deltas_from_bytes: int = DELTAS_FROM_BYTES

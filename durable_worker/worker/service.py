@@ -29,6 +29,7 @@ from durable_worker.worker.local_steps import LocalSteps
 from durable_worker.worker.loop_watch import LoopWatch
 from durable_worker.worker.operators import OperatorWatch
 from durable_worker.worker.options import WorkerOptions
+from durable_worker.worker.own_turns import OwnTurns
 from durable_worker.worker.posting import Posting, WorkCrew
 from durable_worker.worker.presence import BEAT_EVERY, Presence
 from durable_worker.worker.quarantine import Quarantine
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger("durable_worker.worker")
 
 _STEP_TASK = codec.MessageType.STEP_TASK.value
+
+TURNS_PREFETCH = 100
+"""Turns of kept runs that are here at one time; those beyond do not wait long, but come whole."""
 
 LAST_WORDS = timedelta(seconds=5)
 """How long answers that are ready may take to reach the broker once the worker has to end."""
@@ -163,6 +167,14 @@ class WorkerService:
             checks=self._checks,
             clock=self._clock,
         )
+        self._own_turns = OwnTurns(
+            self._transport,
+            self._names,
+            instance_id=self._presence.instance_id,
+            accept=self._accept,
+            prefetch=max(self._options.concurrency, TURNS_PREFETCH),
+            from_bytes=self._options.deltas_from_bytes,
+        )
         self._turn_tasks = TurnTasks(
             self._worker,
             self._turns,
@@ -171,6 +183,7 @@ class WorkerService:
             edge=self._edge,
             live=self._live,
             quarantine=self._quarantine,
+            own_turns=self._own_turns,
             crew=self._crew,
             is_stopping=self._stop.is_set,
         )
@@ -199,7 +212,9 @@ class WorkerService:
                 subscriptions = await self._subscribe_unless_stopped()
                 background.start_soon(self._be_present)
                 background.start_soon(self._operators.run)
+                background.start_soon(self._own_turns.run)
                 await self._stop.wait()
+                await self._own_turns.stop()
                 for subscription in subscriptions:
                     await subscription.stop()
                 await self._drain()
@@ -235,20 +250,18 @@ class WorkerService:
             raise refusal
         return not self._stop.is_set()
 
+    def _accept(self, delivery: Delivery) -> None:
+        if not self._crew.is_ending:  # else the broker takes it back with the connection
+            self._crew.start(self._handle, delivery, name=delivery.queue)
+
     async def _subscribe(self) -> list[Subscription]:
-        crew, handle = self._crew, self._handle
-
-        def accept(delivery: Delivery) -> None:
-            if not crew.is_ending:  # else the broker takes it back with the connection
-                crew.start(handle, delivery, name=delivery.queue)
-
         transport, names = self._transport, self._names
         queues = [names.tasks(token) for token in self._presence.tokens]
         # The first task may run while the rest is still being set up; its answer waits for that.
         async with asyncio.TaskGroup() as opening:
             opening.create_task(self._answers.open())
             tasks = opening.create_task(
-                transport.consume(queues, accept, prefetch=self._options.concurrency)
+                transport.consume(queues, self._accept, prefetch=self._options.concurrency)
             )
             control = opening.create_task(transport.listen(names.control, self._on_control))
             workers = opening.create_task(transport.listen(names.workers, self._on_workers))

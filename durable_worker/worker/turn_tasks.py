@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 import structlog
+from msgspec.structs import replace
 
 from durable_worker.edge.errors import BlobStoreError, SealError
 from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
@@ -15,6 +16,7 @@ from durable_worker.transports.base import Delivery
 from durable_worker.worker.answers import Answers
 from durable_worker.worker.edge import WorkerEdge, seal_failed
 from durable_worker.worker.live import LiveReports
+from durable_worker.worker.own_turns import OwnTurns
 from durable_worker.worker.posting import Posting, WorkCrew
 from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.registry import Worker
@@ -38,6 +40,7 @@ class TurnTasks:
         edge: WorkerEdge,
         live: LiveReports,
         quarantine: Quarantine,
+        own_turns: OwnTurns,
         crew: WorkCrew,
         is_stopping: Callable[[], bool],
     ) -> None:
@@ -50,6 +53,7 @@ class TurnTasks:
         self._edge = edge
         self._live = live
         self._quarantine = quarantine
+        self._own_turns = own_turns
         self._crew = crew
         self._is_stopping = is_stopping
         self._log = log.bind()
@@ -57,6 +61,9 @@ class TurnTasks:
 
     async def handle(self, task: WorkflowTask, delivery: Delivery) -> None:
         """Decide the turn, publish its decision, acknowledge."""
+        if task.since is not None:
+            await self._send_back(task, delivery)
+            return
         enter_turn(task.workflow, task.run_id)
         self._live.started(task.task_id, task)
         try:
@@ -68,6 +75,9 @@ class TurnTasks:
         finally:
             self._live.ended(task.task_id)
         if decision.status is DecisionStatus.CONTINUE:
+            kept_by = self._own_turns.keeper_for(task, decision)
+            if kept_by is not None:
+                sealed = replace(sealed, kept=kept_by)
             self._reader.keep(task)
         self._tell(task, decision)
         again = partial(self._answers.decision, sealed)
@@ -76,6 +86,12 @@ class TurnTasks:
             self._crew.expect(posting)
             return
         await self._answers.decision(sealed)
+        await delivery.ack()
+
+    async def _send_back(self, task: WorkflowTask, delivery: Delivery) -> None:
+        """What it adds to is not kept here any more: the operator sends the whole history."""
+        self._log.debug("turn_sent_back", run_id=task.run_id, since=task.since)
+        await self._answers.back(delivery.envelope)
         await delivery.ack()
 
     async def _decided(

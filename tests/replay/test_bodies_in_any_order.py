@@ -12,6 +12,7 @@ from durable_worker.protocol.commands import DecisionStatus, StartTimer
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.replay.operations import (
     CALL_RETRY,
+    CALL_TIMEOUT,
     CANCEL_STEPS,
     CANCEL_TURNS,
     DELIVERED,
@@ -54,10 +55,16 @@ undone_nodes = bodies(
 )
 
 
+impatient_nodes = bodies(
+    ("step", "impatient", "impatient", "sleep", "timed"),
+    ("sequence", "sequence", "gather", "race", "timeout", "saga"),
+)
+
 in_order = [CALL_RETRY, CANCEL_STEPS, DURABLE_TIMERS, CANCEL_TURNS, ORDERED_HISTORY]
+with_timeouts = [*in_order, CALL_TIMEOUT]
 operators = st.builds(
     lambda capabilities: ModelOperator(capabilities=capabilities),
-    st.sampled_from([None, in_order, [ORDERED_HISTORY]]),
+    st.sampled_from([None, in_order, [ORDERED_HISTORY], with_timeouts, [CALL_TIMEOUT]]),
 )
 
 
@@ -114,6 +121,21 @@ def test_runs_of_the_old_code_end_on_patched_code_wherever_they_are(
     drive(worker_for(before_the_patches(node)), operator, Random(seed), deploy=worker_for(node))
     assert operator.final is not None
     assert operator.final.status is DecisionStatus.COMPLETED, operator.final.error
+
+
+@given(node=impatient_nodes, seed=st.integers(0, 2**32), begins_with=st.booleans())
+def test_a_run_goes_on_whether_its_operator_begins_or_ceases_to_give_up_attempts(
+    node: Node, seed: int, begins_with: bool
+) -> None:
+    worker = worker_for(node)
+    operator = ModelOperator(capabilities=with_timeouts if begins_with else in_order)
+    drive(worker, operator, Random(seed), offers=[in_order, with_timeouts])
+    assert operator.final is not None
+    assert operator.final.status is DecisionStatus.COMPLETED, operator.final.error
+    for capabilities in (in_order, with_timeouts):
+        operator.capabilities = capabilities
+        again = full_turn(worker, operator.task(), now_ms=operator.now_ms)
+        assert (again.status, again.output) == (DecisionStatus.COMPLETED, operator.final.output)
 
 
 @given(node=undone_nodes, seed=st.integers(0, 2**32), operator=operators)

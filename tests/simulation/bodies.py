@@ -30,6 +30,9 @@ Part = list[Any]
 
 worker = Worker()
 _soon = Retry(attempts=4, initial=timedelta(milliseconds=30))
+_patiently = Retry(
+    attempts=1_000, initial=timedelta(milliseconds=200), maximum=timedelta(seconds=2)
+)
 
 
 @worker.step("add")
@@ -67,6 +70,8 @@ async def flow(ctx: WorkflowContext, part: Any) -> Any:
 
 async def perform(ctx: WorkflowContext, part: Part) -> Any:  # noqa: PLR0912 - one for each kind
     match part:
+        case ["add", number] if number % 2:
+            return await ctx.step(add, number, timeout=2, retries=_patiently)
         case ["add", number]:
             return await ctx.step(add, number)
         case ["plain", number]:

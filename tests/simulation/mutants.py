@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from durable_worker.errors import ConnectionLostError
 from durable_worker.operator import engine as engines
+from durable_worker.operator import intake as intakes
 from durable_worker.operator.consumers import Consumers
 from durable_worker.operator.dispatch import Dispatcher
 from durable_worker.operator.engine import Engine
@@ -20,6 +21,7 @@ from durable_worker.operator.timers import Timers
 from durable_worker.operator.transitions import apply as transitions
 from durable_worker.operator.transitions import continuing, decisions
 from durable_worker.operator.work import UnitOfWork
+from durable_worker.protocol.growing import TurnReader
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.replay import arrivals
 from durable_worker.replay.waiting import Waiting
@@ -121,7 +123,26 @@ def results_are_delivered_by_their_numbers(patch: Patch) -> None:
     patch.setattr(arrivals, "_place", by_number)
 
 
+@mutant
+def a_worker_adds_what_is_new_to_whatever_it_keeps(patch: Patch) -> None:
+    def completed(self: TurnReader, task: Any, body: bytes) -> Any:
+        history = self._take(task.run_id)
+        return replace(task, since=None) if history is None else history.add(task, body)
+
+    patch.setattr(TurnReader, "_completed", completed)
+
+
 # The operator
+
+
+@mutant
+def a_turn_that_comes_back_is_a_dead_letter(patch: Patch) -> None:
+    patch.setattr(intakes, "_returned", lambda envelope: None)
+
+
+@mutant
+def a_turn_that_does_not_reach_its_worker_is_forgotten(patch: Patch) -> None:
+    patch.setattr(Session, "_on_astray", lambda self, message: None)
 
 
 @mutant

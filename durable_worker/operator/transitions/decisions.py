@@ -6,7 +6,7 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from durable_worker.operator.transitions.continuing import continue_as_new
-from durable_worker.operator.transitions.draft import Draft, instant
+from durable_worker.operator.transitions.draft import Draft, instant, with_attempt_out
 from durable_worker.operator.transitions.effects import AwaitSignal, Deliver, SendStep
 from durable_worker.operator.transitions.ending import CANCELLED, end_run
 from durable_worker.operator.transitions.giving_up import give_up
@@ -199,20 +199,19 @@ def _recorded(draft: Draft, command: RecordStep) -> Checkpoint:
 
 
 def _schedule(draft: Draft, command: ScheduleStep) -> None:
-    draft.put(
-        Checkpoint(
-            run_id=draft.run.id,
-            seq=command.seq,
-            kind=HistoryKind.CALL,
-            name=command.name,
-            status=CheckpointStatus.PENDING,
-            input=command.input,
-            retry=command.retry,
-            partition=None if is_default(command.group) else command.group,
-            enqueued_at=draft.now,
-            parallel_group=command.parallel_group,
-        )
+    call = Checkpoint(
+        run_id=draft.run.id,
+        seq=command.seq,
+        kind=HistoryKind.CALL,
+        name=command.name,
+        status=CheckpointStatus.PENDING,
+        input=command.input,
+        retry=command.retry,
+        partition=None if is_default(command.group) else command.group,
+        enqueued_at=draft.now,
+        parallel_group=command.parallel_group,
     )
+    draft.put(call if call.retry is None else with_attempt_out(call, now=draft.now))
     draft.add(SendStep(draft.run.id, command.seq, 1))
 
 

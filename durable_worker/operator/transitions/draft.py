@@ -26,6 +26,14 @@ def instant(at: int) -> int:
     return max(0, min(at, LAST_INSTANT))
 
 
+def with_attempt_out(call: Checkpoint, *, now: int) -> Checkpoint:
+    """An attempt at it leaves now: it is given up in time, if its policy says so."""
+    limit = None if call.retry is None else call.retry.timeout_ms
+    if limit is None:
+        return replace(call, fires_at=None)
+    return replace(call, fires_at=instant(now + limit), error=None)
+
+
 class Draft:
     """Collects what changes on top of a state that stays as it is."""
 
@@ -170,7 +178,7 @@ class Draft:
                 status=CheckpointStatus.COMPLETED if error is None else CheckpointStatus.FAILED,
                 output=output,
                 error=error,
-                fires_at=None if error is not None else checkpoint.fires_at,
+                fires_at=checkpoint.fires_at if checkpoint.is_timer and error is None else None,
                 finished_at=self.now,
                 order=self._last_order,
             )

@@ -38,7 +38,7 @@ def on_step_lost(draft: Draft, lost: StepLost) -> None:
     call = draft.checkpoint(lost.seq)
     if call is None or not call.is_pending or call.kind is not HistoryKind.CALL:
         return
-    if call.fires_at is not None or (call.attempt, call.recoveries) != (
+    if not call.is_out or (call.attempt, call.recoveries) != (
         lost.attempt,
         lost.recoveries,
     ):
@@ -59,5 +59,5 @@ def on_redispatch(draft: Draft) -> None:
     if draft.run.task_id is not None:
         draft.start_turn(recoveries=draft.run.recoveries)
     for call in draft.pending():
-        if call.kind is HistoryKind.CALL and call.fires_at is None:
+        if call.kind is HistoryKind.CALL and call.is_out:
             draft.add(SendStep(call.run_id, call.seq, call.attempt))

@@ -4,7 +4,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from durable_worker.operator.transitions.decisions import child_start
-from durable_worker.operator.transitions.draft import Draft
+from durable_worker.operator.transitions.draft import Draft, with_attempt_out
 from durable_worker.operator.transitions.effects import AwaitSignal, Deliver, SendStep
 from durable_worker.protocol.names import CANCELLED_MARKER
 from durable_worker.protocol.runs import RunStatus
@@ -27,18 +27,17 @@ def on_step_redriven(draft: Draft, again: StepRedriven) -> None:
     for each in asked_since(draft.state, call, last_seq=again.last_seq):
         draft.withdraw(each.seq)
     attempt = call.attempt if again.keeps_attempt else call.attempt + 1
-    draft.put(
-        replace(
-            call,
-            status=CheckpointStatus.PENDING,
-            error=None,
-            order=None,
-            attempt=attempt,
-            started_at=None,
-            finished_at=None,
-            recoveries=0,
-        )
+    pending = replace(
+        call,
+        status=CheckpointStatus.PENDING,
+        error=None,
+        order=None,
+        attempt=attempt,
+        started_at=None,
+        finished_at=None,
+        recoveries=0,
     )
+    draft.put(with_attempt_out(pending, now=draft.now))
     if draft.run.status.is_terminal:
         _reopen(draft)
     seen = draft.run.ordered
@@ -74,14 +73,17 @@ def _reopen(draft: Draft, *, is_cancelling: bool = False) -> None:
     draft.update(status=status, output=UNSET, error=None, recoveries=0)
     for each in draft.cancelled():
         if each.finished_at == ended_at:
-            draft.put(replace(each, status=CheckpointStatus.PENDING, finished_at=None))
-            _ask_again(draft, each)
+            again = replace(each, status=CheckpointStatus.PENDING, finished_at=None)
+            if again.kind is HistoryKind.CALL and again.is_out:
+                again = with_attempt_out(again, now=draft.now)
+            draft.put(again)
+            _ask_again(draft, again)
 
 
 def _ask_again(draft: Draft, operation: Checkpoint) -> None:
     """Nobody may know any more that this is waited for, or its answer was dropped."""
     match operation.kind:
-        case HistoryKind.CALL if operation.fires_at is None:
+        case HistoryKind.CALL if operation.is_out:
             draft.add(SendStep(operation.run_id, operation.seq, operation.attempt))
         case HistoryKind.SIGNAL:
             namespace = draft.run.namespace

@@ -2,14 +2,14 @@
 
 from msgspec.structs import replace
 
-from durable_worker.operator.transitions.draft import Draft, instant
+from durable_worker.operator.transitions.draft import Draft, instant, with_attempt_out
 from durable_worker.operator.transitions.effects import SendStep
 from durable_worker.operator.transitions.poison import poison_told
 from durable_worker.protocol.control import EngineEventType
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.names import CANCELLED_MARKER, step_id
 from durable_worker.protocol.results import ResultStatus, StepResult
-from durable_worker.protocol.retry import delay_before_next, may_retry
+from durable_worker.protocol.retry import TIMED_OUT, delay_before_next, may_retry
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.inputs import ChildEnded, SignalMatched, StepPoisoned
@@ -28,7 +28,7 @@ def on_result(draft: Draft, result: StepResult, *, attempt: int | None) -> None:
     call = _pending(draft, result.seq, HistoryKind.CALL)
     if call is None or (attempt is not None and attempt != call.attempt):
         return
-    if call.fires_at is not None:
+    if not call.is_out:
         # The attempt has been answered already: what comes now repeats it.
         return
     call = _with_report(call, result, now=draft.now)
@@ -36,7 +36,10 @@ def on_result(draft: Draft, result: StepResult, *, attempt: int | None) -> None:
         draft.resolve(call, output=result.output)
         draft.emit(EngineEventType.STEP_COMPLETED, call=call, output=result.output)
         return
-    failure = result.error or _UNEXPLAINED
+    _attempt_failed(draft, call, result.error or _UNEXPLAINED)
+
+
+def _attempt_failed(draft: Draft, call: Checkpoint, failure: Failure) -> None:
     is_over = _was_given_up(draft, call)
     if not is_over and call.retry and may_retry(call.retry, failure, attempt=call.attempt):
         key = step_id(call.run_id, call.seq)
@@ -73,8 +76,14 @@ def _fail(draft: Draft, call: Checkpoint, failure: Failure) -> None:
     draft.emit(EngineEventType.STEP_FAILED, call=call, error=failure)
 
 
+def _too_late(call: Checkpoint) -> Failure:
+    limit = 0 if call.retry is None or call.retry.timeout_ms is None else call.retry.timeout_ms
+    return Failure(message=f"no result came within {limit / 1000:g} s", code=TIMED_OUT)
+
+
 def on_timer(draft: Draft, seq: int) -> None:
-    """A deadline has passed: a sleep is over, or a call is due for its next attempt."""
+    """A deadline has passed: a sleep is over, an attempt at a call has had no result in time, or
+    the call is due for its next one."""
     waiting = draft.checkpoint(seq)
     if waiting is None or not waiting.is_pending or waiting.fires_at is None:
         return
@@ -86,10 +95,13 @@ def on_timer(draft: Draft, seq: int) -> None:
     if waiting.kind is HistoryKind.TIMER:
         draft.resolve(waiting)
         return
+    if waiting.is_out:
+        _attempt_failed(draft, waiting, _too_late(waiting))
+        return
     if _was_given_up(draft, waiting):
         _fail(draft, waiting, waiting.error or _UNEXPLAINED)
         return
-    draft.put(replace(waiting, fires_at=None))
+    draft.put(with_attempt_out(waiting, now=draft.now))
     draft.add(SendStep(waiting.run_id, seq, waiting.attempt))
 
 

@@ -144,7 +144,7 @@ def row_of_checkpoint(checkpoint: Checkpoint, namespace: Value) -> Row:
         checkpoint.recoveries,
         checkpoint.order,
         checkpoint.fires_at if is_pending else None,
-        (is_pending and is_call and checkpoint.fires_at is None) or None,
+        (is_pending and is_call and checkpoint.is_out) or None,
         namespace if waits_for_signal(checkpoint) else None,
     )
 

@@ -97,11 +97,10 @@ class Audit:
             if (before.kind, before.name) != (row.kind, row.name):
                 self.violated(at, f"seq {row.seq} of run {row.run_id} became another operation")
             for attempt in range(before.attempt, row.attempt):
-                self._recorded.setdefault((*key, attempt), at)
+                if not _was_given_up(row):
+                    self._recorded.setdefault((*key, attempt), at)
         self._rows[key] = row
-        # A task may be on its way when its body gives it up.
-        is_given_up = row.error is not None and row.error.code == "cancelled"
-        if row.status in _RESOLVED and not is_given_up:
+        if row.status in _RESOLVED and not _was_given_up(row):
             self._recorded.setdefault((*key, row.attempt), at)
 
     # Messages
@@ -222,6 +221,12 @@ class Audit:
             since = before.started_at - _LONGEST_REACH_SECONDS
             if not any(since <= time <= each.started_at for time in fault_times):
                 self.violated(at, f"{each.name!r} {key} ran again without any fault")
+
+
+def _was_given_up(row: Checkpoint) -> bool:
+    """Whether the latest attempt has had no result in time, or its body has given it up: its task
+    may be out all the same."""
+    return row.error is not None and row.error.code in ("timeout", "cancelled")
 
 
 def outcome_of(run: Run) -> Outcome:

@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from durable_worker.protocol.names import Names
 from durable_worker.testing.simulation.chance import FaultKind, Strikes
 from durable_worker.testing.simulation.loop import Scheduler
 from durable_worker.testing.simulation.trace import Trace
@@ -23,16 +24,28 @@ from durable_worker.transports.base import (
 )
 from durable_worker.transports.topics import matches_topic
 
+_TIME_TO_LIVE_SECONDS = 1.0
+_UNUSED_SECONDS = 60.0
+"""Of the turns that are for one worker, and of the queue for them."""
+
 
 class Message:
     """What lies on a queue, or is with a consumer."""
 
-    __slots__ = ("count", "envelope", "holder", "queue")
+    __slots__ = ("count", "envelope", "expires_at", "holder", "queue")
 
-    def __init__(self, queue: "Queue", envelope: Envelope, count: int = 0) -> None:
+    def __init__(
+        self,
+        queue: "Queue",
+        envelope: Envelope,
+        count: int = 0,
+        *,
+        expires_at: float | None = None,
+    ) -> None:
         self.queue = queue
         self.envelope = envelope
         self.count = count
+        self.expires_at = expires_at
         self.holder: Consumer | None = None
 
 
@@ -56,10 +69,12 @@ class Consumer:
 
 
 class Queue:
-    __slots__ = ("consumers", "name", "ready", "unacked")
+    __slots__ = ("consumers", "is_of_one_worker", "name", "ready", "unacked", "unused_since")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, is_of_one_worker: bool) -> None:
         self.name = name
+        self.is_of_one_worker = is_of_one_worker
+        self.unused_since: float | None = None
         self.ready: deque[Message] = deque()
         self.unacked: dict[Message, None] = {}
         self.consumers: deque[Consumer] = deque()
@@ -83,20 +98,21 @@ class Listener:
 
 class Broker:
     def __init__(
-        self, scheduler: Scheduler, trace: Trace, strikes: Strikes, *, dead_queue: str
+        self, scheduler: Scheduler, trace: Trace, strikes: Strikes, *, names: Names
     ) -> None:
         self._scheduler = scheduler
         self._trace = trace
         self._strikes = strikes
-        self._dead_queue = dead_queue
+        self._names = names
         self.queues: dict[str, Queue] = {}
         self.listeners: dict[str, list[Listener]] = {}
-        self.declare(dead_queue)
+        self.declare(names.dead)
 
     def declare(self, name: str) -> Queue:
         found = self.queues.get(name)
         if found is None:
-            found = self.queues[name] = Queue(name)
+            is_of_one_worker = self._names.is_of_one_worker(name)
+            found = self.queues[name] = Queue(name, is_of_one_worker=is_of_one_worker)
         return found
 
     def publish(self, name: str, envelope: Envelope, *, by: str) -> bool:
@@ -113,15 +129,49 @@ class Broker:
         return True
 
     def _put(self, queue: Queue, envelope: Envelope) -> None:
-        queue.ready.append(Message(queue, envelope))
+        message = Message(queue, envelope)
+        queue.ready.append(message)
+        if queue.is_of_one_worker:
+            message.expires_at = self._scheduler.now + _TIME_TO_LIVE_SECONDS
+            self._scheduler.call_at(message.expires_at, self._expire, message)
+
+    def _expire(self, message: Message) -> None:
+        """Nobody has taken it in time."""
+        if message in message.queue.ready:
+            message.queue.ready.remove(message)
+            self._bury(message, reason="expired", told="it has expired")
+
+    def _delete_if_unused(self, queue: Queue, since: float) -> None:
+        if queue.unused_since == since:
+            self._note("broker", "DELETED", queue.name, Envelope(None, b""))
+            self.queues.pop(queue.name, None)
+
+    def _note_use(self, queue: Queue) -> None:
+        if not queue.is_of_one_worker:
+            return
+        if queue.consumers:
+            queue.unused_since = None
+        else:
+            now = queue.unused_since = self._scheduler.now
+            self._scheduler.call_at(now + _UNUSED_SECONDS, self._delete_if_unused, queue, now)
+
+    def _bury(self, message: Message, *, reason: str, told: str) -> None:
+        queue, envelope = message.queue, message.envelope
+        headers = {**envelope.headers, ERROR_HEADER: told, DEATH_HEADER: reason}
+        self._note("broker", "DEAD-LETTERED", queue.name, envelope)
+        dead = self.queues[self._names.dead]
+        self._put(dead, replace(envelope, headers=headers))
+        self.pump(dead)
 
     def consume(self, consumer: Consumer) -> None:
         consumer.queue.consumers.append(consumer)
+        self._note_use(consumer.queue)
         self.pump(consumer.queue)
 
     def cancel(self, consumer: Consumer) -> None:
         if consumer in consumer.queue.consumers:
             consumer.queue.consumers.remove(consumer)
+            self._note_use(consumer.queue)
 
     def ack(self, consumer: Consumer, message: Message) -> None:
         if message in consumer.held:
@@ -138,7 +188,7 @@ class Broker:
 
     def lose(self, connection: object) -> None:
         """The connection is gone: its consumers end, and what they held is ready again."""
-        for queue in self.queues.values():
+        for queue in [*self.queues.values()]:
             gone = [each for each in queue.consumers if each.connection is connection]
             for consumer in gone:
                 queue.consumers.remove(consumer)
@@ -154,25 +204,25 @@ class Broker:
             self._give_back(held)
             if gone or held:
                 self.pump(queue)
+            if gone:
+                self._note_use(queue)
         for listeners in self.listeners.values():
             listeners[:] = [each for each in listeners if each.connection is not connection]
 
     def _give_back(self, messages: Sequence[Message]) -> None:
         for message in reversed(messages):
             queue, count = message.queue, message.count + 1
-            if queue.name != self._dead_queue and count > DELIVERY_LIMIT:
-                reason = f"queue {queue.name!r} delivered it {count} times without success"
-                headers = {
-                    **message.envelope.headers,
-                    ERROR_HEADER: reason,
-                    DEATH_HEADER: DELIVERY_LIMIT_REASON,
-                }
-                self._note("broker", "DEAD-LETTERED", queue.name, message.envelope)
-                dead = self.queues[self._dead_queue]
-                self._put(dead, replace(message.envelope, headers=headers))
-                self.pump(dead)
+            now, expires_at = self._scheduler.now, message.expires_at
+            if queue.name != self._names.dead and count > DELIVERY_LIMIT:
+                told = f"queue {queue.name!r} delivered it {count} times without success"
+                self._bury(message, reason=DELIVERY_LIMIT_REASON, told=told)
+            elif expires_at is not None and expires_at <= now:
+                self._bury(message, reason="expired", told="it has expired")
             else:
-                queue.ready.appendleft(Message(queue, message.envelope, count))
+                again = Message(queue, message.envelope, count, expires_at=expires_at)
+                queue.ready.appendleft(again)
+                if expires_at is not None:
+                    self._scheduler.call_at(expires_at, self._expire, again)
 
     def pump(self, queue: Queue) -> None:
         while queue.ready:
@@ -213,6 +263,8 @@ class Broker:
             listener.deliver(envelope)
 
     def _note(self, who: str, what: str, where: str, envelope: Envelope) -> None:
+        if self._names.is_of_one_worker(where):
+            where = self._names.turns("")  # its name has the id of a real process in it
         told: list[Any] = [envelope.type, envelope.message_id]
         self._trace.note(self._scheduler.now, who, what, where, *told)
 

@@ -60,7 +60,7 @@ class World:
         self._audit = Audit(self._journal)
         self._rows = Rows()
         self._database = Database(self._rows, scheduler, self._strikes, self._trace, self._audit)
-        self._broker = Broker(scheduler, self._trace, self._strikes, dead_queue=self._names.dead)
+        self._broker = Broker(scheduler, self._trace, self._strikes, names=self._names)
         self._network = Network(
             scheduler,
             self._broker,
@@ -330,6 +330,7 @@ def _worker_options(random: Random) -> WorkerOptions:
         concurrency=random.choice((1, 2, 100)),
         grace=timedelta(seconds=random.choice((0.05, 2.0))),
         kept_runs=random.choice((0, 1, 1_000)),
+        deltas_from_bytes=random.choice((0, 2_000)),
         determinism=Determinism.OFF,
     )
 

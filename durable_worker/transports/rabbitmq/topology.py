@@ -12,6 +12,13 @@ from durable_worker.transports.rabbitmq.rights import make_sure
 BROADCAST_BUFFER = 10_000
 """How many broadcasts wait for a listener that does not keep up; the oldest go first."""
 
+OF_ONE_WORKER: dict[str, str | int] = {
+    # What the worker does not take soon goes back to the operator, by way of the dead queue.
+    "x-message-ttl": 1_000,
+    # Longer than any copy of a turn is held, which comes back here first.
+    "x-expires": 60_000,
+}
+
 HELD_ARGUMENTS: dict[str, str | int] = {
     "x-queue-type": "quorum",
     # Long enough for whatever is on its way out of the queue of a process that is gone.
@@ -27,7 +34,9 @@ def queue_arguments(queue: str, names: Names) -> dict[str, str | int]:
     """Arguments that every peer must declare alike; anything tunable belongs in a policy."""
     if queue == names.dead:
         return {"x-queue-type": "quorum"}
+    passing: dict[str, str | int] = OF_ONE_WORKER if names.is_of_one_worker(queue) else {}
     return {
+        **passing,
         "x-queue-type": "quorum",
         "x-delivery-limit": DELIVERY_LIMIT,
         "x-overflow": "reject-publish",

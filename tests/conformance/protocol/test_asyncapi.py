@@ -20,6 +20,7 @@ WIRE_MESSAGES = {
 
 TYPES_BY_ADDRESS = {
     "tasks-{token}": {"step-task", "workflow-task"},
+    "turns-{worker}": {"workflow-task"},
     "results": {"step-result"},
     "decisions": {"workflow-decision"},
     "step-events": {"step-event"},
@@ -34,7 +35,7 @@ TYPES_BY_ADDRESS = {
     "tenant-replies": {"run-reply"},
 }
 WORK_QUEUES = {
-    "tasks", "results", "decisions", "stepEvents", "startRun", "runRequest",
+    "tasks", "turns", "results", "decisions", "stepEvents", "startRun", "runRequest",
 }  # fmt: skip
 
 
@@ -97,6 +98,7 @@ def test_the_addresses_are_the_names_that_the_code_uses() -> None:
     names = Names(prefix="p")
     assert {channel["address"].replace("{prefix}", "p") for channel in CHANNELS.values()} == {
         names.tasks("{token}"),
+        names.turns("{worker}"),
         names.results,
         names.decisions,
         names.step_events,
@@ -131,6 +133,8 @@ def test_a_work_queue_is_a_durable_quorum_queue_with_exactly_these_arguments(key
             "x-dead-letter-routing-key": "{prefix}-dead",
             "x-dead-letter-strategy": "at-least-once",
         }
+    if key == "turns":
+        arguments |= {"x-message-ttl": 1_000, "x-expires": 60_000}
     assert binding["is"] == "queue"
     assert binding["x-arguments"] == arguments
     assert (binding["queue"]["durable"], binding["queue"]["autoDelete"]) == (True, False)

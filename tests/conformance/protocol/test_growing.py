@@ -240,3 +240,91 @@ def test_without_a_limit_nothing_is_kept() -> None:
     reader = TurnReader(limit=0)
     assert goes_on(reader, grown(1, 2)) == [False, False]
     assert reader.kept_bytes == 0
+
+
+def since(task_id: str, task: WorkflowTask, known: set[int]) -> dict[str, object]:
+    """The turn as one that tells only what is new."""
+    members = msgspec.json.decode(msgspec.json.encode(task))
+    members.pop("input", None)
+    members["since"] = task_id
+    members["history"] = [each for each in members["history"] if each["seq"] not in known]
+    return members  # type: ignore[no-any-return]
+
+
+def ordered(task: WorkflowTask) -> WorkflowTask:
+    history = sorted(task.history, key=lambda event: event.seq)
+    return msgspec.structs.replace(task, history=history)
+
+
+@given(events=events, value=values, rest=rests, seed=st.integers(0, 2**32))
+def test_turns_that_tell_what_is_new_are_read_as_those_that_tell_everything(
+    events: list[dict[str, object]], value: object, rest: dict[str, object], seed: int
+) -> None:
+    chance, reader = Random(seed), TurnReader(limit=2)
+    every = [{"seq": seq, **each} for seq, each in enumerate(events)]
+    history: list[dict[str, object]] = []
+    base, known = "", set[int]()
+    for number in range(8):
+        for each in chance.sample(every, min(len(every), chance.randrange(3))):
+            every.remove(each)
+            history.append(each)
+        history.sort(key=lambda each: int(str(each["seq"])))
+        turn = Turn(f"t{number}", "r", value, history, rest)
+        try:
+            whole = WORKFLOW_TASK.decode(text_of(turn.members()))
+        except ProtocolError:
+            return
+        if base and chance.random() < 0.7:
+            told = since(base, whole, known)
+            if chance.random() < 0.5:
+                told = {key: told.pop(key) for key in ("taskId", "runId", "since")} | told
+            read = reader.read(text_of([*told.items()]))
+        else:
+            read = reader.read(text_of(turn.members()))
+        assert ordered(read) == whole
+        if chance.random() < 0.9:
+            reader.keep(read)
+            base, known = whole.task_id, {each.seq for each in whole.history}
+        else:
+            reader.read(text_of(turn.members()))  # whatever was kept is gone
+            base = ""
+
+
+@pytest.mark.parametrize("kept", ["another turn", "another run", "nothing"])
+def test_a_turn_that_adds_to_what_is_not_kept_is_read_as_it_is(kept: str) -> None:
+    reader = TurnReader(limit=3)
+    first, second, third = (WORKFLOW_TASK.decode(body) for body in grown(1, 2, 3))
+    match kept:
+        case "another turn":
+            reader.keep(reader.read(grown(1)[0]))
+        case "another run":
+            reader.keep(
+                reader.read(msgspec.json.encode(msgspec.structs.replace(second, run_id="q")))
+            )
+        case _:
+            pass
+    body = msgspec.json.encode(since("another", third, {0, 1}))
+    before = reader.kept_bytes
+    assert reader.read(body) == WORKFLOW_TASK.decode(body)
+    assert reader.read(body).since == "another"
+    assert reader.kept_bytes == before
+    assert first.since is None
+
+
+def test_without_a_limit_a_turn_that_tells_what_is_new_is_read_as_it_is() -> None:
+    reader = TurnReader(limit=0)
+    first, second = grown(1, 2)
+    reader.keep(reader.read(first))
+    task = WORKFLOW_TASK.decode(second)
+    assert reader.read(msgspec.json.encode(since("task-1", task, {0}))).since == "task-1"
+
+
+def test_a_history_that_was_told_in_parts_is_read_whole_again_when_it_comes_whole() -> None:
+    reader = TurnReader(limit=1)
+    first, second, third = grown(1, 2, 3)
+    reader.keep(reader.read(first))
+    task = WORKFLOW_TASK.decode(second)
+    added = reader.read(msgspec.json.encode(since("task-1", task, {0})))
+    assert added == task
+    reader.keep(added)
+    assert reader.read(third) == WORKFLOW_TASK.decode(third)

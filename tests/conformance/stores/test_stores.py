@@ -6,6 +6,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from durable_worker.errors import LeaseLostError, StaleRunsError
+from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.runs import RunQuery, RunStatus
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.base import Batch, InboxRow, Lease, LeaseHolder, RunCursor, Store
@@ -197,12 +198,13 @@ async def test_pending_work_is_turns_out_and_attempts_out(store: Store) -> None:
         a_run("b"),
         a_run("c", status=RunStatus.COMPLETED),
         a_checkpoint("a", 0, attempt=2, recoveries=1),
-        a_checkpoint("a", 1, fires_at=NOW),
+        a_checkpoint("a", 1, fires_at=NOW, error=Failure(message="tried again at that time")),
         a_checkpoint("a", 2, kind=HistoryKind.CHILD),
+        a_checkpoint("a", 3, fires_at=NOW),
         a_checkpoint("b", 0, status=CheckpointStatus.FAILED),
     )
     assert await store.pending_work() == PendingWork(
-        turns=(OutTurn("a", "a#1"),), steps=(OutStep("a", 0, 2, 1),)
+        turns=(OutTurn("a", "a#1"),), steps=(OutStep("a", 0, 2, 1), OutStep("a", 3, 1, 0))
     )
 
 

@@ -268,3 +268,22 @@ async def test_a_consumer_given_up_while_it_starts_takes_nothing(
             await transport.send(queue, numbered(number))
         assert bodies(await wanted.take(3)) == [b"0", b"1", b"2"]
     assert len(abandoned) == 0
+
+
+async def test_what_one_worker_does_not_take_or_answer_is_dead_soon(
+    transport: Transport, names: Names
+) -> None:
+    dead, own = Inbox[Delivery](), Inbox[Delivery]()
+    await transport.consume([names.dead], dead, prefetch=10)
+    queue = names.turns("worker-1")
+    subscription = await transport.consume([queue], own, prefetch=1)
+    for number in range(3):
+        await transport.send(queue, numbered(number))
+    answered = await own.next()
+    await answered.ack()
+    first = await own.next()
+    assert bodies([answered, first]) == [b"0", b"1"]
+    await subscription.stop()
+    await first.release()
+    assert sorted(bodies(await dead.take(2))) == [b"1", b"2"]
+    assert len(own) == 0

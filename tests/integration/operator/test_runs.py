@@ -66,10 +66,12 @@ async def test_a_run_goes_through_its_steps_to_its_output(
         first = worker.turns[0]
         assert first.capabilities == [
             "call-retry",
+            "call-timeout",
             "cancel-steps",
             "cancel-turns",
             "continue-as-new",
             "durable-timers",
+            "history-deltas",
             "park",
             "ordered-history",
         ]

@@ -47,9 +47,11 @@ from durable_worker.stores.inputs import (
 from durable_worker.stores.records import Checkpoint, CheckpointStatus, Run, RunState, turn_id
 
 RETRY = RetryOptions(attempts=3, initial_ms=10)
+LIMITED = RetryOptions(attempts=2, initial_ms=10, timeout_ms=15)
 
 OPERATIONS: dict[str, Callable[[int], AnyCommand]] = {
     "call": lambda seq: ScheduleStep(seq=seq, name="s", group="default", retry=RETRY),
+    "limited call": lambda seq: ScheduleStep(seq=seq, name="s", group="default", retry=LIMITED),
     "timer": lambda seq: StartTimer(seq=seq, ms=25),
     "signal": lambda seq: WaitSignal(seq=seq, signal="go"),
     "child": lambda seq: StartChild(seq=seq, workflow="c"),

@@ -1,11 +1,13 @@
 """The history of a run as bytes, however it came about."""
 
+from random import Random
+
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from durable_worker.operator.ledgers import Ledger, encode_event
+from durable_worker.operator.ledgers import Addition, Ledger, encode_event
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.records import Checkpoint, CheckpointStatus, Run, RunState
@@ -66,3 +68,47 @@ def test_history_holds_what_has_ended_in_order_of_seq_whatever_came_first(
     assert [each["seq"] for each in msgspec.json.decode(array)] == sorted(
         seq for seq, each in ledger.state.checkpoints.items() if each.is_history
     )
+
+
+@given(changes, st.randoms(use_true_random=False))
+def test_what_a_worker_keeps_and_what_it_is_told_are_the_history(
+    changes: list[tuple[list[Checkpoint], list[int], bool]], chance: Random
+) -> None:
+    ledger = Ledger(RunState(RUN))
+    kept: dict[str, dict[int, bytes]] = {}
+    for number, (changed, withdrawn, is_known) in enumerate(changes):
+        ledger.absorb(None, changed, withdrawn)
+        if chance.random() < 0.5:
+            ledger.kept_by("worker", f"turn-{number - chance.randrange(1, 3)}")
+        if chance.random() < 0.3:
+            continue
+        history = {
+            seq: encode_event(each)
+            for seq, each in ledger.state.checkpoints.items()
+            if each.is_history
+        }
+        addition = ledger.sending(f"turn-{number}", is_known=is_known)
+        if addition is not None:
+            added = {msgspec.json.decode(each)["seq"]: each for each in addition.events}
+            assert addition.keeper == "worker"
+            assert [*added] == sorted(added)
+            assert not added.keys() & kept[addition.since].keys()
+            assert kept[addition.since] | added == history
+        if is_known:
+            kept[f"turn-{number}"] = history
+
+
+def test_a_turn_of_which_there_are_copies_is_no_base_for_the_next() -> None:
+    ledger = Ledger(RunState(RUN))
+    for is_known, is_told_apart in ((True, True), (False, False)):
+        assert ledger.sending("turn-1", is_known=is_known) is None
+        ledger.kept_by("worker", "turn-1")
+        assert (ledger.sending("turn-2", is_known=True) is not None) is is_told_apart
+
+
+def test_what_one_worker_was_told_is_told_it_once() -> None:
+    ledger = Ledger(RunState(RUN))
+    ledger.sending("turn-1", is_known=True)
+    ledger.kept_by("worker", "turn-1")
+    assert ledger.sending("turn-2", is_known=True) == Addition("turn-1", "worker", [])
+    assert ledger.sending("turn-2", is_known=False) is None

@@ -30,6 +30,7 @@ from durable_worker.stores.records import (
     CheckpointStatus,
 )
 from tests.unit.operator.samples import (
+    NO,
     NOW,
     a_run,
     ended,
@@ -122,7 +123,7 @@ def test_redispatch_sends_the_turn_and_every_attempt_that_is_out() -> None:
     found = moved(
         a_run(recoveries=1),
         pending(0),
-        pending(1, fires_at=NOW),
+        pending(1, fires_at=NOW, error=NO),
         pending(2, HistoryKind.SIGNAL),
         by=Redispatched(run_id="r"),
     )

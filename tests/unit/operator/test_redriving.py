@@ -39,6 +39,7 @@ from durable_worker.stores.records import (
     RunState,
 )
 from tests.unit.operator.samples import (
+    NO,
     NOW,
     a_run,
     cancelled,
@@ -130,7 +131,7 @@ def test_what_the_run_waited_for_when_it_ended_is_waited_for_again() -> None:
         failed(),
         poisoned(),
         taken_back(1, HistoryKind.CALL, attempt=2),
-        taken_back(2, HistoryKind.CALL, fires_at=NOW + 9),
+        taken_back(2, HistoryKind.CALL, fires_at=NOW + 9, error=NO),
         taken_back(3, HistoryKind.TIMER, fires_at=NOW + 9),
         taken_back(4, HistoryKind.SIGNAL, name="go"),
         taken_back(5, HistoryKind.CHILD, name="c", input=Raw(b"1")),

@@ -388,9 +388,8 @@ def test_a_result_for_what_is_not_a_pending_call_is_dropped() -> None:
     assert moved(suspended(), by=result()) == NOTHING
     assert moved(suspended(), ended(pending(0)), by=result()) == NOTHING
     assert moved(suspended(), pending(0, HistoryKind.SIGNAL), by=result()) == NOTHING
-    assert moved(suspended(), pending(0, attempt=2, fires_at=NOW), by=result(attempt=None)) == (
-        NOTHING
-    )
+    waiting = pending(0, attempt=2, fires_at=NOW, error=NO)
+    assert moved(suspended(), waiting, by=result(attempt=None)) == NOTHING
 
 
 def test_results_are_counted_in_the_order_in_which_they_come() -> None:
@@ -462,6 +461,55 @@ def test_a_failure_that_rules_out_retries_is_final(failure: Failure) -> None:
     step = pending(0, retry=RetryOptions(attempts=9, non_retryable=["fatal"]))
     found = moved(suspended(), step, by=result(error=failure))
     assert found.checkpoints == (ended(step, status=CheckpointStatus.FAILED, error=failure),)
+
+
+LIMITED = RetryOptions(attempts=2, initial_ms=100, timeout_ms=1_500)
+TOO_LATE = Failure(message="no result came within 1.5 s", code="timeout")
+DUE = TimerDue(run_id="r", seq=0)
+
+
+def test_an_attempt_that_may_not_take_forever_is_asked_for_with_its_deadline() -> None:
+    call = ScheduleStep(seq=0, name="s", group="default", retry=LIMITED)
+    found = moved(a_run(), by=decision(call))
+    out = pending(0, name="s", retry=LIMITED, fires_at=NOW + 1_500, enqueued_at=NOW)
+    assert (found.checkpoints, found.effects[0]) == ((out,), SendStep("r", 0, 1))
+
+
+def test_an_attempt_without_a_result_in_time_has_failed() -> None:
+    out = pending(0, retry=LIMITED, fires_at=NOW, recoveries=1)
+    waiting = replace(out, attempt=2, fires_at=NOW + 100, error=TOO_LATE, recoveries=0)
+    assert moved(suspended(), out, by=DUE) == Transition(None, (waiting,), ())
+    assert moved(suspended(), replace(out, fires_at=NOW + 1), by=DUE) == NOTHING
+    again = replace(waiting, fires_at=NOW + 1_500, error=None)
+    assert moved(suspended(), replace(waiting, fires_at=NOW), by=DUE) == Transition(
+        None, (again,), (SendStep("r", 0, 2),)
+    )
+    final = replace(again, fires_at=NOW)
+    assert moved(suspended(), final, by=DUE) == Transition(
+        next_turn(suspended()),
+        (replace(ended(final, status=CheckpointStatus.FAILED, error=TOO_LATE), fires_at=None),),
+        (SendTurn("r", "r#2"),),
+    )
+
+
+def test_a_result_in_time_counts_and_one_of_an_attempt_that_was_given_up_does_not() -> None:
+    out = pending(0, retry=LIMITED, fires_at=NOW + 9)
+    found = moved(suspended(), out, by=result(output=Raw(b"1")))
+    done = replace(ended(out, output=Raw(b"1")), fires_at=None)
+    assert found.checkpoints == (done,)
+    failed = replace(out, attempt=2, fires_at=NOW + 100, error=NO)
+    assert moved(suspended(), out, by=result(error=NO)).checkpoints == (failed,)
+    second = replace(out, attempt=2)
+    assert moved(suspended(), second, by=result(attempt=1)) == NOTHING
+    waiting = replace(out, attempt=2, error=TOO_LATE)
+    assert moved(suspended(), waiting, by=result(attempt=None)) == NOTHING
+
+
+def test_a_timeout_that_is_ruled_out_of_retries_is_final() -> None:
+    retry = replace(LIMITED, non_retryable=["timeout"])
+    out = pending(0, retry=retry, fires_at=NOW)
+    (found,) = moved(suspended(), out, by=DUE).checkpoints
+    assert (found.status, found.error) == (CheckpointStatus.FAILED, TOO_LATE)
 
 
 def test_a_timer_fires_when_it_is_due_and_not_before() -> None:

@@ -28,5 +28,6 @@ ORDER BY id;
 SELECT checkpoints.run_id, checkpoints.seq, checkpoints.attempt, checkpoints.recoveries
 FROM runs JOIN checkpoints ON checkpoints.run_id = runs.id
 WHERE runs.status NOT IN ('completed', 'failed', 'cancelled', 'dead')
-    AND checkpoints.status = 'pending' AND kind = 'call' AND fires_at IS NULL
+    AND checkpoints.status = 'pending' AND kind = 'call'
+    AND (fires_at IS NULL OR checkpoints.error IS NULL)
 ORDER BY checkpoints.run_id, checkpoints.seq;

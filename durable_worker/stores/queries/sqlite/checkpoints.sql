@@ -32,5 +32,6 @@ LIMIT ?;
 SELECT c.run_id, c.seq, c.attempt, c.recoveries
 FROM runs AS r JOIN checkpoints AS c ON c.run_id = r.id
 WHERE r.status NOT IN ('completed', 'failed', 'cancelled', 'dead')
-    AND c.status = 'pending' AND c.kind = 'call' AND c.fires_at IS NULL
+    AND c.status = 'pending' AND c.kind = 'call'
+    AND (c.fires_at IS NULL OR c.error IS NULL)
 ORDER BY c.run_id, c.seq;
