@@ -20,6 +20,7 @@ CAPABILITIES = [
     "continue-as-new",
     "durable-timers",
     "park",
+    "search-attributes",
 ]
 """What this operator understands beyond the five v1 commands."""
 ORDERED_CAPABILITIES = [*CAPABILITIES, "ordered-history"]
