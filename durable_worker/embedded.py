@@ -16,7 +16,7 @@ from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.service import OperatorService
 from durable_worker.own_operator import OwnOperatorPort
 from durable_worker.protocol.names import Names
-from durable_worker.stores.address import PostgresAddress
+from durable_worker.stores.address import ServerAddress
 from durable_worker.stores.base import Store
 from durable_worker.stores.memory import MemoryStore
 from durable_worker.stores.opening import store_at
@@ -50,7 +50,7 @@ class Embedded:
         self,
         worker: Worker,
         *,
-        database: str | PathLike[str] | PostgresAddress | None = None,
+        database: str | PathLike[str] | ServerAddress | None = None,
         options: WorkerOptions | None = None,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
     ) -> None:

@@ -6,13 +6,22 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TypeVar
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
-from durable_worker.stores.address import PostgresAddress
+from durable_worker.stores.address import MysqlAddress, PostgresAddress
 from tests.broker import Broker, BrokerNode, new_prefix, open_broker
 from tests.broker.choice import PORT_VARIABLE
 from tests.broker.lanes import LANE_VARIABLE
-from tests.database import Postgres, PostgresServer, open_postgres
+from tests.database import (
+    MariadbServer,
+    Mysql,
+    Postgres,
+    PostgresServer,
+    open_mysql,
+    open_postgres,
+)
+from tests.database.mysql import empty_tables, made_database
 from tests.database.schemas import empty, made_schema
 from tests.hangs import watch
 from tests.servers import ServerUnavailableError
@@ -55,6 +64,19 @@ def pytest_configure(config: pytest.Config) -> None:
     if lane is not None:
         os.environ[LANE_VARIABLE] = lane
     watch(config)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A file that leaves logs set up for its process would fail another one, some day."""
+    before = _kinds_of_logger()
+    yield
+    assert _kinds_of_logger() == before, "structlog is set up in another way than before"
+
+
+def _kinds_of_logger() -> dict[str, object]:
+    # Lists of processors are the ones that tests exchange, and put back, to read lines.
+    return {name: what for name, what in structlog.get_config().items() if name != "processors"}
 
 
 @contextmanager
@@ -136,4 +158,31 @@ def schema(postgres: Postgres, shared_schema: PostgresAddress) -> PostgresAddres
 def postgres_server() -> Iterator[PostgresServer]:
     """A started private server that the test may stop, kill and start again."""
     with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mysql() -> Iterator[Mysql]:
+    """A MariaDB or MySQL server on which databases can be made."""
+    with required(open_mysql()) as mysql:
+        yield mysql
+
+
+@pytest.fixture(scope="session")
+def shared_mysql_database(mysql: Mysql) -> Iterator[MysqlAddress]:
+    with made_database(mysql) as address:
+        yield address
+
+
+@pytest.fixture
+def mysql_database(shared_mysql_database: MysqlAddress) -> MysqlAddress:
+    """A database with our tables, all empty."""
+    empty_tables(shared_mysql_database)
+    return shared_mysql_database
+
+
+@pytest.fixture
+def mariadb_server() -> Iterator[MariadbServer]:
+    """A started private server that the test may stop, kill and start again."""
+    with MariadbServer() as server:
         yield server

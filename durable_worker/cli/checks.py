@@ -60,7 +60,7 @@ def check(
         typer.Option(
             metavar="URL",
             help="Where the runs are: amqp://... of a broker, or a database (postgresql://..., "
-            "sqlite:///PATH or a path). The same as --broker or --db.",
+            "mysql://..., sqlite:///PATH or a path). The same as --broker or --db.",
         ),
     ] = None,
     workflow: Annotated[

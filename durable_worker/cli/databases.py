@@ -33,8 +33,8 @@ def named_database(stated: str | None) -> Address:
     found = stated_database() if stated is None else parse_database(stated)
     if found is None:
         raise UsageError(
-            f"which database? Name a path, sqlite:///PATH or postgresql://USER@HOST/DATABASE, or "
-            f"set {DATABASE_VARIABLE} or {DATABASE_FILE_VARIABLE}."
+            f"which database? Name a path, sqlite:///PATH, postgresql://USER@HOST/DATABASE or "
+            f"mysql://USER@HOST/DATABASE, or set {DATABASE_VARIABLE} or {DATABASE_FILE_VARIABLE}."
         )
     return found
 

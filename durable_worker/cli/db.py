@@ -24,7 +24,8 @@ Which = Annotated[
     str | None,
     typer.Argument(
         metavar="DATABASE",
-        help=f"A path, sqlite:///PATH or postgresql://USER@HOST/DATABASE. Default: "
+        help=f"A path, sqlite:///PATH, postgresql://USER@HOST/DATABASE or "
+        f"mysql://USER@HOST/DATABASE. Default: "
         f"${DATABASE_VARIABLE} or what is in the file ${DATABASE_FILE_VARIABLE}.",
         show_default=False,
     ),

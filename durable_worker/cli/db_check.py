@@ -5,7 +5,7 @@ from pathlib import Path
 
 from durable_worker.cli.databases import named_database
 from durable_worker.cli.options import CheckDb
-from durable_worker.cli.schemas import postgres_version, require_sqlite_file, sqlite_version
+from durable_worker.cli.schemas import require_sqlite_file, server_version, sqlite_version
 from durable_worker.cli.serving import tell
 from durable_worker.stores.sqlite.connection import SCHEMA_VERSION as SQLITE_VERSION
 
@@ -16,7 +16,7 @@ def perform(options: CheckDb) -> int:
         require_sqlite_file(where)
         version, known = sqlite_version(where), SQLITE_VERSION
     else:
-        version, known = asyncio.run(postgres_version(where))
+        version, known = asyncio.run(server_version(where))
     if version == known:
         tell(f"{where} has schema version {version}, as this release of durable-worker needs it")
         return 0

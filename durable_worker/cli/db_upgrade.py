@@ -10,7 +10,7 @@ from durable_worker.cli.options import UpgradeDb
 from durable_worker.cli.schemas import sqlite_version
 from durable_worker.cli.serving import tell
 from durable_worker.errors import UsageError
-from durable_worker.stores.address import PostgresAddress
+from durable_worker.stores.address import MysqlAddress, ServerAddress
 from durable_worker.stores.opening import require_driver
 from durable_worker.stores.sqlite import SqliteStore
 
@@ -21,7 +21,7 @@ class _Upgrade(Protocol):
 
 
 class _Upgrading(Protocol):
-    async def upgrade(self, address: PostgresAddress) -> _Upgrade: ...
+    async def upgrade(self, address: ServerAddress) -> _Upgrade: ...
 
 
 def perform(options: UpgradeDb) -> int:
@@ -31,7 +31,7 @@ def perform(options: UpgradeDb) -> int:
         asyncio.run(_open(where))
         after = sqlite_version(where)
     else:
-        done = asyncio.run(_upgrading().upgrade(where))
+        done = asyncio.run(_upgrading(where).upgrade(where))
         before, after = done.before, done.after
     if before == after:
         tell(f"{where} has schema version {after} already; there was nothing to do")
@@ -48,11 +48,14 @@ async def _open(path: Path) -> None:
         pass
 
 
-def _upgrading() -> _Upgrading:
-    require_driver()
+def _upgrading(address: ServerAddress) -> _Upgrading:
+    require_driver(address)
     try:
         import_module("alembic")
-        module = import_module("durable_worker.stores.migrations.upgrading")
+        if isinstance(address, MysqlAddress):
+            module = import_module("durable_worker.stores.migrations.upgrading_mysql")
+        else:
+            module = import_module("durable_worker.stores.migrations.upgrading")
     except ModuleNotFoundError as error:
         raise UsageError(
             f"`durable-worker db upgrade` needs the package {error.name}: "

@@ -165,7 +165,8 @@ def _dev(  # pyright: ignore[reportUnusedFunction]
         typer.Option(
             "--db",
             metavar="PATH|URL",
-            help=f"Database file, or postgresql://USER@HOST/DATABASE. Default: {DEV_DATABASE}",
+            help=f"Database file, postgresql://USER@HOST/DATABASE or "
+            f"mysql://USER@HOST/DATABASE. Default: {DEV_DATABASE}",
             show_default=False,
         ),
     ] = None,
@@ -197,7 +198,8 @@ def _operator(  # pyright: ignore[reportUnusedFunction]
         str | None,
         typer.Option(
             metavar="URL",
-            help="A path, sqlite:///PATH or postgresql://USER@HOST/DATABASE. Default: "
+            help="A path, sqlite:///PATH, postgresql://USER@HOST/DATABASE or "
+            "mysql://USER@HOST/DATABASE. Default: "
             f"${DATABASE_VARIABLE} or what is in the file ${DATABASE_FILE_VARIABLE}, else "
             f"{OPERATOR_DATABASE}",
             show_default=False,

@@ -60,7 +60,8 @@ Database = Annotated[
     typer.Option(
         "--db",
         metavar="PATH|URL",
-        help=f"Database: a file, or postgresql://USER@HOST/DATABASE. Default, if no broker is "
+        help=f"Database: a file, postgresql://USER@HOST/DATABASE or "
+        f"mysql://USER@HOST/DATABASE. Default, if no broker is "
         f"given: ${DATABASE_VARIABLE} or what is in the file ${DATABASE_FILE_VARIABLE}, else "
         f"{DEV_DATABASE} if it exists.",
         show_default=False,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from durable_worker.errors import UsageError
-from durable_worker.stores.address import PostgresAddress
+from durable_worker.stores.address import MysqlAddress, ServerAddress
 from durable_worker.stores.opening import require_driver
 from durable_worker.stores.sqlite.connection import translated_errors
 
@@ -15,7 +15,7 @@ from durable_worker.stores.sqlite.connection import translated_errors
 class _Database(Protocol):
     SCHEMA_VERSION: int
 
-    async def version_at(self, address: PostgresAddress) -> int | None: ...
+    async def version_at(self, address: ServerAddress) -> int | None: ...
 
 
 def require_sqlite_file(path: Path) -> None:
@@ -34,8 +34,12 @@ def sqlite_version(path: Path) -> int | None:
         return None if row[0] is None else int(row[0])
 
 
-async def postgres_version(address: PostgresAddress) -> tuple[int | None, int]:
+async def server_version(address: ServerAddress) -> tuple[int | None, int]:
     """The version there (None: no tables yet), and the one that this release knows."""
-    require_driver()
-    database = cast("_Database", import_module("durable_worker.stores.postgres.database"))
+    require_driver(address)
+    if isinstance(address, MysqlAddress):
+        found = import_module("durable_worker.stores.mysql.database")
+    else:
+        found = import_module("durable_worker.stores.postgres.database")
+    database = cast("_Database", found)
     return await database.version_at(address), database.SCHEMA_VERSION

@@ -59,7 +59,8 @@ def encode_payload(value: object, *, what: str) -> Payload:
         encoded = _encoder.encode(value)
         if b"null" in encoded:
             _refuse_non_finite(msgspec.to_builtins(value, enc_hook=_encode_hook), "$")
-        encoded.decode()
+        if not encoded.isascii():
+            encoded.decode()
         if len(encoded) > MAX_DEPTH and is_too_deep(encoded):
             raise RecursionError
     except PayloadError:

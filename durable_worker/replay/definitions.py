@@ -84,6 +84,7 @@ class _Definition:
         self.name = name
         self.fn = fn
         self._shape = _shape_of(fn, name, context_type)
+        self._input_name = f"the input of {name!r}"
 
     @property
     def takes_input(self) -> bool:
@@ -121,8 +122,10 @@ class _Definition:
         if isinstance(payload, UnsetType) and shape.default is not NODEFAULT:
             value = shape.default
         else:
-            value = self.input_decoder.decode(payload, what=f"the input of {self.name!r}")
-        return (*taken, value) if shape.context_first else (value, *taken)
+            value = self.input_decoder.decode(payload, what=self._input_name)
+        if not taken:
+            return (value,)
+        return (context, value) if shape.context_first else (value, context)
 
     def input_among(self, arguments: tuple[Any, ...]) -> Any:
         """The input in what `arguments` returned; None if `fn` takes none."""
@@ -163,6 +166,7 @@ class StepDefinition(_Definition):
         self.retry = retry
         self.limit = limit
         self.is_async = inspect.iscoroutinefunction(fn)
+        self.output_name = f"the output of step {name!r}"
 
 
 class WorkflowDefinition(_Definition):

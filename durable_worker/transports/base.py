@@ -5,7 +5,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from durable_worker.errors import TransportError
 from durable_worker.protocol.base import PROTOCOL_VERSION
@@ -49,7 +49,7 @@ class Envelope(Struct, frozen=True):
     body: bytes
     message_id: str | None = None
     protocol: int | None = PROTOCOL_VERSION
-    headers: dict[str, str] = field(default_factory=dict[str, str])
+    headers: dict[str, str] = {}
     expires: timedelta | None = None
 
 

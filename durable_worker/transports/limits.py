@@ -12,7 +12,8 @@ from durable_worker.transports.base import Envelope
 SHORT_STRING_BYTES: Final = 255
 """UTF-8 bytes of a name, a topic, a message id or a type in AMQP."""
 
-_LONGEST_CHARACTER = 4
+_SURELY_SHORT: Final = SHORT_STRING_BYTES // 4
+"""Characters, of which none takes more than four bytes."""
 
 
 def check_names(*names: str) -> None:
@@ -26,10 +27,12 @@ def check_message(
 ) -> None:
     """Raises `UnsendableError` if the message cannot be addressed or labelled like this, and
     `PayloadTooLargeError` if its body has more than `max_bytes`."""
-    _check("queue or exchange name", target)
-    _check("topic", topic)
-    _check("message id", envelope.message_id)
-    _check("message type", envelope.type)
+    message_id, kind = envelope.message_id or "", envelope.type or ""
+    if max(len(target), len(topic), len(message_id), len(kind)) > _SURELY_SHORT:
+        _check("queue or exchange name", target)
+        _check("topic", topic)
+        _check("message id", message_id)
+        _check("message type", kind)
     size = len(envelope.body)
     if max_bytes is not None and size > max_bytes:
         raise PayloadTooLargeError(
@@ -44,8 +47,8 @@ def check_payload(payload: Payload, what: str, *, max_bytes: int) -> None:
         raise PayloadTooLargeError(size=size, limit=max_bytes, what=what)
 
 
-def _check(field: str, text: str | None) -> None:
-    if text is None or len(text) * _LONGEST_CHARACTER <= SHORT_STRING_BYTES:
+def _check(field: str, text: str) -> None:
+    if len(text) <= _SURELY_SHORT:
         return
     size = len(text.encode())
     if size > SHORT_STRING_BYTES:

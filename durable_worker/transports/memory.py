@@ -19,6 +19,7 @@ from durable_worker.transports.base import (
     ERROR_HEADER,
     Delivery,
     Envelope,
+    Told,
 )
 from durable_worker.transports.limits import check_message, check_names
 from durable_worker.transports.topics import matches_topic
@@ -268,6 +269,17 @@ class MemoryTransport:
 
     async def send(self, queue: str, envelope: Envelope) -> None:
         self.put(queue, envelope)
+
+    def post(self, queue: str, envelope: Envelope, told: Told) -> bool:
+        error: UnroutableError | None = None
+        try:
+            self.put(queue, envelope)
+        except ConnectionLostError:
+            return False
+        except UnroutableError as found:
+            error = found
+        asyncio.get_running_loop().call_soon(told, error)
+        return True
 
     def put(self, queue: str, envelope: Envelope) -> None:
         """`send`, which has nothing to wait for here."""

@@ -36,6 +36,8 @@ _NOT_ENCODABLE = (PayloadTooLargeError, UnicodeEncodeError, MsgspecError, Overfl
 
 _LONGEST_PAUSE_SECONDS = 10.0
 
+_STEP_RESULT = MessageType.STEP_RESULT
+
 _PASSING = (ConnectionLostError, UnroutableError, PublishRejectedError)
 
 
@@ -69,12 +71,13 @@ class Answers:
     def post_result(self, result: StepResult, *, attempt: int, told: Told) -> bool:
         """As `result`, but it is `told` that hears of the end; False, and nothing has happened, if
         it cannot go out at once."""
-        if self._prompt is None or not self._is_open.is_set():
+        prompt = self._prompt
+        if prompt is None or not self._is_open.is_set():
             return False
         message_id = _carried(f"{result.step_id}:{attempt}")
         try:
-            envelope = Envelope(MessageType.STEP_RESULT, encode(result), message_id)
-            return self._prompt.post(self._results, envelope, told)
+            envelope = Envelope(_STEP_RESULT, encode(result), message_id)
+            return prompt.post(self._results, envelope, told)
         except _NOT_ENCODABLE:
             return False
 
@@ -98,11 +101,25 @@ class Answers:
             envelope = Envelope(MessageType.STEP_RESULT, encode(failed), message_id)
             await self._send(self._results, envelope)
 
-    async def decision(self, decision: WorkflowDecision) -> None:
+    def post_decision(self, decision: WorkflowDecision, told: Told) -> bool:
+        """As `post_result`."""
+        if self._prompt is None or not self._is_open.is_set():
+            return False
         message_id = _carried(decision.task_id)
         try:
             envelope = Envelope(MessageType.WORKFLOW_DECISION, encode(decision), message_id)
-            await self._send(self._decisions, envelope)
+            return self._prompt.post(self._decisions, envelope, told)
+        except _NOT_ENCODABLE:
+            return False
+
+    async def decision(
+        self, decision: WorkflowDecision, *, after: TransportError | None = None
+    ) -> None:
+        """`after`: as for `result`."""
+        message_id = _carried(decision.task_id)
+        try:
+            envelope = Envelope(MessageType.WORKFLOW_DECISION, encode(decision), message_id)
+            await self._send(self._decisions, envelope, after=after)
         except _NOT_ENCODABLE as error:
             failed = WorkflowDecision(
                 task_id=decision.task_id,

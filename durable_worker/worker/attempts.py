@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import anyio
@@ -10,13 +11,14 @@ import anyio
 from durable_worker.clock import Clock
 from durable_worker.errors import StepCancelledError
 from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.payload import encode_payload
 from durable_worker.protocol.tasks import StepTask
 from durable_worker.replay.definitions import StepDefinition
 from durable_worker.replay.failures import failure_of
-from durable_worker.worker.invoke import Returned, invoke
+from durable_worker.worker.invoke import Returned, called, in_thread, is_ruled_out
 from durable_worker.worker.live import LiveReports
 from durable_worker.worker.registry import Worker
-from durable_worker.worker.step_context import StepContext
+from durable_worker.worker.step_context import StepContext, enter_step
 
 REMEMBERED = 2_000
 """Cancellations that are kept for steps that are still on their way here."""
@@ -28,7 +30,9 @@ class Attempts:
     def __init__(
         self, worker: Worker, *, live: LiveReports, concurrency: int, clock: Clock
     ) -> None:
-        self._interception = worker.interception
+        interception = worker.interception
+        has_any = interception is not None and interception.step
+        self._interception = interception if has_any else None
         self._live = live
         self._now = clock.now
         self._threads = anyio.CapacityLimiter(concurrency)
@@ -40,7 +44,12 @@ class Attempts:
     async def run(
         self, definition: StepDefinition, task: StepTask, *, is_given_up: Callable[[], bool]
     ) -> tuple[Returned, StepContext]:
-        """What came of it, and its context with what it has told. `is_given_up` as in `invoke`."""
+        """The encoded output of the step, or its failure, whatever the step raises; and its context
+        with what it has told.
+
+        Raises only `CancelledError`, and only if `is_given_up` says that the worker wants it so; a
+        step that cancels itself has failed.
+        """
         context = self._context(task)
         if self._given_up and (task.run_id, task.seq) in self._given_up:
             return _not_wanted(), context
@@ -49,23 +58,30 @@ class Attempts:
         self._running[context] = running
         self._live.started(context, task)
         try:
-            returned = await invoke(
-                definition,
-                task.input,
-                context,
-                threads=self._threads,
-                is_given_up=is_given_up,
-                interception=self._interception,
-            )
+            enter_step(context)
+            arguments = definition.arguments(task.input, context)
+            if self._interception is not None:
+                call = partial(called, definition, self._threads)
+                output = await self._interception.run_step(definition, arguments, context, call)
+            elif definition.is_async:
+                output = await definition.fn(*arguments)
+            else:
+                output = await in_thread(definition, arguments, self._threads)
+            return encode_payload(output, what=definition.output_name), context
+        except (asyncio.CancelledError, GeneratorExit) as error:
+            if isinstance(error, GeneratorExit) or is_given_up():
+                raise
+            return _not_wanted() if context in self._interrupted else failure_of(error), context
+        except BaseException as error:  # SystemExit, KeyboardInterrupt and the like are failures
+            retryable = False if is_ruled_out(definition, error) else None
+            return failure_of(error, retryable=retryable), context
         finally:
             self._live.ended(context)
             del self._running[context]
-            is_interrupted = context in self._interrupted
-            if is_interrupted:
+            if self._interrupted and context in self._interrupted:
                 self._interrupted.remove(context)
                 if running is not None:
                     running.uncancel()
-        return _not_wanted() if is_interrupted else returned, context
 
     def give_up(self, run_id: str, seqs: Collection[int]) -> None:
         """Stop these steps; those that are still on their way here do not begin."""
@@ -91,17 +107,7 @@ class Attempts:
                 context.cancel()
 
     def _context(self, task: StepTask) -> StepContext:
-        context = StepContext(
-            run_id=task.run_id,
-            seq=task.seq,
-            name=task.name,
-            step_id=task.step_id,
-            attempt=task.attempt,
-            reporter=self._live,
-            now=self._now,
-            traceparent=task.traceparent,
-            context=task.context,
-        )
+        context = StepContext(task, reporter=self._live, now=self._now)
         cancelled = self._cancelled
         if cancelled and ((task.run_id, None) in cancelled or (task.run_id, task.seq) in cancelled):
             context.cancel()

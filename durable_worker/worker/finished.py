@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from msgspec import UnsetType
+from msgspec import UNSET
 
 from durable_worker.protocol.results import StepResult
 
@@ -27,12 +27,15 @@ class FinishedAttempts:
         return self._results.get(key)
 
     def put(self, key: Key, result: StepResult) -> None:
-        former = self._results.pop(key, None)
-        self._results[key] = result
-        self._bytes += _size(result) - (0 if former is None else _size(former))
-        while len(self._results) > REMEMBERED or self._bytes > REMEMBERED_BYTES:
-            self._bytes -= _size(self._results.popitem(last=False)[1])
+        results = self._results
+        if key in results:
+            self._bytes -= _size(results.pop(key))
+        results[key] = result
+        self._bytes += _size(result)
+        while len(results) > REMEMBERED or self._bytes > REMEMBERED_BYTES:
+            self._bytes -= _size(results.popitem(last=False)[1])
 
 
 def _size(result: StepResult) -> int:
-    return 0 if isinstance(result.output, UnsetType) else len(result.output)
+    output = result.output
+    return 0 if output is UNSET else len(output)

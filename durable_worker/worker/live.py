@@ -49,6 +49,7 @@ class LiveReports:
         self._loop = asyncio.get_running_loop()
         self._alive: dict[object, StepTask | WorkflowTask] = {}
         self._untold: dict[object, StepTask | WorkflowTask] = {}
+        self._is_look_due = False
 
     async def run(self) -> None:
         async with anyio.create_task_group() as group:
@@ -79,11 +80,18 @@ class LiveReports:
 
     def started(self, key: object, task: StepTask | WorkflowTask) -> None:
         self._alive[key] = self._untold[key] = task
-        self._wake.set()
+        if not self._is_look_due:
+            self._is_look_due = True
+            self._loop.call_soon(self._look)
 
     def ended(self, key: object) -> None:
         self._alive.pop(key, None)
         self._untold.pop(key, None)
+
+    def _look(self) -> None:
+        self._is_look_due = False
+        if self._untold:  # most have ended meanwhile
+            self._wake.set()
 
     def _tell_of(self, key: object) -> None:
         task = self._untold.pop(key, None)

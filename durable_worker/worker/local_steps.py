@@ -16,9 +16,9 @@ from durable_worker.replay.opened import context_of
 from durable_worker.replay.operations import LocalStep
 from durable_worker.worker.answers import Answers
 from durable_worker.worker.attempts import Attempts
-from durable_worker.worker.crew import Crew
 from durable_worker.worker.edge import WorkerEdge, with_context
 from durable_worker.worker.invoke import Returned, outcome_of
+from durable_worker.worker.posting import WorkCrew
 from durable_worker.worker.step_context import StepContext
 
 log = structlog.get_logger("durable_worker.worker")
@@ -32,7 +32,7 @@ class LocalSteps:
         answers: Answers,
         edge: WorkerEdge,
         clock: Clock,
-        crew: Crew,
+        crew: WorkCrew,
     ) -> None:
         self._attempts = attempts
         self._answers = answers

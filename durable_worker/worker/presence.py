@@ -53,6 +53,8 @@ class Presence:
         self._hash = descriptor_hash(self.descriptor)
         self._concurrency = concurrency
         self._recent: deque[tuple[float, float]] = deque(maxlen=1_000)
+        self.finished = self._recent.append
+        """When a step ended, by the monotonic clock, and how many seconds it took."""
         self._cpu = (self._clock.monotonic(), time.process_time())
 
     def announcement(self) -> Envelope:
@@ -69,10 +71,6 @@ class Presence:
             descriptor_hash=self._hash,
         )
         return Envelope(MessageType.WORKER_BEAT, encode(message), expires=GONE_AFTER)
-
-    def finished(self, at: float, seconds: float) -> None:
-        """A step has taken so long. `at`: by the monotonic clock."""
-        self._recent.append((at, seconds))
 
     def _status(self, in_flight: int) -> WorkerStatus:
         now, cpu = self._clock.monotonic(), time.process_time()

@@ -46,22 +46,19 @@ class Quarantine:
     def __init__(self, chance: Chance) -> None:
         self._chance = chance
         self._alone = anyio.Lock()
-        self._opened: asyncio.Event | None = None
+        self.is_closed = False
+        """Whether what is no suspect has to wait."""
+        self._opened = asyncio.Event()
         self._quiet = asyncio.Event()
         self._running = 0
         self._probation: asyncio.TimerHandle | None = None
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether what is no suspect has to wait."""
-        return self._opened is not None
 
     def admission(self, delivery: Delivery) -> "_Admission":
         """To hold while the message is run."""
         return _Admission(self, is_suspect=is_suspect(delivery))
 
     async def enter(self) -> None:
-        while self._opened is not None:
+        while self.is_closed:
             await self._opened.wait()
         self._running += 1
 
@@ -77,7 +74,7 @@ class Quarantine:
     async def enter_alone(self) -> None:
         await anyio.sleep(SHUFFLE.total_seconds() * self._chance.fraction())
         await self._alone.acquire()
-        self._opened = asyncio.Event()
+        self.is_closed, self._opened = True, asyncio.Event()
         try:
             with anyio.move_on_after(PATIENCE.total_seconds()):
                 while self._running:
@@ -97,9 +94,9 @@ class Quarantine:
         if self._probation is not None:
             self._probation.cancel()
             self._probation = None
-        if self._opened is not None:
+        if self.is_closed:
+            self.is_closed = False
             self._opened.set()
-            self._opened = None
 
 
 class _Admission(Struct):

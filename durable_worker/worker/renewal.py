@@ -5,106 +5,65 @@ Whatever is open for long, because it runs or because it waits for its turn, is 
 again until it is answered. See protocol/README.md, "Long work".
 """
 
-import asyncio
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
-from msgspec import Struct
 
 from durable_worker.errors import TransportError
-from durable_worker.transports.base import Delivery, Envelope
+from durable_worker.transports.base import Delivery
 
 log = structlog.get_logger("durable_worker.worker")
 
-LOOKS = 5
+LOOKS = 10
 """How often within the time that a delivery may be open its age is looked at."""
 
 WARN_EVERY = timedelta(minutes=1)
 
 
 class Renewals:
-    """Renews what has been open for longer than `after`; each time counts from anew."""
+    """Renews what has been open for about `after`; each time counts from anew.
 
-    def __init__(self, *, after: timedelta) -> None:
-        self._after = after.total_seconds()
-        self._due: dict[_Watched, float] = {}  # in the order in which they are due
+    `look` gives the deliveries that are open now. Their ages are those of the looks that have seen
+    them, so that one which is answered soon costs nothing.
+    """
+
+    def __init__(self, look: Callable[[], Iterable[Delivery]], *, after: timedelta) -> None:
+        self._look = look
+        self._pause = after.total_seconds() / LOOKS
+        self._most = after.total_seconds() - self._pause
+        self._since: dict[Delivery, float] = {}
+        self._renewing: set[Delivery] = set()
         self._warn_again_at = 0.0
-
-    def watch(self, delivery: Delivery) -> Delivery:
-        """The delivery to use in place of this one."""
-        watched = _Watched(delivery, self)
-        self._due[watched] = asyncio.get_running_loop().time() + self._after
-        return watched
-
-    def answered(self, watched: "_Watched") -> None:
-        self._due.pop(watched, None)
 
     async def run(self) -> None:
         async with anyio.create_task_group() as group:
             while True:
-                await anyio.sleep(self._after / LOOKS)
+                await anyio.sleep(self._pause)
                 self._renew_due(group)
 
     def _renew_due(self, group: TaskGroup) -> None:
-        now = anyio.current_time()
-        while self._due:
-            watched = next(iter(self._due))
-            if self._due[watched] > now:
-                return
-            del self._due[watched]
-            group.start_soon(self._renew, watched)
+        now, since = anyio.current_time(), self._since
+        self._since = {each: since.get(each, now) for each in self._look()}
+        for delivery, first_seen in self._since.items():
+            if now - first_seen >= self._most and delivery not in self._renewing:
+                self._renewing.add(delivery)
+                group.start_soon(self._renew, delivery)
 
-    async def _renew(self, watched: "_Watched") -> None:
+    async def _renew(self, delivery: Delivery) -> None:
         try:
-            await watched.renew()
+            await delivery.renew()
         except TransportError as error:
-            self._warn(watched, error)
-        if not watched.is_answered:
-            self._due[watched] = anyio.current_time() + self._after
+            self._warn(delivery, error)
+        finally:
+            self._renewing.discard(delivery)
+            if delivery in self._since:
+                self._since[delivery] = anyio.current_time()
 
-    def _warn(self, watched: "_Watched", error: TransportError) -> None:
+    def _warn(self, delivery: Delivery, error: TransportError) -> None:
         now = anyio.current_time()
-        if not watched.is_answered and now >= self._warn_again_at:
+        if now >= self._warn_again_at and delivery in {*self._look()}:
             self._warn_again_at = now + WARN_EVERY.total_seconds()
-            log.warning("message_not_renewed", queue=watched.queue, reason=str(error))
-
-
-class _Watched(Struct, eq=False):
-    """A delivery whose age is looked at until it is answered."""
-
-    delivery: Delivery
-    renewals: Renewals
-    is_answered: bool = False
-
-    @property
-    def queue(self) -> str:
-        return self.delivery.queue
-
-    @property
-    def envelope(self) -> Envelope:
-        return self.delivery.envelope
-
-    @property
-    def delivery_count(self) -> int:
-        return self.delivery.delivery_count
-
-    async def ack(self) -> None:
-        self._end()
-        await self.delivery.ack()
-
-    def ack_now(self) -> None:
-        self._end()
-        self.delivery.ack_now()
-
-    async def release(self) -> None:
-        self._end()
-        await self.delivery.release()
-
-    async def renew(self) -> None:
-        await self.delivery.renew()
-
-    def _end(self) -> None:
-        self.is_answered = True
-        self.renewals.answered(self)
+            log.warning("message_not_renewed", queue=delivery.queue, reason=str(error))

@@ -1,8 +1,8 @@
 """Serve a worker on a transport until told to stop, then drain."""
 
 import asyncio
+from collections.abc import Iterator
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -29,6 +29,7 @@ from durable_worker.worker.local_steps import LocalSteps
 from durable_worker.worker.loop_watch import LoopWatch
 from durable_worker.worker.operators import OperatorWatch
 from durable_worker.worker.options import WorkerOptions
+from durable_worker.worker.posting import Posting, WorkCrew
 from durable_worker.worker.presence import BEAT_EVERY, Presence
 from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.recorded import RecordedSteps
@@ -87,7 +88,6 @@ class WorkerService:
         self._edge = WorkerEdge(worker)
         self._reader = TurnReader(limit=self._options.kept_runs)
         self._quarantine = Quarantine(self._chance)
-        self._renewals = Renewals(after=self._options.renew_after)
         self._operators = OperatorWatch(
             transport, names, partition=self._options.partition, place=self._options.place
         )
@@ -123,7 +123,7 @@ class WorkerService:
             seal=self._edge.seal_progress,
             clock=self._clock,
         )
-        self._crew = Crew()
+        self._crew: WorkCrew = Crew()
         attempts = Attempts(
             self._worker,
             live=self._live,
@@ -171,6 +171,7 @@ class WorkerService:
             edge=self._edge,
             live=self._live,
             quarantine=self._quarantine,
+            crew=self._crew,
             is_stopping=self._stop.is_set,
         )
         if not await self._connected():
@@ -192,7 +193,7 @@ class WorkerService:
             background.start_soon(LoopWatch(self._worker, self._options.blocked_after).run)
             background.start_soon(self._live.run)
             background.start_soon(self._checks.serve)
-            background.start_soon(self._renewals.run)
+            background.start_soon(Renewals(self._open, after=self._options.renew_after).run)
             background.start_soon(self._crew.watch)
             async with self._crew:
                 subscriptions = await self._subscribe_unless_stopped()
@@ -235,10 +236,11 @@ class WorkerService:
         return not self._stop.is_set()
 
     async def _subscribe(self) -> list[Subscription]:
+        crew, handle = self._crew, self._handle
+
         def accept(delivery: Delivery) -> None:
-            if not self._crew.is_ending:  # else the broker takes it back with the connection
-                watched = self._renewals.watch(delivery)
-                self._crew.start(partial(self._handle, watched), name=delivery.queue)
+            if not crew.is_ending:  # else the broker takes it back with the connection
+                crew.start(handle, delivery, name=delivery.queue)
 
         transport, names = self._transport, self._names
         queues = [names.tasks(token) for token in self._presence.tokens]
@@ -274,6 +276,15 @@ class WorkerService:
         await self._transport.broadcast(self._names.workers, self._beat(Lifecycle.STOPPED))
 
     # Deliveries
+
+    def _open(self) -> Iterator[Delivery]:
+        """All that are not answered yet."""
+        for subject in self._crew.subjects:
+            if isinstance(subject, Posting):
+                yield from subject.deliveries
+            else:
+                yield subject
+        yield from self._steps.joined
 
     async def _handle(self, delivery: Delivery) -> None:
         try:

@@ -9,20 +9,16 @@ class Slots:
     """As a semaphore, first come first served, but one that is free costs nothing to ask for."""
 
     def __init__(self, count: int) -> None:
-        self._free = count
+        self.free = count
         self._waiting = deque[asyncio.Future[None]]()
 
-    @property
-    def are_taken(self) -> bool:
-        return not self._free
-
     def take_now(self) -> None:
-        """While they are not all taken."""
-        self._free -= 1
+        """While some are free."""
+        self.free -= 1
 
     async def take(self) -> None:
-        if self._free:
-            self._free -= 1
+        if self.free:
+            self.free -= 1
             return
         handed_over = asyncio.get_running_loop().create_future()
         self._waiting.append(handed_over)
@@ -42,4 +38,4 @@ class Slots:
             if not first.done():
                 first.set_result(None)
                 return
-        self._free += 1
+        self.free += 1

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from durable_worker.errors import DurableError, PayloadError, StepCancelledError
 from durable_worker.protocol.payload import encode_payload
 from durable_worker.protocol.results import EventLevel, StepEvent, SubProcessStatus
+from durable_worker.protocol.tasks import StepTask
 from durable_worker.replay.definitions import StepContextBase
 from durable_worker.replay.failures import message_of
 
@@ -32,26 +33,14 @@ class StepContext(StepContextBase):
     _dropped = 0
     _is_cancelled = False
 
-    def __init__(
-        self,
-        *,
-        run_id: str,
-        seq: int,
-        name: str,
-        step_id: str,
-        attempt: int,
-        reporter: StepReporter,
-        now: Callable[[], int],
-        traceparent: str | None = None,
-        context: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.run_id = run_id
-        self.seq = seq
-        self.name = name
-        self.step_id = step_id
-        self.attempt = attempt
-        self.traceparent = traceparent
-        self.context: Mapping[str, Any] = context or {}
+    def __init__(self, task: StepTask, *, reporter: StepReporter, now: Callable[[], int]) -> None:
+        self.run_id = task.run_id
+        self.seq = task.seq
+        self.name = task.name
+        self.step_id = task.step_id
+        self.attempt = task.attempt
+        self.traceparent = task.traceparent
+        self.context: Mapping[str, Any] = task.context or {}
         self.events: list[StepEvent] = []
         self._reporter = reporter
         self._now = now

@@ -1,17 +1,16 @@
 """Run steps: at most `concurrency` at a time, each (step, attempt) once per process."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from enum import Enum
 from functools import partial
-from typing import Any
 
 import structlog
 from msgspec import Struct
 
 from durable_worker.clock import Clock
 from durable_worker.edge.errors import SealError
-from durable_worker.errors import RegistrationError, TransportError
+from durable_worker.errors import RegistrationError
 from durable_worker.protocol.base import Millis
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.results import ResultStatus, StepEvent, StepResult
@@ -21,11 +20,11 @@ from durable_worker.replay.failures import failure_of
 from durable_worker.transports.base import HELD_HEADER, RESENT_HEADER, Delivery
 from durable_worker.worker.answers import Answers
 from durable_worker.worker.attempts import Attempts
-from durable_worker.worker.crew import Crew
 from durable_worker.worker.edge import WorkerEdge, seal_failed
 from durable_worker.worker.finished import FinishedAttempts, Key
 from durable_worker.worker.invoke import Returned, outcome_of
 from durable_worker.worker.live import LiveReports
+from durable_worker.worker.posting import Posting, WorkCrew
 from durable_worker.worker.presence import Presence
 from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.recorded import RecordedSteps
@@ -44,21 +43,14 @@ class _Unfinished(Enum):
 
 
 class _Execution(Struct, eq=False):
-    """One attempt in this process, and every delivery that asked for it.
+    """One attempt in this process, and every delivery that asked for it; the crew works on the
+    first one."""
 
-    `task` is there as long as it can be given back.
-    """
-
-    task: asyncio.Task[Any] | None
     deliveries: list[Delivery]
+    is_over: bool = False
     is_running: bool = False
     is_given_back: bool = False
     is_posted: bool = False
-
-    def give_back(self) -> None:
-        self.is_given_back = True
-        if self.task is not None:
-            self.task.cancel()
 
 
 class StepRunner:
@@ -66,7 +58,7 @@ class StepRunner:
         self,
         worker: Worker,
         *,
-        crew: Crew,
+        crew: WorkCrew,
         attempts: Attempts,
         answers: Answers,
         recorded: RecordedSteps,
@@ -107,15 +99,12 @@ class StepRunner:
         if running is not None:
             running.deliveries.append(delivery)
             return
-        execution = self._executions[key] = _Execution(asyncio.current_task(), [delivery])
+        execution = self._executions[key] = _Execution([delivery])
         try:
             result = await self._run(task, execution)
             if isinstance(result, StepResult):
                 self._finished.put(key, result)
-                told = partial(self._told, key, execution, result)
-                if self._answers.post_result(result, attempt=task.attempt, told=told):
-                    execution.is_posted = True
-                    self._crew.expect()
+                if self._post(result, key, execution):
                     return
                 await self._answers.result(result, attempt=task.attempt)
         except BaseException:
@@ -127,34 +116,6 @@ class StepRunner:
                 del self._executions[key]
         for each in execution.deliveries:
             await (each.release() if result is _Unfinished.GIVEN_BACK else each.ack())
-
-    def _told(
-        self, key: Key, execution: _Execution, result: StepResult, error: TransportError | None
-    ) -> None:
-        """The broker has answered for a result that was posted."""
-        if error is None:
-            del self._executions[key]
-            for each in execution.deliveries:
-                each.ack_now()
-        elif not self._crew.is_ending:  # else the broker takes the messages back
-            again = partial(self._answer_again, key, execution, result, error)
-            self._crew.start(again, name=execution.deliveries[0].queue)
-        self._crew.came()
-
-    async def _answer_again(
-        self, key: Key, execution: _Execution, result: StepResult, error: TransportError
-    ) -> None:
-        try:
-            await self._answers.result(result, attempt=key[1], after=error)
-        except Exception:  # a defect of ours: it must cost neither the worker nor the messages
-            log.exception("delivery_not_handled", queue=execution.deliveries[0].queue)
-            for each in execution.deliveries:
-                await each.release()
-        else:
-            for each in execution.deliveries:
-                await each.ack()
-        finally:
-            del self._executions[key]
 
     def cancel_run(self, run_id: str, seqs: Collection[int] | None = None) -> None:
         """Tell the run's steps (only those at `seqs`) that run here, or are on their way here."""
@@ -168,18 +129,39 @@ class StepRunner:
         """Hand messages whose step has not started yet back to their queues."""
         for execution in self._executions.values():
             if not execution.is_running:
-                execution.give_back()
+                self._give_back(execution)
 
     def give_back_all(self) -> None:
         """Cancel what is running and hand its messages back."""
         for execution in self._executions.values():
-            execution.give_back()
+            self._give_back(execution)
+
+    @property
+    def joined(self) -> Iterator[Delivery]:
+        """Deliveries that wait for what runs for another one."""
+        for execution in self._executions.values():
+            yield from execution.deliveries[1:]
 
     @property
     def in_flight(self) -> int:
         return sum(execution.is_running for execution in self._executions.values())
 
     # Inside
+
+    def _post(self, result: StepResult, key: Key, execution: _Execution) -> bool:
+        again = partial(self._answers.result, result, attempt=key[1])
+        end = partial(self._executions.pop, key)
+        posting = Posting(self._crew, execution.deliveries, again, end)
+        if not self._answers.post_result(result, attempt=key[1], told=posting.told):
+            return False
+        execution.is_posted = True
+        self._crew.expect(posting)
+        return True
+
+    def _give_back(self, execution: _Execution) -> None:
+        execution.is_given_back = True
+        if not execution.is_over:
+            self._crew.cancel(execution.deliveries[0])
 
     async def _run(self, task: StepTask, execution: _Execution) -> "StepResult | _Unfinished":
         definition = self._worker.steps.get(task.name)
@@ -189,7 +171,7 @@ class StepRunner:
         quarantine, slots = self._quarantine, self._slots
         try:
             is_repeated = may_repeat(execution.deliveries[0])
-            if is_repeated or quarantine.is_closed or slots.are_taken:
+            if is_repeated or quarantine.is_closed or not slots.free:
                 return await self._run_once_free(definition, task, execution)
             quarantine.enter_now()
             slots.take_now()
@@ -202,11 +184,12 @@ class StepRunner:
         except asyncio.CancelledError:
             if not execution.is_given_back:
                 raise
-            assert execution.task is not None
-            execution.task.uncancel()
+            task_of_it = asyncio.current_task()
+            assert task_of_it is not None
+            task_of_it.uncancel()
             return _Unfinished.GIVEN_BACK
         finally:
-            execution.task = None
+            execution.is_over = True
             execution.is_running = False
 
     async def _run_once_free(
@@ -237,13 +220,14 @@ class StepRunner:
             if isinstance(opened, Failure):
                 return _result(task, opened, started_at=self._clock.now())
             task = opened
-        crew, started_at, started = self._crew, self._clock.now(), self._clock.monotonic()
+        crew, monotonic = self._crew, self._clock.monotonic
+        started_at, started = self._clock.now(), monotonic()
         self._lines.started(task)
         returned, context = await self._attempts.run(
             definition, task, is_given_up=lambda: execution.is_given_back or crew.is_ending
         )
-        ended = self._clock.monotonic()
-        self._presence.finished(ended, ended - started)
+        ended = monotonic()
+        self._presence.finished((ended, ended - started))
         result = _result(task, returned, started_at=started_at, events=context.final_events())
         self._lines.ended(task, ended - started, result.error)
         return await self._sealed(task, result) if self._edge.has_to_seal(result) else result

@@ -1,6 +1,7 @@
 """Answer the turns that a worker is given."""
 
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -13,6 +14,7 @@ from durable_worker.transports.base import Delivery
 from durable_worker.worker.answers import Answers
 from durable_worker.worker.edge import WorkerEdge, seal_failed
 from durable_worker.worker.live import LiveReports
+from durable_worker.worker.posting import Posting, WorkCrew
 from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.registry import Worker
 from durable_worker.worker.step_context import enter_turn
@@ -34,6 +36,7 @@ class TurnTasks:
         edge: WorkerEdge,
         live: LiveReports,
         quarantine: Quarantine,
+        crew: WorkCrew,
         is_stopping: Callable[[], bool],
     ) -> None:
         interception = worker.interception
@@ -45,6 +48,7 @@ class TurnTasks:
         self._edge = edge
         self._live = live
         self._quarantine = quarantine
+        self._crew = crew
         self._is_stopping = is_stopping
         self._log = log.bind()
 
@@ -63,6 +67,11 @@ class TurnTasks:
         if decision.status is DecisionStatus.CONTINUE:
             self._reader.keep(task)
         self._tell(task, decision)
+        again = partial(self._answers.decision, sealed)
+        posting = Posting(self._crew, (delivery,), again)
+        if self._answers.post_decision(sealed, posting.told):
+            self._crew.expect(posting)
+            return
         await self._answers.decision(sealed)
         await delivery.ack()
 

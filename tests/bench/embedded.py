@@ -8,12 +8,11 @@ from tests.bench import load
 from tests.bench.context import Bench
 from tests.bench.environments import PEERS
 from tests.bench.figures import Reading, Target
-from tests.bench.load import Outcome, Plan
+from tests.bench.load import STEPS, Outcome, Plan
 from tests.bench.programs import restate
 from tests.bench.registry import measures
 from tests.bench.running import scratch, told_by
 
-STEPS = 10
 CONCURRENCY = 100
 SHAPE = f"steps/s, workflows of {STEPS} no-op steps, {CONCURRENCY} at a time"
 OUR_DATABASE, THEIR_DATABASE = "{}/ours.db", "sqlite:///{}/theirs.db"

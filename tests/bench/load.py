@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 
 BASE = 10_000
 """Step `n` of run `i` has the input `i * BASE + n`."""
+STEPS = 10
+"""Of one workflow."""
 
 
 @dataclass(frozen=True)

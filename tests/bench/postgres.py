@@ -15,9 +15,8 @@ from tests.bench.brokered import CLI, Fleet, brokered
 from tests.bench.context import Bench
 from tests.bench.environments import PEERS, ROOT
 from tests.bench.figures import Pairs, Reading, Target, UnavailableError, WrongResultError
-from tests.bench.load import Outcome, Plan
+from tests.bench.load import STEPS, Outcome, Plan
 from tests.bench.processes import environment
-from tests.bench.programs.load_app import STEPS
 from tests.bench.registry import measures
 from tests.bench.running import scratch, told_by
 

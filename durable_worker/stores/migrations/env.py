@@ -5,7 +5,7 @@ from alembic import context
 _given = context.config.attributes
 context.configure(
     connection=_given["connection"],
-    version_table="schema_version",
+    version_table=_given["table"],
     version_table_schema=_given["schema"],
 )
 context.run_migrations()

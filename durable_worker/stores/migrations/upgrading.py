@@ -1,27 +1,21 @@
 """Brings the schema of a PostgreSQL database to the version of this release."""
 
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 import asyncpg
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from durable_worker.errors import StoreError
 from durable_worker.stores.address import PostgresAddress
-from durable_worker.stores.base import Owner
+from durable_worker.stores.migrations.scripts import Upgrade, refuse_if_any_lives, run_scripts
 from durable_worker.stores.postgres.database import (
     CONNECT_SECONDS,
     SCHEMA_VERSION,
     check_version,
 )
 from durable_worker.stores.postgres.errors import translated_errors
-from durable_worker.stores.processes import is_gone
 
 _LOCK = "SELECT FROM lease FOR UPDATE"
 _HOLDERS = (
@@ -32,14 +26,6 @@ _MEMBERS = (
     "SELECT instance_id, host, machine, pid, process_start FROM members WHERE expires_at > :now"
 )
 _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('durable-worker'), hashtext(:schema))"
-
-
-@dataclass(frozen=True, slots=True)
-class Upgrade:
-    """From which version (None: there were no tables) to which."""
-
-    before: int | None
-    after: int
 
 
 async def upgrade(address: PostgresAddress) -> Upgrade:
@@ -70,10 +56,7 @@ def _upgraded(connection: Connection, address: PostgresAddress) -> Upgrade:
         check_version(before, address)
     if before is not None and before < SCHEMA_VERSION:
         _refuse_if_operated(connection, address)
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent))
-    config.attributes.update(connection=connection, schema=address.schema)
-    command.upgrade(config, "head")
+    run_scripts(connection, "versions", table="schema_version", schema=address.schema)
     return Upgrade(before, SCHEMA_VERSION)
 
 
@@ -87,9 +70,5 @@ def _version(connection: Connection) -> int | None:
 def _refuse_if_operated(connection: Connection, address: PostgresAddress) -> None:
     connection.execute(text(_LOCK))
     for statement in (_HOLDERS, _MEMBERS):
-        for row in connection.execute(text(statement), {"now": time.time_ns() // 1_000_000}):
-            if not is_gone(Owner(*row)):
-                raise StoreError(
-                    f"an operator of an older release works on the database {address.safe} "
-                    f"(process {row.pid} on {row.host}): stop that one first"
-                )
+        found = connection.execute(text(statement), {"now": time.time_ns() // 1_000_000})
+        refuse_if_any_lives(found, database=address.safe)

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from durable_worker.errors import BrokerRefusedError, ConnectionLostError, TransportError
 from durable_worker.protocol.names import Names
+from durable_worker.transports.rabbitmq.lanes import Channel
 from durable_worker.transports.rabbitmq.link import (
     Link,
     channel_of,
@@ -33,6 +34,16 @@ class Declarations:
         self._refusal: TransportError | None = None
         self._wake = asyncio.Event()
         self._restored = asyncio.Event()
+        self._turns: dict[str, asyncio.Lock] = {}
+
+    async def declare_over(self, channel: Channel, queue: str) -> None:
+        """One at a time: a broker says yes to the second while it still makes the queue for the
+        first, and RabbitMQ 3.10 then drops the connection over which it is consumed.
+
+        Raises `BrokerRefusedError`, `ConnectionLostError`; either way the channel is gone.
+        """
+        async with self._turns.setdefault(queue, asyncio.Lock()):
+            await declare_queue(channel, queue, self._names)
 
     async def ensure(self, queues: Sequence[str]) -> None:
         """Wait until these and the dead queue exist. Raises `BrokerRefusedError`."""
@@ -93,7 +104,7 @@ class Declarations:
             async with channel_of(link) as channel:
                 for queue in queues:
                     try:
-                        await declare_queue(channel, queue, self._names)
+                        await self.declare_over(channel, queue)
                     except BrokerRefusedError as error:
                         self._reject(queue, error)
                         raise

@@ -5,12 +5,13 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
-from durable_worker.transports.base import Envelope
 from durable_worker.transports.rabbitmq.amqp.events import Message
-from durable_worker.transports.rabbitmq.amqp.properties import Properties
 from durable_worker.transports.rabbitmq.lanes import Channel
 from durable_worker.transports.rabbitmq.messages import delivery_count_of, to_envelope
 from durable_worker.transports.rabbitmq.window import Window
+
+_UNKNOWN = -1
+"""No turn has this number."""
 
 
 class Holdings:
@@ -28,11 +29,11 @@ class Holdings:
         self._settled.set()
         self.generation = generation
 
-    def take(self, message: Message) -> "Place":
-        tag = message.tag
+    def take(self, tag: int) -> None:
+        """A message came, to be answered by this tag."""
+        if not self._tags:
+            self._settled.clear()
         self._tags[tag] = None if self._window is None else self._window.took()
-        self._settled.clear()
-        return Place(self, tag)
 
     async def settled(self) -> None:
         """Wait until nothing is left to answer."""
@@ -51,12 +52,10 @@ class Holdings:
     def ack(self, tag: int) -> None:
         if self._forget(tag):
             self._channel.ack(tag)
-            self._note_settled()
 
     def release(self, tag: int, *, requeue: bool) -> None:
         if self._forget(tag):
             self._channel.nack(tag, requeue=requeue)
-            self._note_settled()
 
     def detach(self, tag: int) -> tuple[Window, int] | None:
         """The message is answered elsewhere from now on: where it still counts, and its turn."""
@@ -67,16 +66,15 @@ class Holdings:
         return self._window, turn
 
     def _forget(self, tag: int) -> bool:
-        if tag not in self._tags:
+        tags = self._tags
+        turn = tags.pop(tag, _UNKNOWN)
+        if turn == _UNKNOWN:
             return False
-        turn = self._tags.pop(tag)
         if turn is not None and self._window is not None:
             self._window.left(turn)
-        return True
-
-    def _note_settled(self) -> None:
-        if not self._tags:
+        if not tags:
             self._settled.set()
+        return True
 
 
 class Place(Struct, frozen=True):
@@ -102,43 +100,33 @@ class Place(Struct, frozen=True):
 class RabbitDelivery:
     """One message from a work queue of RabbitMQ. `renew` moves it to another place."""
 
-    __slots__ = (
-        "_is_answered",
-        "_moved_out_of",
-        "_on_answered",
-        "_place",
-        "_renew",
-        "delivery_count",
-        "envelope",
-        "number",
-        "properties",
-        "queue",
-        "was_given_back",
-    )
+    number: int | None = None
+    was_given_back = False
+    _is_answered = False
+    _is_held = False
+    _moved_out_of: Window | None = None
+    _on_answered: Callable[[Holdings | None], None] | None = None
 
     def __init__(
         self,
-        place: Place,
+        holdings: Holdings,
         queue: str,
         message: Message,
         renew: "Callable[[RabbitDelivery], Awaitable[None]]",
     ) -> None:
-        self._place = place
+        self._holdings = holdings
+        self._tag = message.tag
         self._renew = renew
-        self._moved_out_of: Window | None = None
-        self._on_answered: Callable[[Holdings | None], None] | None = None
-        self._is_answered = False
-        self.number: int | None = None
-        self.was_given_back = False
         self.queue = queue
-        self.envelope: Envelope = to_envelope(message)
+        self.envelope = to_envelope(message)
         self.delivery_count = delivery_count_of(message)
-        self.properties: Properties = message.properties
+        self.properties = message.properties
+        holdings.take(message.tag)
 
     @property
     def generation(self) -> int:
         """Number of the connection that it came over."""
-        return self._place.holdings.generation
+        return self._holdings.generation
 
     @property
     def is_answered(self) -> bool:
@@ -147,22 +135,24 @@ class RabbitDelivery:
     @property
     def is_here(self) -> bool:
         """Whether its connection stands, so that an answer has an effect."""
-        return self._place.is_answerable
+        return self._holdings.holds(self._tag)
 
     async def ack(self) -> None:
         self.ack_now()
 
     def ack_now(self) -> None:
         if not self._is_answered:
-            self._note_answered(rejected_at=None)
-            self._place.ack()
+            self._is_answered = True
+            if self._on_answered is not None:
+                self._tell_answered(rejected_at=None)
+            self._holdings.ack(self._tag)
 
     async def release(self) -> None:
         if not self._is_answered:
-            self.was_given_back = True
-            place = self._place
-            self._note_answered(rejected_at=place.holdings if place.is_held else None)
-            place.release()
+            self._is_answered = self.was_given_back = True
+            if self._on_answered is not None:
+                self._tell_answered(rejected_at=self._holdings if self._is_held else None)
+            self._place.release()
 
     async def renew(self) -> None:
         if not self._is_answered:
@@ -174,15 +164,20 @@ class RabbitDelivery:
 
     async def move(self, place: Place) -> None:
         """It is answered at another place from now on, and no other message comes for it."""
-        former, self._place = self._place, place
+        former = self._place
+        self._holdings, self._tag, self._is_held = place.holdings, place.tag, place.is_held
         detached = None if former.is_held else former.holdings.detach(former.tag)
         if detached is not None:
             self._moved_out_of, turn = detached
             await self._moved_out_of.movable(turn)
         former.ack()
 
-    def _note_answered(self, *, rejected_at: Holdings | None) -> None:
-        self._is_answered = True
+    @property
+    def _place(self) -> Place:
+        return Place(self._holdings, self._tag, self._is_held)
+
+    def _tell_answered(self, *, rejected_at: Holdings | None) -> None:
+        """Only what somebody has asked to be told of was ever moved."""
         if self._moved_out_of is not None:
             self._moved_out_of.ended()
         if self._on_answered is not None:

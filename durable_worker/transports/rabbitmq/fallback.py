@@ -303,7 +303,10 @@ class FallbackChannel:
         properties: bytes,
         body: bytes,
         told: Callable[[AmqpError | OSError | None], None],
-    ) -> None:
+    ) -> bool:
+        if self.is_closed:
+            return False
+
         async def tell() -> None:
             try:
                 await self.publish(exchange, routing_key, properties, body)
@@ -316,6 +319,7 @@ class FallbackChannel:
                 told(None)
 
         self._write(tell())
+        return True
 
     def broadcast(self, exchange: str, routing_key: str, properties: bytes, body: bytes) -> None:
         stated = library_properties(read_properties(properties))

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from datetime import timedelta
 from itertools import count
 
-from durable_worker.errors import ConnectionLostError, UnsendableError
+from durable_worker.errors import ConnectionLostError, HeadersTooLargeError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.rabbitmq.amqp.events import Message
 from durable_worker.transports.rabbitmq.amqp.properties import write_properties
@@ -101,8 +101,8 @@ class HeldQueue:
         return self.name
 
     def receive(self, message: Message, holdings: Holdings) -> Work:
-        place = Place(holdings, holdings.take(message).tag, is_held=True)
-        return self._take_over(message, place)
+        holdings.take(message.tag)
+        return self._take_over(message, Place(holdings, message.tag, is_held=True))
 
     async def _take_over(self, message: Message, place: Place) -> None:
         number = number_in(message.properties.headers or {}, self.name)
@@ -200,7 +200,7 @@ class Held:
         properties = write_properties(copy)
         if (size := len(properties)) > MOST_PROPERTIES:
             # The broker adds to them, and would close the connection if they grew too large.
-            raise UnsendableError("headers", mark, size=size, limit=MOST_PROPERTIES)
+            raise HeadersTooLargeError(delivery.queue, size=size, limit=MOST_PROPERTIES)
         arrival = self._queue.arrival(number)
         try:
             await self._publisher.publish(

@@ -113,8 +113,9 @@ class Channel(Protocol):
         properties: bytes,
         body: bytes,
         told: Callable[[AmqpError | OSError | None], None],
-    ) -> None:
-        """As `publish`, but what that returns or raises comes to `told`."""
+    ) -> bool:
+        """As `publish`, but what that returns or raises comes to `told`, later. False, and nothing
+        was done, if it is closed or has no room."""
         ...
 
     def broadcast(self, exchange: str, routing_key: str, properties: bytes, body: bytes) -> None:

@@ -7,11 +7,11 @@ from functools import partial
 
 from durable_worker.errors import (
     ConnectionLostError,
+    HeadersTooLargeError,
     PayloadTooLargeError,
     PublishRejectedError,
     TransportError,
     UnroutableError,
-    UnsendableError,
 )
 from durable_worker.transports.base import Told
 from durable_worker.transports.rabbitmq.amqp.errors import (
@@ -102,11 +102,12 @@ class Publisher:
         done, if it cannot go out at once."""
         _check_size(properties, queue)
         channel = self._channel
-        if channel is None or channel.is_closed or not channel.has_room:
+        if channel is None:
+            return False
+        answered = partial(self._answered, told, queue, len(body))
+        if not channel.post("", queue, properties, body, answered):
             return False
         self._pending += 1
-        answered = partial(self._answered, told, queue, len(body))
-        channel.post("", queue, properties, body, answered)
         return True
 
     def _answered(
@@ -115,7 +116,10 @@ class Publisher:
         self._pending -= 1
         if not self._pending:
             self._idle.set()
-        told(None if error is None else self._told(error, queue, size=size))
+        if error is None:
+            told(None)
+        else:
+            told(self._told(error, queue, size=size))
 
     async def _usable_channel(self) -> Channel:
         while True:
@@ -160,5 +164,4 @@ class Publisher:
 def _check_size(properties: bytes, queue: str) -> None:
     if len(properties) > MOST_PROPERTIES:
         # The broker would close the connection, and everything on it would come twice.
-        size, limit = len(properties), MOST_PROPERTIES
-        raise UnsendableError("headers", f"of a message for {queue}", size=size, limit=limit)
+        raise HeadersTooLargeError(queue, size=len(properties), limit=MOST_PROPERTIES)

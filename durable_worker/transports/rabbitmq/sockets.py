@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from durable_worker.transports.rabbitmq.pulse import Pulse
 from durable_worker.transports.rabbitmq.wire import Wire
 
-P = TypeVar("P", bound=asyncio.Protocol)
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 class Sockets:

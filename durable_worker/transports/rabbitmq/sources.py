@@ -11,7 +11,7 @@ from durable_worker.transports.rabbitmq.amqp.events import Message
 from durable_worker.transports.rabbitmq.delivery import Holdings, RabbitDelivery
 from durable_worker.transports.rabbitmq.lanes import Channel
 from durable_worker.transports.rabbitmq.messages import to_envelope
-from durable_worker.transports.rabbitmq.topology import bind_own_queue, declare_queue
+from durable_worker.transports.rabbitmq.topology import bind_own_queue
 
 Work = Coroutine[None, None, None]
 
@@ -42,18 +42,19 @@ class WorkQueue(Struct, frozen=True):
     name: str
     handler: Callable[[Delivery], None]
     prefetch: int
-    names: Names
+    dead: str
+    declare: Callable[[Channel, str], Awaitable[None]]
     renew: Callable[[RabbitDelivery], Awaitable[None]]
     give_up: Callable[[RabbitDelivery], Work]
 
     async def prepare(self, channel: Channel) -> str:
-        await declare_queue(channel, self.name, self.names)
+        await self.declare(channel, self.name)
         return self.name
 
     def receive(self, message: Message, holdings: Holdings) -> Work | None:
-        delivery = RabbitDelivery(holdings.take(message), self.name, message, self.renew)
+        delivery = RabbitDelivery(holdings, self.name, message, self.renew)
         # The broker counts for itself, but not what happened to copies of the message.
-        if delivery.delivery_count > DELIVERY_LIMIT and self.name != self.names.dead:
+        if delivery.delivery_count > DELIVERY_LIMIT and self.name != self.dead:
             return self.give_up(delivery)
         self.handler(delivery)
         return None

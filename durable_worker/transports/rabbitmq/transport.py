@@ -150,7 +150,9 @@ class RabbitTransport:
         await self._publisher.publish(queue, envelope.body, properties)
 
     def post(self, queue: str, envelope: Envelope, told: Told) -> bool:
-        self._check(envelope, queue)
+        if self._is_closed:
+            return False
+        check_message(queue, envelope, max_bytes=self._max_message_bytes)
         properties = to_properties(envelope, persistent=True)
         return self._publisher.post(queue, envelope.body, properties, told)
 
@@ -163,7 +165,15 @@ class RabbitTransport:
     ) -> "_Subscription":
         self._check_open(*queues)
         sources = [
-            WorkQueue(queue, handler, prefetch, self._names, self._held.renew, self._give_up)
+            WorkQueue(
+                queue,
+                handler,
+                prefetch,
+                dead=self._names.dead,
+                declare=self._declarations.declare_over,
+                renew=self._held.renew,
+                give_up=self._give_up,
+            )
             for queue in queues
         ]
         subscription = await self._subscribe(sources)

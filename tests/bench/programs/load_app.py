@@ -4,8 +4,6 @@ from durable_worker import Worker, WorkflowContext
 from tests.bench import effects, load
 from tests.bench.programs import quiet  # noqa: F401
 
-STEPS = 10
-
 worker = Worker()
 
 
@@ -18,6 +16,6 @@ async def step(number: int) -> int:
 @worker.workflow("sequence")
 async def sequence(ctx: WorkflowContext, index: int) -> int:
     total = 0
-    for number in range(STEPS):
+    for number in range(load.STEPS):
         total += await ctx.step(step, index * load.BASE + number)
     return total

@@ -21,10 +21,11 @@ from durable_worker.errors import LeaseLostError
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.runs import RunQuery, RunStatus
 from durable_worker.protocol.tasks import HistoryKind
-from durable_worker.stores.address import PostgresAddress
+from durable_worker.stores.address import MysqlAddress, PostgresAddress
 from durable_worker.stores.base import Batch, Lease, LeaseHolder, RunCursor, Store
 from durable_worker.stores.inputs import CancelRequested, SignalSent
 from durable_worker.stores.memory import MemoryStore
+from durable_worker.stores.mysql import MysqlStore
 from durable_worker.stores.postgres import PostgresStore
 from durable_worker.stores.records import (
     Checkpoint,
@@ -37,6 +38,7 @@ from durable_worker.stores.records import (
 from durable_worker.stores.sqlite import SqliteStore
 from tests.conformance.stores.samples import ME, NOW, TTL
 from tests.database import Postgres
+from tests.database.mysql import empty_tables
 from tests.database.schemas import empty
 
 T = TypeVar("T")
@@ -257,5 +259,13 @@ def test_postgres_tells_the_same_as_the_memory_store(
     def machine() -> Stores:
         empty(postgres, schema)
         return Stores(lambda: PostgresStore(schema))
+
+    run_state_machine_as_test(machine, settings=EXAMPLES)
+
+
+def test_mysql_tells_the_same_as_the_memory_store(mysql_database: MysqlAddress) -> None:
+    def machine() -> Stores:
+        empty_tables(mysql_database)
+        return Stores(lambda: MysqlStore(mysql_database))
 
     run_state_machine_as_test(machine, settings=EXAMPLES)

@@ -10,12 +10,13 @@ from msgspec.structs import replace
 from durable_worker.errors import PayloadError, StoreError
 from durable_worker.protocol.failure import Failure
 from durable_worker.stores import moving
-from durable_worker.stores.address import PostgresAddress
+from durable_worker.stores.address import MysqlAddress, PostgresAddress
 from durable_worker.stores.base import Batch
 from durable_worker.stores.dumps import AnyRow, DumpableStore
 from durable_worker.stores.inputs import CancelRequested, SignalSent
 from durable_worker.stores.memory import MemoryStore
 from durable_worker.stores.moving import export, take_in
+from durable_worker.stores.mysql import MysqlStore
 from durable_worker.stores.postgres import PostgresStore
 from durable_worker.stores.records import DeadLetter, OutboxRow, SignalRecord
 from durable_worker.stores.sqlite import SqliteStore
@@ -27,12 +28,13 @@ from tests.conformance.stores.samples import (
     a_run,
     lease_of,
 )
-from tests.database import Postgres
+from tests.database import Mysql, Postgres
+from tests.database.mysql import made_database
 from tests.database.schemas import made_schema
 
 pytestmark = pytest.mark.anyio
 
-KINDS = ["memory", "sqlite", "postgres"]
+KINDS = ["memory", "sqlite", "postgres", "mysql"]
 
 CONTENT = Batch(
     runs=[
@@ -64,9 +66,15 @@ def other_schema(postgres: Postgres) -> Iterator[PostgresAddress]:
         yield address
 
 
+@pytest.fixture
+def other_mysql_database(mysql: Mysql) -> Iterator[MysqlAddress]:
+    with made_database(mysql) as address:
+        yield address
+
+
 @pytest.fixture(params=KINDS)
 async def source(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[DumpableStore]:
-    async with _made(request, tmp_path / "source", "schema") as store:
+    async with _made(request, tmp_path / "source") as store:
         token = await lease_of(store)
         await store.commit(CONTENT, token)
         await store.release_lease(token)
@@ -75,18 +83,20 @@ async def source(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 @pytest.fixture(params=KINDS)
 async def target(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[DumpableStore]:
-    async with _made(request, tmp_path / "target", "other_schema") as store:
+    async with _made(request, tmp_path / "target", prefix="other_") as store:
         yield store
 
 
-def _made(request: pytest.FixtureRequest, path: Path, schema: str) -> DumpableStore:
+def _made(request: pytest.FixtureRequest, path: Path, *, prefix: str = "") -> DumpableStore:
     match request.param:
         case "memory":
             return MemoryStore()
         case "sqlite":
             return SqliteStore(path)
+        case "postgres":
+            return PostgresStore(request.getfixturevalue(f"{prefix}schema"))
         case _:
-            return PostgresStore(request.getfixturevalue(schema))
+            return MysqlStore(request.getfixturevalue(f"{prefix}mysql_database"))
 
 
 async def rows_of(store: DumpableStore) -> list[AnyRow]:

@@ -39,7 +39,7 @@ def _told(program: Program, *words: str, code: int, broker: str | None = None) -
         (["start", "x", "--input", "[1,"], "line 1, column 4, where it ends"),
         (["start", "x", "--input", "NaN"], "--input is not JSON"),
         (["signal", "x", "--payload", "abc"], "--payload is not JSON"),
-        (["operator", "--database", "mysql://user:secret@x/y"], "postgresql://USER@HOST:PORT/"),
+        (["operator", "--database", "oracle://user:secret@x/y"], "postgresql://USER@HOST:PORT/"),
         (
             ["operator", "--database", "postgresql://u:secret@h/d?schema=a-b"],
             "the name of a schema",

@@ -10,7 +10,7 @@ import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel
 
-from durable_worker.errors import BrokerRefusedError, ConnectionLostError, UnsendableError
+from durable_worker.errors import BrokerRefusedError, ConnectionLostError, HeadersTooLargeError
 from durable_worker.protocol.names import Names
 from durable_worker.transports.base import DEATH_HEADER, DELIVERY_LIMIT, Delivery, Envelope
 from durable_worker.transports.rabbitmq import Connected, Disconnected, Lane, RabbitTransport
@@ -295,7 +295,7 @@ async def test_a_message_whose_headers_leave_no_room_is_not_renewed_and_costs_no
         await transport.consume([queue], inbox, prefetch=1)
         await transport.send(queue, wide)
         delivery = await inbox.next()
-        with pytest.raises(UnsendableError, match="128000"):
+        with pytest.raises(HeadersTooLargeError, match="the limit is 128,000"):
             await delivery.renew()
         await delivery.ack()
         await transport.send(queue, numbered(1))

@@ -173,6 +173,20 @@ async def test_leaving_a_broker_that_has_fallen_silent_takes_bounded_time(
             proxy.freeze()
 
 
+async def test_a_new_queue_that_many_ask_for_at_once_costs_nobody_the_connection(
+    proxy: Proxy, names: Names, states: States
+) -> None:
+    async with RabbitTransport(proxy.url, names=names, on_state=states) as transport:
+        await transport.declare([names.dead])
+        for number in range(10):
+            queue = names.tasks(f"new{number}")
+            async with asyncio.TaskGroup() as group:
+                group.create_task(transport.declare([queue]))
+                for _ in range(3):
+                    group.create_task(transport.consume([queue], Inbox[Delivery](), prefetch=1))
+    assert not [state for state in states.seen if isinstance(state, Disconnected)]
+
+
 async def test_a_cancelled_send_and_a_cancelled_consume_leave_the_transport_working(
     proxy: Proxy, names: Names, states: States
 ) -> None:

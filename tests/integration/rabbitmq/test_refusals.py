@@ -11,8 +11,8 @@ from aio_pika.abc import AbstractChannel
 
 from durable_worker.errors import (
     BrokerRefusedError,
+    HeadersTooLargeError,
     PayloadTooLargeError,
-    UnsendableError,
     UsageError,
 )
 from durable_worker.protocol.names import Names
@@ -194,7 +194,7 @@ async def test_headers_that_fit_into_no_frame_are_refused_and_cost_no_connection
 ) -> None:
     async with RabbitTransport(broker_url, names=names, on_state=states) as transport:
         await transport.declare([names.results])
-        with pytest.raises(UnsendableError) as caught:
+        with pytest.raises(HeadersTooLargeError, match="payload what is large") as caught:
             await transport.send(
                 names.results, Envelope("step-result", b"{}", "m", headers={"x": "y" * 131_072})
             )

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-import pytest
 from structlog.testing import capture_logs
 
 from durable_worker.errors import ConnectionLostError
@@ -24,20 +23,13 @@ class Open:
 
     def __init__(self, *, error: Exception | None = None, hangs: bool = False) -> None:
         self.renewals = 0
-        self.ends: list[str] = []
         self._error = error
         self._hangs = hangs
         self._news = asyncio.Event()
 
-    async def ack(self) -> None:
-        self.ack_now()
-
-    def ack_now(self) -> None:
-        self.ends.append("ack")
-
-    async def release(self) -> None:
-        self.ends.append("release")
-
+    async def ack(self) -> None: ...
+    def ack_now(self) -> None: ...
+    async def release(self) -> None: ...
     async def renew(self) -> None:
         self.renewals += 1
         self._news.set()
@@ -54,54 +46,52 @@ class Open:
 
 
 @asynccontextmanager
-async def renewing() -> AsyncIterator[Renewals]:
-    renewals = Renewals(after=AFTER)
-    running = asyncio.ensure_future(renewals.run())
+async def renewing(*, after: timedelta = AFTER) -> AsyncIterator[list[Open]]:
+    """What is in the list is open."""
+    deliveries = list[Open]()
+    running = asyncio.ensure_future(Renewals(lambda: deliveries, after=after).run())
     try:
-        yield renewals
+        yield deliveries
     finally:
         running.cancel()
         await asyncio.wait([running])
 
 
-@pytest.mark.parametrize("answer", ["ack", "release"])
-async def test_a_delivery_is_renewed_again_and_again_until_it_is_answered(answer: str) -> None:
-    async with renewing() as renewals:
+async def test_a_delivery_is_renewed_again_and_again_as_long_as_it_is_open() -> None:
+    async with renewing() as deliveries:
         delivery, other = Open(), Open()
-        watched = renewals.watch(delivery)
+        deliveries.append(delivery)
         await delivery.renewed(3)
-        await getattr(watched, answer)()
+        deliveries[:] = [other]
         so_far = delivery.renewals
-        renewals.watch(other)
         await other.renewed(3)
-        assert (delivery.renewals, delivery.ends) == (so_far, [answer])
+        assert delivery.renewals == so_far
 
 
-async def test_a_delivery_that_is_answered_soon_is_not_renewed() -> None:
-    async with renewing() as renewals:
-        quick, slow = Open(), Open()
-        watched = renewals.watch(quick)
-        renewals.watch(slow)
-        await watched.ack()
-        await slow.renewed(2)
-        assert quick.renewals == 0
+async def test_only_what_stays_open_for_long_is_renewed() -> None:
+    async with renewing(after=timedelta(milliseconds=500)) as deliveries:
+        slow, quick = Open(), list[Open]()
+        deliveries.append(slow)
+        while not slow.renewals:
+            quick.append(Open())
+            deliveries[1:] = quick[-3:]
+            await asyncio.sleep(0.005)
+        assert {each.renewals for each in quick} == {0}
 
 
 async def test_a_renewal_that_fails_is_tried_again_and_told_once() -> None:
     with capture_logs() as logs:
-        async with renewing() as renewals:
+        async with renewing() as deliveries:
             delivery = Open(error=ConnectionLostError("gone"))
-            renewals.watch(delivery)
+            deliveries.append(delivery)
             await delivery.renewed(3)
     assert [each["event"] for each in logs] == ["message_not_renewed"]
     assert (logs[0]["queue"], logs[0]["reason"]) == ("tasks", "gone")
 
 
-async def test_a_renewal_that_hangs_holds_up_neither_others_nor_its_own_answer() -> None:
-    async with renewing() as renewals:
+async def test_a_renewal_that_hangs_holds_up_no_others_and_is_not_begun_twice() -> None:
+    async with renewing() as deliveries:
         stuck, other = Open(hangs=True), Open()
-        watched = renewals.watch(stuck)
-        renewals.watch(other)
+        deliveries += [stuck, other]
         await other.renewed(3)
-        await watched.ack()
-        assert (stuck.renewals, stuck.ends) == (1, ["ack"])
+        assert stuck.renewals == 1

@@ -195,23 +195,30 @@ class AmqpChannel:
         if self._state.is_closing or self._end.done():
             confirm.set_exception(self._gone())
         else:
-            self.post(exchange, routing_key, properties, body, partial(_settle, confirm))
+            self._publish(exchange, routing_key, properties, body, partial(_settle, confirm))
         return confirm
 
     def post(
         self, exchange: str, routing_key: str, properties: bytes, body: bytes, told: Told
-    ) -> None:
+    ) -> bool:
         if self._state.is_closing or self._end.done():
-            self._loop.call_soon(told, self._gone())
-            return
-        self._machine.publish(self.number, exchange, routing_key, properties, body, mandatory=True)
-        self._confirms.published(told, exchange, routing_key, properties, body)
-        self.connection.wrote(len(body))
+            return False
+        if not (self._is_flowing and self.connection.has_room):
+            return False
+        self._publish(exchange, routing_key, properties, body, told)
+        return True
 
     def broadcast(self, exchange: str, routing_key: str, properties: bytes, body: bytes) -> None:
         if self._state.is_closing or self._end.done():
             raise self._gone()
         self._machine.publish(self.number, exchange, routing_key, properties, body, mandatory=False)
+        self.connection.wrote(len(body))
+
+    def _publish(
+        self, exchange: str, routing_key: str, properties: bytes, body: bytes, told: Told
+    ) -> None:
+        self._machine.publish(self.number, exchange, routing_key, properties, body, mandatory=True)
+        self._confirms.published(told, exchange, routing_key, properties, body)
         self.connection.wrote(len(body))
 
     # For the connection

@@ -29,7 +29,11 @@ MOST_UNWRITTEN: Final = 256 * 1024
 """Bytes of messages that gather before they are written, and their publishers wait if need be."""
 
 
-class AmqpConnection(asyncio.Protocol):
+READ_BYTES: Final = 256 * 1024
+"""At one time. Kept from read to read: that much memory is dear to get for each anew."""
+
+
+class AmqpConnection(asyncio.BufferedProtocol):
     """What it offers is in `lanes.Connection`. It is used once `opened` returns.
 
     `has_unread` tells whether something has arrived that nobody had the time to read.
@@ -49,11 +53,13 @@ class AmqpConnection(asyncio.Protocol):
         self._has_unread = has_unread
         self._is_greeted = is_encrypted
         self._transport: asyncio.Transport | None = None
+        self._read = memoryview(bytearray(READ_BYTES))
         self._opened: asyncio.Future[None] = self.loop.create_future()
         self._end: asyncio.Future[BaseException | None] = self.loop.create_future()
         self._channels: dict[int, AmqpChannel] = {}
         self._answering: dict[AmqpChannel, None] = {}
         self._room = asyncio.Event()
+        self.has_room = True
         self._unblocked = asyncio.Event()
         self._unblocked.set()
         self._looking: asyncio.TimerHandle | None = None
@@ -116,10 +122,6 @@ class AmqpConnection(asyncio.Protocol):
 
     # For channels
 
-    @property
-    def has_room(self) -> bool:
-        return not self._is_paused and self._unblocked.is_set()
-
     async def room_or_end(self) -> None:
         await self._room.wait()
 
@@ -159,6 +161,12 @@ class AmqpConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._flush()
 
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        return self._read
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._read[:nbytes]))
+
     def data_received(self, data: bytes) -> None:
         self._heard_at = self.loop.time()
         if not self._is_greeted:
@@ -194,12 +202,18 @@ class AmqpConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_paused = True
+        self._look_for_room()
 
     def resume_writing(self) -> None:
         self._is_paused = False
-        self.note_room()
+        self._look_for_room()
 
     # Inside
+
+    def _look_for_room(self) -> None:
+        self.has_room = not self._is_paused and self._unblocked.is_set()
+        if self.has_room:
+            self.note_room()
 
     def _hand_out(self, channel: AmqpChannel, message: events.Message) -> None:
         try:
@@ -216,9 +230,10 @@ class AmqpConnection(asyncio.Protocol):
                 self._opened.set_result(None)
             case events.Blocked():
                 self._unblocked.clear()
+                self._look_for_room()
             case events.Unblocked():
                 self._unblocked.set()
-                self.note_room()
+                self._look_for_room()
             case events.LoginFailed(is_offered):
                 self._hang_up(LoginRefusedError() if is_offered else NoMechanismError())
             case events.ConnectionClosed(code, text):

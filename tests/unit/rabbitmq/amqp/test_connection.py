@@ -292,3 +292,33 @@ async def test_a_channel_whose_opening_is_given_up_is_closed_and_its_number_used
     async with asyncio.timeout(PATIENCE):
         while (await connection.channel()).number != 1:
             pass
+
+
+async def test_what_is_posted_is_told_of_as_the_broker_answers_and_what_cannot_go_is_not(
+    connection: AmqpConnection, broker: Broker
+) -> None:
+    channel = await connection.channel(confirms=True)
+    told: list[tuple[int, type[BaseException] | None]] = []
+
+    def post(number: int) -> bool:
+        stated = write_properties(Properties(message_id=f"m{number}"))
+        return channel.post("", "q", stated, b"{}", lambda e: told.append((number, e and type(e))))
+
+    assert [post(number) for number in range(1, 7)] == [True] * 6
+    await broker.until_heard("Basic.Publish", count=6)
+    returned = Basic.Return(312, "NO_ROUTE", "", "q")
+    broker.say(content(channel.number, returned, Basic.Properties(message_id="m3"), b"{}"))
+    broker.say(method(channel.number, Basic.Ack(3, True)))
+    broker.say(method(channel.number, Basic.Nack(4)))
+    broker.say(method(channel.number, Channel.Flow(False)))
+    await broker.until_heard("Channel.FlowOk")
+    assert told == [(1, None), (2, None), (3, ReturnedError), (4, RejectedError)]
+    assert not post(7)
+    broker.say(method(channel.number, Channel.Flow(True)))
+    await broker.until_heard("Channel.FlowOk", count=2)
+    assert post(8)
+    broker.say(method(channel.number, Channel.Close(404, "NOT_FOUND", 0, 0)))
+    assert isinstance(await channel.ended(), ChannelClosedError)
+    assert told[4:] == [(number, ChannelClosedError) for number in (5, 6, 8)]
+    assert not post(9)
+    assert len(told) == 7

@@ -2,17 +2,15 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
 
 import pytest
 
 from durable_worker import Worker, WorkflowContext
 from durable_worker.embedded import Embedded
 from durable_worker.protocol.runs import RunQuery
-from durable_worker.stores.address import PostgresAddress
-from durable_worker.stores.postgres import PostgresStore
-from tests.database import Postgres, PostgresServer
-from tests.database.schemas import made_schema
+from durable_worker.stores.address import ServerAddress
+from durable_worker.stores.opening import store_at
+from tests.integration.databases.conftest import OwnServer
 
 pytestmark = pytest.mark.anyio
 
@@ -39,28 +37,27 @@ class Counting:
             return [await ctx.step(count, f"{run}:{number}") for number in range(STEPS)]
 
 
-@pytest.mark.parametrize("end", [PostgresServer.stop, PostgresServer.kill])
-async def test_runs_go_on_when_the_database_is_back(
-    end: Callable[[PostgresServer], None], postgres_server: PostgresServer
-) -> None:
-    app = Counting()
-    with made_schema(Postgres(postgres_server.url())) as schema:
-        async with Embedded(app.worker, database=schema) as client:
+@pytest.mark.parametrize("way", ["stop", "kill"])
+async def test_runs_go_on_when_the_database_is_back(way: str, own_server: OwnServer) -> None:
+    app, server = Counting(), own_server.server
+    end = server.stop if way == "stop" else server.kill
+    with own_server.database() as database:
+        async with Embedded(app.worker, database=database) as client:
             handles = [await client.start("counting", f"r{n}") for n in range(RUNS)]
             await app.has_begun.wait()
             for _ in range(2):
-                await asyncio.to_thread(end, postgres_server)
-                await asyncio.to_thread(postgres_server.start)
+                await asyncio.to_thread(end)
+                await asyncio.to_thread(server.start)
             outputs = [await each.result() for each in handles]
         assert outputs == [[f"r{n}:{step}" for step in range(STEPS)] for n in range(RUNS)]
         assert app.done == Counter(
             {f"r{n}:{step}": 1 for n in range(RUNS) for step in range(STEPS)}
         )
-        await check_history(schema)
+        await check_history(database)
 
 
-async def check_history(schema: PostgresAddress) -> None:
-    async with PostgresStore(schema) as store:
+async def check_history(database: ServerAddress) -> None:
+    async with store_at(database) as store:
         found = await store.load_many([run.id for run in await store.list_runs(RunQuery())])
         assert len(found) == RUNS
         assert all(len(state.checkpoints) == STEPS for state in found.values())

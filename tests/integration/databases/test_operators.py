@@ -1,4 +1,4 @@
-"""The operator of the command line on PostgreSQL, over RabbitMQ and alone."""
+"""The operator of the command line on a database server, over RabbitMQ and alone."""
 
 import json
 import signal
@@ -6,17 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from durable_worker.stores.address import PostgresAddress
-from tests.database import Postgres, PostgresServer
-from tests.database.schemas import made_schema
+from durable_worker.stores.address import ServerAddress
 from tests.integration.cli.programs import Program, Serving
+from tests.integration.databases.conftest import OwnServer
 
 pytestmark = pytest.mark.broker
 
 
 @pytest.fixture
-def environment(broker_url: str, schema: PostgresAddress) -> dict[str, str]:
-    return {"DURABLE_BROKER_URL": broker_url, "DURABLE_DATABASE_URL": schema.url}
+def environment(broker_url: str, database: ServerAddress) -> dict[str, str]:
+    return {"DURABLE_BROKER_URL": broker_url, "DURABLE_DATABASE_URL": database.url}
 
 
 @pytest.fixture
@@ -57,22 +56,22 @@ def test_runs_go_on_after_an_operator_was_killed(
 
 
 def test_the_database_is_asked_without_a_broker(
-    program: Program, environment: dict[str, str], schema: PostgresAddress
+    program: Program, environment: dict[str, str], database: ServerAddress
 ) -> None:
-    where = ("--db", schema.url)
+    where = ("--db", database.url)
     with program.serving("dev", "app:worker", *where) as dev:
         dev.wait_for("lease_acquired")
         done = program.run("start", "greeting", "--id", "g", "--input", '"you"', "--wait", *where)
         assert (done.returncode, done.stdout.strip()) == (0, '"hello you"'), done.stderr
-        listed = program.run("runs", "--json", env={"DURABLE_DATABASE_URL": schema.url})
+        listed = program.run("runs", "--json", env={"DURABLE_DATABASE_URL": database.url})
         assert [each["id"] for each in json.loads(listed.stdout)] == ["g"]
         shown = program.run("show", "g", "--json", *where)
         assert json.loads(shown.stdout)["run"]["status"] == "completed"
         end(dev)
 
 
-def test_runs_move_from_a_file_to_postgresql_and_go_on(
-    program: Program, environment: dict[str, str], schema: PostgresAddress, postgres: Postgres
+def test_runs_move_from_a_file_to_a_server_and_go_on(
+    program: Program, environment: dict[str, str], database: ServerAddress
 ) -> None:
     file = ("--db", "local.db")
     with program.serving("dev", "app:worker", *file) as dev:
@@ -87,10 +86,10 @@ def test_runs_move_from_a_file_to_postgresql_and_go_on(
     assert exported.returncode == 0, exported.stderr
     again = program.run("db", "export", "local.db", "--output", "runs.jsonl")
     assert (again.returncode, "is not overwritten" in again.stderr) == (2, True)
-    imported = program.run("db", "import", schema.url, "--input", "runs.jsonl")
+    imported = program.run("db", "import", database.url, "--input", "runs.jsonl")
     assert imported.returncode == 0, imported.stderr
     assert "2 of them runs" in imported.stderr
-    where = ("--db", schema.url)
+    where = ("--db", database.url)
     with program.serving("dev", "app:worker", *where) as dev:
         dev.wait_for("lease_acquired")
         program.out("signal", "name", "--payload", '"Ada"', *where)
@@ -100,29 +99,30 @@ def test_runs_move_from_a_file_to_postgresql_and_go_on(
 
 
 def test_an_operator_waits_for_its_database(
-    program: Program, broker_url: str, prefix: str, postgres_server: PostgresServer
+    program: Program, broker_url: str, prefix: str, own_server: OwnServer
 ) -> None:
-    with made_schema(Postgres(postgres_server.url())) as schema:
-        postgres_server.stop()
-        words = ("operator", "--database", schema.url, "--broker", broker_url, "--prefix", prefix)
+    with own_server.database() as database:
+        own_server.server.stop()
+        words = ("operator", "--database", database.url, "--broker", broker_url, "--prefix", prefix)
         with program.serving(*words) as operator:
             told = operator.wait_for("database_unavailable")
             assert "cannot be reached" in told
-            postgres_server.start()
+            own_server.server.start()
             operator.wait_for("database_available")
             operator.wait_for("lease_acquired")
             end(operator)
-        postgres_server.stop()
+        own_server.server.stop()
         with program.serving(*words) as operator:
             operator.wait_for("database_unavailable")
             end(operator)
-        postgres_server.start()
+        own_server.server.start()
 
 
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql", "mariadb"])
 def test_a_password_on_the_command_line_is_warned_of(
-    program: Program, broker_url: str, prefix: str
+    program: Program, broker_url: str, prefix: str, scheme: str
 ) -> None:
-    url = "postgresql://u:secret@127.0.0.1:1/d"
+    url = f"{scheme}://u:secret@127.0.0.1:1/d"
     words = ("operator", "--database", url, "--broker", broker_url, "--prefix", prefix)
     with program.serving(*words) as operator:
         operator.wait_for("database_password_on_command_line")
