@@ -67,21 +67,19 @@ class Attempts:
                 output = await definition.fn(*arguments)
             else:
                 output = await in_thread(definition, arguments, self._threads)
-            return encode_payload(output, what=definition.output_name), context
+            returned: Returned = encode_payload(output, what=definition.output_name)
         except (asyncio.CancelledError, GeneratorExit) as error:
             if isinstance(error, GeneratorExit) or is_given_up():
                 raise
-            return _not_wanted() if context in self._interrupted else failure_of(error), context
+            returned = failure_of(error)
         except BaseException as error:  # SystemExit, KeyboardInterrupt and the like are failures
             retryable = False if is_ruled_out(definition, error) else None
-            return failure_of(error, retryable=retryable), context
+            returned = failure_of(error, retryable=retryable)
         finally:
             self._live.ended(context)
             del self._running[context]
-            if self._interrupted and context in self._interrupted:
-                self._interrupted.remove(context)
-                if running is not None:
-                    running.uncancel()
+            is_interrupted = bool(self._interrupted) and self._has_interrupted(context, running)
+        return _not_wanted() if is_interrupted else returned, context
 
     def give_up(self, run_id: str, seqs: Collection[int]) -> None:
         """Stop these steps; those that are still on their way here do not begin."""
@@ -95,6 +93,14 @@ class Attempts:
                 if task is not None and context not in self._interrupted:
                     self._interrupted.add(context)
                     task.cancel()
+
+    def _has_interrupted(self, context: StepContext, running: asyncio.Task[Any] | None) -> bool:
+        if context not in self._interrupted:
+            return False
+        self._interrupted.remove(context)
+        if running is not None:
+            running.uncancel()
+        return True
 
     def cancel_run(self, run_id: str, seqs: Collection[int] | None = None) -> None:
         """Tell the run's steps (only those at `seqs`) that run here, or are on their way here."""

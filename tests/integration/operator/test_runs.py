@@ -66,8 +66,10 @@ async def test_a_run_goes_through_its_steps_to_its_output(
         first = worker.turns[0]
         assert first.capabilities == [
             "call-retry",
-            "durable-timers",
+            "cancel-steps",
             "cancel-turns",
+            "continue-as-new",
+            "durable-timers",
             "park",
             "ordered-history",
         ]
