@@ -288,9 +288,7 @@ def _runs(  # pyright: ignore[reportUnusedFunction]
     where: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY=VALUE",
-            help="Only runs with this search attribute; VALUE is JSON, or else text. Can be given "
-            "several times.",
+            metavar="KEY=VALUE", help="With this search attribute (JSON, else text); repeatable."
         ),
     ] = None,
     limit: Annotated[
