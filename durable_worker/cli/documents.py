@@ -40,6 +40,17 @@ def text_pairs(option: str, pairs: Sequence[str]) -> dict[str, str] | None:
     return found or None
 
 
+def value_pairs(option: str, pairs: Sequence[str]) -> dict[str, object]:
+    """`KEY=VALUE` each; a value that is no JSON is text. Raises `UsageError`."""
+    found: dict[str, object] = {}
+    for key, text in (text_pairs(option, pairs) or {}).items():
+        try:
+            found[key] = msgspec.json.decode(text.encode())
+        except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
+            found[key] = text
+    return found
+
+
 def _position(text: str) -> str | None:
     try:
         json.loads(text)

@@ -285,6 +285,12 @@ def _runs(  # pyright: ignore[reportUnusedFunction]
     workflow: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only runs of this workflow.")
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="With this search attribute (JSON, else text); repeatable."
+        ),
+    ] = None,
     limit: Annotated[
         int,
         typer.Option(min=1, max=MAX_INTEGER, metavar="N", help="At most so many, newest first."),
@@ -302,6 +308,7 @@ def _runs(  # pyright: ignore[reportUnusedFunction]
         place=_place(database, broker, prefix, namespace, tenant),
         status=status,
         workflow=workflow,
+        where=tuple(where or ()),
         limit=limit,
         is_json=is_json,
         debug=debug,

@@ -163,6 +163,7 @@ class ListRuns(Struct, frozen=True, kw_only=True):
     place: Place
     status: RunStatus | None = None
     workflow: str | None = None
+    where: tuple[str, ...] = ()
     limit: int = 20
     is_json: bool = False
     debug: bool = False

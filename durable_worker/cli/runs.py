@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from durable_worker.cli.documents import print_json
+from durable_worker.cli.documents import print_json, value_pairs
 from durable_worker.cli.options import ListRuns
 from durable_worker.cli.page import show
 from durable_worker.cli.places import open_client
@@ -22,6 +22,11 @@ def perform(options: ListRuns) -> int:
 
 
 async def _fetch(options: ListRuns) -> Sequence[RunRecord]:
-    query = RunQuery(workflow=options.workflow, status=options.status, limit=options.limit)
+    query = RunQuery(
+        workflow=options.workflow,
+        status=options.status,
+        search_attributes=value_pairs("--where", options.where) or None,
+        limit=options.limit,
+    )
     async with open_client(options.place) as client:
         return await client.list(query)

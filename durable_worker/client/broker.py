@@ -178,6 +178,9 @@ class BrokerPort:
         return _detail_of(run_id, await self._ask_about(run_id, GetRunDetail(run_id=run_id)))
 
     async def list(self, query: RunQuery) -> Sequence[RunRecord]:
+        if query.search_attributes:
+            # To an operator that does not know of them they would select nothing.
+            return (await self.page(query, after=None)).runs
         data = await self._ask(ListRuns(query=query))
         return _RECORDS.decode(data, what="the list of runs")
 
@@ -378,7 +381,7 @@ def _refusal(result: RequestResult, *, about: str | None, asked: AnyRequest) -> 
 
 _DESCRIBED: dict[type[AnyRequest], str] = {
     StartRequest: "reuse='reject' and reuse='terminate' of `Client.start`",
-    PageRuns: "`Client.page` and `Client.runs` (`Client.list` works)",
+    PageRuns: "`Client.page`, `Client.runs` and search attributes (a plain `Client.list` works)",
     RetryRun: "`retry`",
     ContinueRun: "`resume`",
     Redispatch: "`redispatch`",

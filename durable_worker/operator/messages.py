@@ -22,6 +22,7 @@ CAPABILITIES = [
     "durable-timers",
     "history-deltas",
     "park",
+    "search-attributes",
 ]
 """What this operator understands beyond the five v1 commands."""
 ORDERED_CAPABILITIES = [*CAPABILITIES, "ordered-history"]

@@ -42,6 +42,7 @@ from durable_worker.protocol.runs import (
     WaitingFor,
     WorkerHealth,
 )
+from durable_worker.stores.attributes import check_searchable
 from durable_worker.stores.base import Store, stored_namespace
 from durable_worker.stores.dead_letters import DeadLetters
 from durable_worker.stores.inputs import (
@@ -110,6 +111,7 @@ class Requests:
                 listings = Listings(self._sources.store, namespace=namespace)
                 return await listings.page(query, after=after)
             case RunFacets(query=query):
+                check_searchable(query)
                 facets = await self._sources.store.facets(replace(query, namespace=namespace))
                 return {"statuses": facets.statuses, "workflows": facets.workflows}
             case WorkerHealth():

@@ -12,6 +12,9 @@ DEFAULT_PARTITION = "default"
 CANCELLED_MARKER = "durable:cancelled"
 """The name of the recorded step that says where a body was told of the cancellation."""
 
+ATTRIBUTES_RECORD = "durable:search-attributes"
+"""The name of the recorded step by which a body sets search attributes of its run."""
+
 CONTINUED_MARKER = "durable:continued"
 """The name of the recorded step by which the history of a run begins that was continued as new."""
 

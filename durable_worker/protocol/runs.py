@@ -50,12 +50,14 @@ class StartRun(Message, frozen=True, kw_only=True):
 
 
 class RunQuery(Message, frozen=True, kw_only=True):
-    """Filter for a listing; newest first."""
+    """Filter for a listing; newest first. `search_attributes`: a run has each of these values, or
+    has it in a list; an extension."""
 
     workflow: str | None = None
     status: RunStatus | None = None
     statuses: list[RunStatus] | None = None
     tag: str | None = None
+    search_attributes: dict[str, Any] | None = None
     namespace: str | None = None
     limit: Annotated[int, Meta(ge=1, le=MAX_INTEGER)] | None = None
     offset: Count | None = None

@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from msgspec import UnsetType
 
-from durable_worker.errors import RegistrationError
+from durable_worker.errors import PayloadError, RegistrationError
+from durable_worker.protocol.base import Payload
 from durable_worker.protocol.payload import encode_payload
 from durable_worker.replay.definitions import location_of
 from durable_worker.replay.operations import Location
@@ -60,3 +61,18 @@ def caller() -> Location:
     """The line that called the function that asks."""
     frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
     return (frame.f_code, frame.f_lineno)
+
+
+def checked_attributes(attributes: Mapping[str, object]) -> Payload:
+    """Raises `PayloadError` for what no run could be found by."""
+    what = "the search attributes"
+    for key, value in attributes.items():
+        items = cast("list[object]", value) if isinstance(value, list) else [value]
+        for item in items:
+            if item is not None and not isinstance(item, (str, int, float)):
+                raise PayloadError(
+                    f"{what} under {key!r}",
+                    f"runs are found by text, numbers, booleans, and lists of them, not by "
+                    f"{type(item).__name__}",
+                )
+    return encode_payload(dict(attributes), what=what)

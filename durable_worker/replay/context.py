@@ -5,15 +5,16 @@ from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar, overload
 
 from durable_worker.errors import UnsupportedByOperatorError
+from durable_worker.protocol.names import ATTRIBUTES_RECORD
 from durable_worker.protocol.payload import encode_payload
 from durable_worker.protocol.tasks import WorkflowTask
-from durable_worker.replay.arguments import caller
+from durable_worker.replay.arguments import caller, checked_attributes
 from durable_worker.replay.base import Operation
 from durable_worker.replay.definitions import Directory, StepContextBase
 from durable_worker.replay.handles import ChildHandle
 from durable_worker.replay.logger import BodyLogger
 from durable_worker.replay.opened import context_of, context_values
-from durable_worker.replay.operations import CONTINUE_AS_NEW
+from durable_worker.replay.operations import CONTINUE_AS_NEW, SEARCH_ATTRIBUTES
 from durable_worker.replay.performing import run_child, run_local_step
 from durable_worker.replay.steps import Saga, StepCalls
 from durable_worker.replay.turn import Replay
@@ -185,12 +186,14 @@ class WorkflowContext(StepCalls, Waits):
             raise UnsupportedByOperatorError(what, capability)
 
     def upsert_search_attributes(self, attributes: Mapping[str, object], /) -> None:
-        """Set attributes by which runs can be found.
+        """Set attributes by which runs can be found: text, numbers, booleans, or lists of them.
 
-        Raises `UnsupportedByOperatorError`: no operator offers it to this version.
+        Those that are not named stay as they are, None takes one away. Recorded once, and applied
+        when the turn ends. Raises `UnsupportedByOperatorError` (a NestJS operator), `PayloadError`.
         """
-        del attributes
-        raise self._unsupported("ctx.upsert_search_attributes", "search-attributes")
+        self._demand("ctx.upsert_search_attributes", SEARCH_ATTRIBUTES)
+        payload = checked_attributes(attributes)
+        self._replay.record(ATTRIBUTES_RECORD, lambda: payload)
 
     def call_entity(
         self, name: str, key: str, operation: str, argument: object = None, /

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from durable_worker.errors import RequestRefusedError
 from durable_worker.protocol.runs import RunPage, RunQuery, RunRecord
+from durable_worker.stores.attributes import check_searchable
 from durable_worker.stores.base import DEFAULT_LIST_LIMIT, RunCursor, Store
 from durable_worker.stores.records import LAST_SEQ, Run
 from durable_worker.stores.views import run_record
@@ -20,12 +21,15 @@ class Listings:
         self._namespace = namespace
 
     async def records(self, query: RunQuery) -> list[RunRecord]:
+        """Raises `RequestRefusedError` for attributes by which nothing is found, as does `page`."""
+        check_searchable(query)
         return await self._told(
             await self._store.list_runs(replace(query, namespace=self._namespace))
         )
 
     async def page(self, query: RunQuery, *, after: str | None) -> RunPage:
         """Raises `RequestRefusedError` for what is no cursor."""
+        check_searchable(query)
         limit = min(query.limit or DEFAULT_LIST_LIMIT, MOST_ON_A_PAGE)
         wanted = replace(query, namespace=self._namespace, limit=limit + 1, offset=None)
         cursor = None if after is None else _cursor(after)

@@ -10,6 +10,7 @@ from msgspec import structs
 from durable_worker.errors import LeaseLostError, StaleRunsError
 from durable_worker.protocol.runs import RunQuery, RunStatus
 from durable_worker.protocol.tasks import HistoryKind
+from durable_worker.stores.attributes import stored_tags, wanted_labels
 from durable_worker.stores.base import (
     DEFAULT_LIST_LIMIT,
     Batch,
@@ -303,6 +304,6 @@ def _matches(run: Run, query: RunQuery) -> bool:
     return (
         (query.workflow is None or run.workflow == query.workflow)
         and (statuses is None or run.status in statuses)
-        and (query.tag is None or query.tag in run.tags)
+        and set(wanted_labels(query)) <= set(stored_tags(run))
         and (query.namespace is None or run.namespace == stored_namespace(query.namespace))
     )

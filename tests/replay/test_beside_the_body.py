@@ -219,7 +219,6 @@ def test_a_side_effect_without_json_form_fails_like_one_that_raises() -> None:
 @pytest.mark.parametrize(
     ("ask", "capability"),
     [
-        (lambda ctx: ctx.upsert_search_attributes({"customer": 7}), "search-attributes"),
         (lambda ctx: ctx.call_entity("counter", "c-1", "add", 1), "entities"),
     ],
 )

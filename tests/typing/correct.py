@@ -153,7 +153,7 @@ async def checkout(ctx: WorkflowContext, order: Order) -> str:
 
     ctx.on_signal("change", on_change, returns=Order).cancel()
     ctx.on_signal("change", lambda changed: print(changed.id), returns=Order)
-    ctx.upsert_search_attributes({"customer": "c-1"})
+    ctx.upsert_search_attributes({"customer": "c-1", "sizes": ["s"], "old": None})
     assert_type(await ctx.call_entity("counter", "c-1", "add", 1), Any)
     if ctx.patched("from-anew"):
         ctx.continue_as_new(order)

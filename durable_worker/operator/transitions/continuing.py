@@ -5,9 +5,10 @@ from collections.abc import Iterable
 import msgspec
 from msgspec import Raw
 
+from durable_worker.operator.transitions.attributes import note_attributes
 from durable_worker.operator.transitions.draft import Draft
 from durable_worker.operator.transitions.effects import Deliver
-from durable_worker.protocol.commands import WorkflowDecision
+from durable_worker.protocol.commands import RecordStep, WorkflowDecision
 from durable_worker.protocol.names import CONTINUED_MARKER, is_for_one_seq
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.inputs import SignalSent
@@ -24,6 +25,9 @@ def continue_as_new(draft: Draft, decision: WorkflowDecision, *, version: str | 
     last = max((*before, *(each.seq for each in decision.commands)), default=-1)
     for each in _unread(draft, decision):
         draft.add(Deliver(_sent_again(draft, each)))
+    for command in decision.commands:
+        if isinstance(command, RecordStep) and command.seq not in before:
+            note_attributes(draft, command)
     count = _times_continued(before.values()) + 1
     for seq in before:
         draft.withdraw(seq)

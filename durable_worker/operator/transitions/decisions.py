@@ -5,6 +5,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
+from durable_worker.operator.transitions.attributes import note_attributes
 from durable_worker.operator.transitions.continuing import continue_as_new
 from durable_worker.operator.transitions.draft import Draft, instant, with_attempt_out
 from durable_worker.operator.transitions.effects import AwaitSignal, Deliver, SendStep
@@ -144,6 +145,7 @@ def _suspend(draft: Draft, commands: Iterable[AnyCommand], *, has_grown: bool) -
             case RecordStep():
                 has_recorded = True
                 draft.put(_recorded(draft, command))
+                note_attributes(draft, command)
             case ScheduleStep():
                 _schedule(draft, command)
             case WaitSignal():
@@ -178,6 +180,7 @@ def _record(draft: Draft, commands: Iterable[AnyCommand]) -> None:
     for command in commands:
         if isinstance(command, RecordStep) and draft.checkpoint(command.seq) is None:
             draft.put(_recorded(draft, command))
+            note_attributes(draft, command)
 
 
 def _recorded(draft: Draft, command: RecordStep) -> Checkpoint:

@@ -7,6 +7,7 @@ its newest runs, along an index that is named here, and the newest of all are ta
 from collections.abc import Iterable, Sequence
 
 from durable_worker.protocol.runs import RunQuery, RunStatus
+from durable_worker.stores.attributes import wanted_labels
 from durable_worker.stores.base import (
     DEFAULT_LIST_LIMIT,
     RunCursor,
@@ -28,7 +29,9 @@ _TAGGED = (
 
 def needs_namespaces(query: RunQuery) -> bool:
     """Whether the runs of each namespace have to be asked for by themselves."""
-    is_plain = wanted_statuses(query) is None and query.workflow is None and query.tag is None
+    is_plain = (
+        wanted_statuses(query) is None and query.workflow is None and not wanted_labels(query)
+    )
     return query.namespace is None and not is_plain
 
 
@@ -52,8 +55,9 @@ def list_statement(
 def _parts(query: RunQuery, after: RunCursor | None, namespaces: Sequence[str]) -> list[bytes]:
     homes = namespaces if query.namespace is None else [stored_namespace(query.namespace)]
     statuses = wanted_statuses(query)
-    if query.tag is not None:
-        return [_tagged(query, query.tag, after, home) for home in homes]
+    labels = wanted_labels(query)
+    if labels:
+        return [_labelled(query, labels, after, home) for home in homes]
     if statuses is None and query.workflow is None:
         if query.namespace is None:
             return [_selected(b"runs_by_age", after)]
@@ -76,9 +80,10 @@ def count_statement(query: RunQuery) -> bytes:
     if query.namespace is not None:
         conditions.append(filled(b"runs.namespace = ?", stored_namespace(query.namespace)))
     source = b"durable_runs AS runs FORCE INDEX (runs_by_workflow)"
-    if query.tag is not None:
+    labels = wanted_labels(query)
+    if labels:
         source = _TAGGED
-        conditions += [filled(b"tagged.tag = ?", query.tag), _borne_out(query.tag)]
+        conditions += [filled(b"tagged.tag = ?", labels[0]), *map(_borne_out, labels)]
         if query.namespace is not None:
             conditions.append(filled(b"tagged.namespace = ?", stored_namespace(query.namespace)))
     return (
@@ -95,10 +100,13 @@ def _selected(index: bytes, after: RunCursor | None, *conditions: bytes) -> byte
     )
 
 
-def _tagged(query: RunQuery, tag: str, after: RunCursor | None, namespace: str) -> bytes:
+def _labelled(
+    query: RunQuery, labels: Sequence[str], after: RunCursor | None, namespace: str
+) -> bytes:
+    """An index finds the runs by the first of them."""
     conditions = [
-        filled(b"tagged.namespace = ? AND tagged.tag = ?", namespace, tag),
-        _borne_out(tag),
+        filled(b"tagged.namespace = ? AND tagged.tag = ?", namespace, labels[0]),
+        *map(_borne_out, labels),
         *_filters(query),
         *_behind(b"tagged", after),
     ]

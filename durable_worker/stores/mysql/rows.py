@@ -15,6 +15,7 @@ from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.results import StepEvent
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryKind
+from durable_worker.stores.attributes import own_tags, stored_tags
 from durable_worker.stores.mysql.statements import Row, Value
 from durable_worker.stores.records import (
     Checkpoint,
@@ -81,7 +82,7 @@ def row_of_run(run: Run) -> Row:
         None if run.error is None else _encode(run.error),
         None if run.parent is None else run.parent.run_id,
         None if run.parent is None else run.parent.seq,
-        _tags_in(run.tags),
+        _tags_in(stored_tags(run)),
         _bytes(run.search_attributes),
         run.created_at,
         run.updated_at,
@@ -107,7 +108,7 @@ def run_of_row(row: Found) -> Run:
         output=_payload(row[7]),
         error=None if row[8] is None else _failures.decode(row[8]),
         parent=None if row[9] is None else Parent(row[9].decode(), row[10]),
-        tags=_tags_out(row[11]) if row[11] else (),
+        tags=own_tags(_tags_out(row[11]), _payload(row[12])) if row[11] else (),
         search_attributes=_payload(row[12]),
         created_at=row[13],
         updated_at=row[14],

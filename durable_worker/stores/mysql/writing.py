@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec import structs
 
+from durable_worker.stores.attributes import stored_tags
 from durable_worker.stores.base import Batch
 from durable_worker.stores.inputs import encode_input
 from durable_worker.stores.mysql.rows import (
@@ -31,7 +32,7 @@ def statements_of(batch: Batch) -> Iterator[bytes]:
     tags = dict.fromkeys(
         (each.namespace, tag, each.created_at, each.id)
         for each in runs.values()
-        for tag in each.tags
+        for tag in stored_tags(each)
     )
     signals = {each.id: each for each in batch.signals}
     owed = {each.key: each for each in batch.outbox_added}

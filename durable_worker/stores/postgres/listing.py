@@ -3,6 +3,7 @@
 from typing import Any
 
 from durable_worker.protocol.runs import RunQuery, RunStatus
+from durable_worker.stores.attributes import wanted_labels
 from durable_worker.stores.base import (
     DEFAULT_LIST_LIMIT,
     RunCursor,
@@ -42,6 +43,7 @@ class _Asked:
         self.query = query
         self.after = after
         self.statuses = wanted_statuses(query)
+        self.labels = wanted_labels(query)
         self.values: list[Any] = []
 
     def place(self, value: Any) -> str:
@@ -66,6 +68,14 @@ class _Asked:
         asked = self.statuses
         return [] if asked is None else [f"runs.status = ANY ({self.among(asked)})"]
 
+    def first_label(self) -> str:
+        """By which an index finds the runs."""
+        return self.text(self.labels[0])
+
+    def other_labels(self) -> list[str]:
+        others = [text_in(each) for each in self.labels[1:]]
+        return [f"runs.tags @> {self.place(others)}::text[]"] if others else []
+
     def behind(self, source: str) -> list[str]:
         """Behind the cursor. Beside equalities of the columns before these, an index is entered at
         this place; a comparison that named those columns, too, would be checked row by row."""
@@ -88,9 +98,9 @@ def list_statement(query: RunQuery, after: RunCursor | None) -> tuple[str, list[
         home = asked.text(stored_namespace(query.namespace))
         known, homes = "", f"(SELECT {home} AS namespace) AS homes"
     reach = f"LIMIT {asked.place(limit + offset)}"
-    if query.tag is not None:
-        where = _where([*_BORNE_OUT, *asked.workflow(), *asked.status()])
-        theirs = ["run_tags.namespace = homes.namespace", f"tag = {asked.text(query.tag)}"]
+    if asked.labels:
+        where = _where([*_BORNE_OUT, *asked.other_labels(), *asked.workflow(), *asked.status()])
+        theirs = ["run_tags.namespace = homes.namespace", f"tag = {asked.first_label()}"]
         # The offset keeps the planner from looking at all runs before it looks for the tag.
         found = (
             f"SELECT runs.* FROM run_tags, LATERAL (SELECT * FROM runs {where} OFFSET 0) AS runs "
@@ -109,9 +119,9 @@ def list_statement(query: RunQuery, after: RunCursor | None) -> tuple[str, list[
 def count_statement(query: RunQuery) -> tuple[str, list[Any]]:
     asked = _Asked(query)
     source, conditions = "runs", [*asked.namespace(), *asked.workflow(), *asked.status()]
-    if query.tag is not None:
+    if asked.labels:
         source = "runs, run_tags"
-        conditions += [*_BORNE_OUT, f"run_tags.tag = {asked.text(query.tag)}"]
+        conditions += [*_BORNE_OUT, f"run_tags.tag = {asked.first_label()}", *asked.other_labels()]
     return (
         f"SELECT runs.status, runs.workflow, count(*) FROM {source} {_where(conditions)} "
         f"GROUP BY runs.status, runs.workflow"

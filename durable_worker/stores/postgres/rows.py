@@ -16,6 +16,7 @@ from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.results import StepEvent
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryKind
+from durable_worker.stores.attributes import own_tags, stored_tags
 from durable_worker.stores.records import (
     Checkpoint,
     CheckpointStatus,
@@ -81,7 +82,7 @@ def row_of_run(run: Run, *, rewound: int = 0) -> Row:
         None if run.error is None else _encode(run.error),
         None if parent is None else text_in(parent.run_id),
         None if parent is None else parent.seq,
-        [text_in(each) for each in run.tags],
+        [text_in(each) for each in stored_tags(run)],
         _bytes(run.search_attributes),
         run.created_at,
         run.updated_at,
@@ -112,7 +113,7 @@ def run_of_row(row: Row) -> Run:
         output=_payload(row[7]),
         error=None if row[8] is None else _failures.decode(row[8]),
         parent=None if row[9] is None else Parent(text_out(row[9]), row[10]),
-        tags=tuple(map(text_out, row[11])),
+        tags=own_tags([*map(text_out, row[11])], _payload(row[12])),
         search_attributes=_payload(row[12]),
         created_at=row[13],
         updated_at=row[14],

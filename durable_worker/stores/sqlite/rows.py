@@ -11,6 +11,7 @@ from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.results import StepEvent
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryKind
+from durable_worker.stores.attributes import own_tags, stored_tags
 from durable_worker.stores.records import (
     Checkpoint,
     CheckpointStatus,
@@ -57,7 +58,7 @@ def row_of_run(run: Run) -> Row:
         None if run.error is None else _json(run.error),
         None if run.parent is None else run.parent.run_id,
         None if run.parent is None else run.parent.seq,
-        _encode(run.tags).decode() if run.tags else "[]",
+        _encode(tags).decode() if (tags := stored_tags(run)) else "[]",
         _bytes(run.search_attributes),
         run.created_at,
         run.updated_at,
@@ -81,7 +82,7 @@ def run_of_row(row: Row) -> Run:
         output=_payload(row[7]),
         error=None if row[8] is None else _failures.decode(row[8]),
         parent=None if row[9] is None else Parent(row[9], row[10]),
-        tags=_texts.decode(row[11]),
+        tags=own_tags(_texts.decode(row[11]), _payload(row[12])),
         search_attributes=_payload(row[12]),
         created_at=row[13],
         updated_at=row[14],

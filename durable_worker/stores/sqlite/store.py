@@ -12,6 +12,7 @@ import msgspec
 
 from durable_worker.errors import LeaseLostError, StaleRunsError
 from durable_worker.protocol.runs import RunQuery
+from durable_worker.stores.attributes import wanted_labels
 from durable_worker.stores.base import (
     DEFAULT_LIST_LIMIT,
     Batch,
@@ -349,6 +350,6 @@ def _filters(query: RunQuery) -> dict[str, Any]:
     return {
         "workflow": query.workflow,
         "statuses": None if statuses is None else _json_list(statuses),
-        "tag": query.tag,
+        "labels": _json_list(labels) if (labels := wanted_labels(query)) else None,
         "namespace": None if query.namespace is None else stored_namespace(query.namespace),
     }

@@ -129,6 +129,14 @@ async def impatient(ctx: WorkflowContext) -> str:
     return "given up"
 
 
+@worker.workflow("filed")
+async def filed(ctx: WorkflowContext, customer: str) -> str:
+    ctx.upsert_search_attributes({"customer": customer, "stage": "waiting", "note": None})
+    await ctx.wait_update("close")
+    ctx.upsert_search_attributes({"stage": "closed"})
+    return customer
+
+
 @worker.workflow("attending")
 async def attending(ctx: WorkflowContext) -> None:
     await ctx.step(attend, "x")

@@ -29,6 +29,7 @@ from tests.conformance.clients.app import (
     asking,
     attending,
     doubling,
+    filed,
     impatient,
     laps,
     parent_of_laps,
@@ -144,6 +145,35 @@ async def test_a_step_whose_wait_was_cancelled_is_stopped_where_it_runs(client: 
     assert (step.name, step.status, step.error) == ("patient", "failed", GIVEN_UP)
     await handle.signal("go-r1")
     assert await handle.result(timeout=SOON) == "given up"
+
+
+async def test_runs_are_found_by_what_they_were_started_with_and_what_they_set(
+    client: Client,
+) -> None:
+    for run_id, customer in (("r1", "ada"), ("r2", "bob"), ("r3", "ada")):
+        told = {"note": "new", "region": "eu"}
+        await client.start(filed, customer, run_id=run_id, search_attributes=told)
+
+    async def found(**asked: object) -> list[str]:
+        return sorted(each.id for each in await client.list(RunQuery(search_attributes=asked)))
+
+    async def all_wait() -> bool:
+        return await found(stage="waiting") == ["r1", "r2", "r3"]
+
+    await eventually(all_wait)
+    assert await found(customer="ada") == ["r1", "r3"]
+    assert await found(customer="ada", region="eu", stage="waiting") == ["r1", "r3"]
+    assert await found(note="new") == []
+    await client.handle("r3").update("close")
+    await client.handle("r3").wait(timeout=SOON)
+    assert await found(customer="ada", stage="waiting") == ["r1"]
+    assert await found(stage="closed") == ["r3"]
+    by_pages = client.runs(RunQuery(search_attributes={"region": "eu"}, limit=1))
+    assert sorted([each.id async for each in by_pages]) == ["r1", "r2", "r3"]
+    run = (await client.detail("r3")).run
+    assert run.search_attributes == {"region": "eu", "customer": "ada", "stage": "closed"}
+    with pytest.raises(RequestRefusedError, match="not found by dict under 'customer'"):
+        await found(customer={"first": "ada"})
 
 
 async def test_tags_and_search_attributes_stay_with_the_run(client: Client) -> None:

@@ -226,6 +226,8 @@ async def _everything(store: Store) -> list[Any]:
         RunQuery(tag="go", namespace=""),
         RunQuery(tag="go", workflow="stop", statuses=[RunStatus.RUNNING, RunStatus.COMPLETED]),
         RunQuery(tag="stop", namespace="acme", offset=1),
+        RunQuery(search_attributes={"k": "go"}),
+        RunQuery(tag="go", search_attributes={"k": 1, "l": True}, namespace="acme"),
         RunQuery(namespace="acme"),
         RunQuery(namespace="acme", status=RunStatus.FAILED),
         RunQuery(workflow="go", limit=1, offset=1),

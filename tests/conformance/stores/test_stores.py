@@ -249,6 +249,57 @@ async def test_a_submission_is_news(store: Store) -> None:
     assert await store.has_news()
 
 
+async def test_runs_are_found_by_their_search_attributes(store: Store) -> None:
+    long = "x" * 5_000
+    attributes = {
+        "1": b'{"customer":"c-1","items":2,"gold":true,"sizes":["s","m"]}',
+        "2": b'{"customer":"c-2","items":2.0,"gold":false,"note":"\\u0000 and \\u001f"}',
+        "3": b'{"customer":"c-1","items":"2","nested":{"a":1},"long":"' + long.encode() + b'"}',
+        "4": b"[1]",
+    }
+    runs = [
+        a_run(key, tags=("t", "u") if key == "3" else (), search_attributes=Raw(text))
+        for key, text in attributes.items()
+    ]
+    await keep(store, *runs)
+
+    async def ids(tag: str | None = None, **asked: object) -> list[str]:
+        query = RunQuery(search_attributes=asked, tag=tag)
+        found = await store.list_runs(query)
+        facets = await store.facets(query)
+        assert sum(facets.statuses.values()) == len(found)
+        return sorted(run.id for run in found)
+
+    assert await ids(customer="c-1") == ["1", "3"]
+    assert await ids(customer="c-1", items=2) == ["1"]
+    assert await ids(items=2) == ["1", "2"]
+    assert await ids(items="2") == ["3"]
+    assert await ids(gold=False) == ["2"]
+    assert await ids(gold=0) == []
+    assert await ids(sizes="m") == ["1"]
+    assert await ids(sizes=["m", "s"]) == ["1"]
+    assert await ids(note="\x00 and \x1f") == ["2"]
+    assert await ids(long=long) == ["3"]
+    assert await ids(long=long[1:]) == []
+    assert await ids(tag="t", customer="c-1") == ["3"]
+    assert await ids(tag="customer") == []
+    assert {run.id: run for run in runs} == {
+        key: state.run for key, state in (await store.load_many([*attributes])).items()
+    }
+
+
+async def test_an_attribute_that_has_changed_is_found_by_what_it_is_now(store: Store) -> None:
+    token = await lease_of(store)
+    for text in (b'{"stage":"paid"}', b'{"stage":"sent"}'):
+        run = a_run("1", tags=("t",), search_attributes=Raw(text))
+        await store.commit(Batch(runs=[run]), token)
+    found = [
+        [run.id for run in await store.list_runs(RunQuery(search_attributes={"stage": stage}))]
+        for stage in ("paid", "sent")
+    ]
+    assert found == [[], ["1"]]
+
+
 async def test_runs_are_listed_newest_first_by_every_filter(store: Store) -> None:
     one = a_run("1", tags=("x",), created_at=NOW + 1)
     two = a_run("2", workflow="v", created_at=NOW + 2, namespace="other")
@@ -265,6 +316,7 @@ async def test_runs_are_listed_newest_first_by_every_filter(store: Store) -> Non
     assert await ids(statuses=[]) == []
     assert await ids(tag="x") == ["3", "1"]
     assert await ids(tag="y", workflow="v") == []
+    assert await ids(tag="y", search_attributes={"x": 1}) == []
     assert await ids(namespace="") == ["3", "1"]
     assert await ids(namespace="other") == ["2"]
     assert await ids(limit=1, offset=1) == ["2"]

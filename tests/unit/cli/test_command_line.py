@@ -139,6 +139,9 @@ COMMANDS = {
         place=Place(broker=BrokerOptions(namespace="n")), name="s", payload="{}"
     ),
     "cancel r1": Cancel(place=Place(), run_id="r1"),
+    "runs --where customer=c-1 --where items=2": ListRuns(
+        place=Place(), where=("customer=c-1", "items=2")
+    ),
     "retry r1": Revive(place=Place(), run_id="r1", way="retry"),
     "continue r1": Revive(place=Place(), run_id="r1", way="continue"),
     "redispatch r1 --debug": Revive(place=Place(), run_id="r1", way="redispatch", debug=True),

@@ -31,7 +31,10 @@ SELECT 1 FROM runs WHERE id = ?;
 SELECT * FROM runs
 WHERE (:workflow IS NULL OR workflow = :workflow)
     AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
-    AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(runs.tags) WHERE value = :tag))
+    AND (:labels IS NULL OR NOT EXISTS (
+        SELECT 1 FROM json_each(:labels) AS wanted
+        WHERE wanted.value NOT IN (SELECT value FROM json_each(runs.tags))
+    ))
     AND (:namespace IS NULL OR namespace = :namespace)
     AND (:after_created IS NULL OR (created_at, id) < (:after_created, :after_id))
 ORDER BY created_at DESC, id DESC
@@ -41,7 +44,10 @@ LIMIT :limit OFFSET :offset;
 SELECT status, workflow, count(*) FROM runs
 WHERE (:workflow IS NULL OR workflow = :workflow)
     AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
-    AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(runs.tags) WHERE value = :tag))
+    AND (:labels IS NULL OR NOT EXISTS (
+        SELECT 1 FROM json_each(:labels) AS wanted
+        WHERE wanted.value NOT IN (SELECT value FROM json_each(runs.tags))
+    ))
     AND (:namespace IS NULL OR namespace = :namespace)
 GROUP BY status, workflow;
 
