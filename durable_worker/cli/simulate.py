@@ -17,8 +17,8 @@ from durable_worker.errors import UsageError
 from durable_worker.testing.simulation.audit import Outcome
 from durable_worker.testing.simulation.campaign import Failure, Report, retold
 from durable_worker.testing.simulation.chance import ALL_FAULTS, FaultKind
+from durable_worker.testing.simulation.plan import Sent
 from durable_worker.testing.simulation.simulate import RUN_ID, Scene, explore, plan_of
-from durable_worker.testing.simulation.world import Sent
 
 _ALL = "all"
 

@@ -17,8 +17,8 @@ from durable_worker.errors import (
 )
 from durable_worker.operator.admission import Admission
 from durable_worker.operator.announcements import Announcer
-from durable_worker.operator.engine import Job
 from durable_worker.operator.intake import Inlet, Intake, check_protocol
+from durable_worker.operator.jobs import Job
 from durable_worker.operator.live import LiveReports, TurnWatch
 from durable_worker.operator.log import log
 from durable_worker.operator.presence import Presence

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from durable_worker.operator.ahead import Ahead
 from durable_worker.operator.ledgers import Ledgers
 from durable_worker.operator.messages import Outgoing
 from durable_worker.operator.transitions.effects import BroadcastCancel, Emit, Limits
@@ -25,6 +26,7 @@ class WorkContext:
     version_of: VersionOf
     keeps_outbox: bool
     shared: SharedStore | None = None
+    ahead: Ahead | None = None
 
 
 @dataclass(slots=True)

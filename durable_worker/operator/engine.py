@@ -5,8 +5,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from msgspec import Struct
-
 from durable_worker.clock import Clock
 from durable_worker.errors import (
     LeaseLostError,
@@ -15,14 +13,15 @@ from durable_worker.errors import (
     StaleRunsError,
     StoreError,
 )
+from durable_worker.operator.ahead import Ahead, Unrecorded
 from durable_worker.operator.context import Consequences, WorkContext
+from durable_worker.operator.jobs import Job
 from durable_worker.operator.lease import Tenure
 from durable_worker.operator.log import log
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.work import UnitOfWork
 from durable_worker.stores.base import Batch, Store
-from durable_worker.stores.inputs import AnyInput
-from durable_worker.stores.records import DeadLetter, OutboxRow
+from durable_worker.stores.inputs import AnyInput, DecisionReceived
 
 _RETRY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 
@@ -35,22 +34,11 @@ _LONELY_AFTER = 100
 """Transactions without anything outdated after which memory is trusted again without asking."""
 
 _TIDY_SECONDS = 0.05
-"""How long sent outbox rows wait for a commit that takes them along, when little happens."""
+"""How long what need not be on the disk waits for a commit that takes it along, when little
+happens: that outbox rows have been sent, and (up to twice as long) what was done ahead."""
 
-
-class Job(Struct, frozen=True, kw_only=True):
-    """Something to apply or to keep, and what settles it once that is committed.
-
-    `inbox_id` is the inbox row that it came from, `letter` a dead letter to keep. `refuse` takes it
-    back, with the reason, if applying it fails for a defect of ours.
-    """
-
-    input: AnyInput | None = None
-    resend: OutboxRow | None = None
-    letter: DeadLetter | None = None
-    inbox_id: int | None = None
-    settle: Callable[[], None] | None = None
-    refuse: Callable[[str], None] | None = None
+_SMALL_BATCH = 32
+"""Inputs that are committed together even if all that waits could be."""
 
 
 class Aftermath(Protocol):
@@ -89,16 +77,57 @@ class Engine:
         self._doubtful: tuple[Batch, Consequences] | None = None
         self._lonely_for = _LONELY_AFTER
         self._has_doubts = False
+        self._work: UnitOfWork | None = None
+        self._again: list[Unrecorded] = []
+        self._is_tidy_due = False
+        self._is_read = False
 
     def offer(self, job: Job) -> None:
+        ahead, value = self._context.ahead, job.input
+        is_done = (
+            ahead is not None
+            and isinstance(value, DecisionReceived)
+            and self._has_gone_ahead(job, value, ahead)
+        )
+        if is_done:
+            return
         self._jobs.append(job)
         self._wake.set()
+
+    def _has_gone_ahead(self, job: Job, value: DecisionReceived, ahead: Ahead) -> bool:
+        """Whether all is done that it asks for, and a commit can wait."""
+        if self._has_ended or job.inbox_id is not None:
+            return False
+        if self._work is not None and value.run_id in self._work.seen:
+            return False  # what it rests on is on its way to the store
+        try:
+            is_done = ahead.take(value, now=self._clock.now())
+        except Exception:  # a defect of ours: shows again, and costs this input alone
+            return False
+        if not is_done:
+            return False
+        if not self._is_tidy_due:
+            self._tidy_later()
+        if job.settle is not None:
+            job.settle()
+        return True
+
+    async def recorded(self) -> None:
+        """Return when all that has happened is in the store, as far as that can wait."""
+        if self._context.ahead is None or self._has_ended:
+            return
+        if self._context.ahead or self._again or self._work is not None:
+            self._is_read = self._is_untidy = True
+            await self._settled(None)
 
     async def applied(self, value: AnyInput) -> None:
         """Return when it is committed. Raises `NoOperatorError` if the engine ends before, and
         `RequestRefusedError` if it cannot be applied."""
         if self._has_ended:
             raise _stopped()
+        await self._settled(value)
+
+    async def _settled(self, value: AnyInput | None) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(done)
         done.add_done_callback(self._waiting.discard)
@@ -118,13 +147,24 @@ class Engine:
         """An outbox row has been sent; it goes away with the next commit."""
         if not self._context.keeps_outbox:
             return
-        if not self._sent:
-            asyncio.get_running_loop().call_later(_TIDY_SECONDS, self._tidy)
+        self._tidy_later()
         self._sent.append(key)
 
+    def _tidy_later(self) -> None:
+        if not self._is_tidy_due:
+            self._is_tidy_due = True
+            asyncio.get_running_loop().call_later(_TIDY_SECONDS, self._tidy)
+
     def _tidy(self) -> None:
-        self._is_untidy = bool(self._sent)
-        self._wake.set()
+        self._is_tidy_due = False
+        if self._is_behind:
+            self._is_untidy = True
+            self._wake.set()
+
+    @property
+    def _is_behind(self) -> bool:
+        """Whether something is to be committed that could wait so far."""
+        return bool(self._sent or self._context.ahead or self._again)
 
     def close(self) -> None:
         """Let `run` return once everything that was offered is applied."""
@@ -153,17 +193,23 @@ class Engine:
                 await self._wake.wait()
 
     async def flush(self) -> None:
-        """Remove the outbox rows of what was sent last."""
-        if self._sent:
+        """Commit all that could wait so far."""
+        if self._is_behind:
+            self._is_untidy = self._is_read = True
             await self._process([])
 
     def _next_jobs(self) -> list[Job]:
+        """Half of what waits: while that is on its way to the disk, workers have the other half."""
         count = min(len(self._jobs), self._options.batch_size)
+        if count > _SMALL_BATCH:
+            count = max(_SMALL_BATCH, (count + 1) // 2)
         return [self._jobs.popleft() for _ in range(count)]
 
     async def _process(self, jobs: Sequence[Job]) -> None:
-        sent, self._sent, self._is_untidy = self._sent, [], False
+        sent, self._sent = self._sent, []
         await self._together(jobs, sent)
+        if self._is_behind:
+            self._tidy_later()
 
     async def _together(self, jobs: Sequence[Job], sent: Sequence[str]) -> None:
         try:
@@ -264,13 +310,19 @@ class Engine:
         """One transaction. After a failure nothing of it remains in memory either."""
         self._doubtful = None
         ledgers = self._context.ledgers
-        work = UnitOfWork(self._context, now=self._clock.now())
+        again = [each.decision for each in self._again]
+        left = [key for each in self._again for key in each.left()]
+        work = self._work = UnitOfWork(self._context, now=self._clock.now(), left=left)
         is_contended = self._lonely_for < _LONELY_AFTER
         try:
+            self._record_due(work)
             outdated = await work.prepare(
-                [job.input for job in jobs if job.input is not None], is_contended=is_contended
+                [*again, *(job.input for job in jobs if job.input is not None)],
+                is_contended=is_contended,
             )
             self._lonely_for = 0 if outdated else self._lonely_for + 1
+            for decision in again:
+                await work.apply(decision)
             batch, done = await _applied(work, jobs, sent)
             if jobs or not batch.is_empty:
                 # Inputs that change nothing are committed as well: what is in memory here says so,
@@ -280,11 +332,21 @@ class Engine:
                 self._doubtful = None
         except BaseException:
             ledgers.forget(work.seen)
+            self._again += work.adopted
             raise
-        if batch.expected:
+        finally:
+            self._work = None
+        self._again.clear()
+        if self._context.shared is not None:
             ledgers.advance({run.id for run in batch.runs})
-        ledgers.settle(work.seen)
+        ahead = self._context.ahead
+        ledgers.settle(work.seen, pinned=() if ahead is None else ahead.run_ids)
         return done
+
+    def _record_due(self, work: UnitOfWork) -> None:
+        if self._is_untidy and self._context.ahead is not None:
+            work.record(self._context.ahead.due(all_of_it=self._is_read))
+        self._is_untidy = self._is_read = False
 
 
 def _stopped() -> NoOperatorError:

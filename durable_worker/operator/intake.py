@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from durable_worker.errors import ProtocolError, TenantTokenError
 from durable_worker.operator.admission import Admission
-from durable_worker.operator.engine import Job
+from durable_worker.operator.jobs import Job
 from durable_worker.operator.letters import letter_of
 from durable_worker.operator.messages import turn_row
 from durable_worker.protocol.base import PROTOCOL_VERSION, UNVERIFIED_HEADER

@@ -39,9 +39,10 @@ class LeaseKeeper:
         self._owner = owner
         self._clock = clock
         self._ttl = _milliseconds(options.lease_ttl)
+        self.asked_at = clock.monotonic()
 
     async def acquire(self) -> Lease:
-        """Wait for the lease; says once who holds it."""
+        """Wait for the lease; says once who holds it. `asked_at` is then when it was asked for."""
         told: LeaseHolder | None = None
         seen: LeaseHolder | None = None
         seen_since = 0.0
@@ -49,6 +50,7 @@ class LeaseKeeper:
             now = self._clock.now()
             if seen is not None and self._clock.monotonic() - seen_since > UNRENEWED_SECONDS:
                 now = max(now, seen.expires_at)
+            self.asked_at = self._clock.monotonic()
             outcome = await self._take(self._owner, now=now, ttl=self._ttl)
             if isinstance(outcome, Lease):
                 log.info("lease_acquired", token=outcome.token, is_takeover=outcome.is_takeover)
@@ -70,7 +72,8 @@ class LeaseKeeper:
 class Tenure:
     """The right of this process to write, under the token that it has at the moment.
 
-    `shared`: the store, if this operator is one of its members. They give up one that was not heard
+    `since`: when it was asked for (monotonic). `shared`: the store, if this operator is one of its
+    members. They give up one that was not heard
     of for longer than its lease; that one becomes a member again, under another token.
     """
 
@@ -80,6 +83,7 @@ class Tenure:
         owner: Owner,
         lease: Lease,
         *,
+        since: float,
         options: OperatorOptions,
         clock: Clock,
         shared: SharedStore | None = None,
@@ -93,6 +97,14 @@ class Tenure:
         self.shared = shared
         self.is_takeover = lease.is_takeover
         self.token = lease.token
+        self._note(since)
+
+    def is_sure(self) -> bool:
+        """Whether nobody can have taken over yet, by any clock that is not far from this one."""
+        return self._clock.monotonic() < self._sure_until
+
+    def _note(self, asked_at: float) -> None:
+        self._sure_until = asked_at + self._ttl / 2000
 
     async def regain(self, lost: int) -> bool:
         """Whether writing goes on, under another token than this one. Raises `StoreError` if that
@@ -126,9 +138,11 @@ class Tenure:
         """Renew until cancelled. Raises `LeaseLostError`."""
         while True:
             await self._clock.sleep(self._ttl / 3000)
+            asked_at = self._clock.monotonic()
             token = self.token
             try:
                 await self._store.renew_lease(token, now=self._clock.now(), ttl=self._ttl)
+                self._note(asked_at)
             except LeaseLostError:
                 if not await self.regain(token):
                     raise

@@ -3,11 +3,12 @@ operators on one store, until a commit finds that another one has moved them on.
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import msgspec
 from msgspec import Raw, Struct
 
+from durable_worker.protocol.commands import WorkflowDecision
 from durable_worker.protocol.tasks import HistoryEvent, HistoryKind
 from durable_worker.stores.base import SharedStore, Store
 from durable_worker.stores.records import Checkpoint, Run, RunState
@@ -111,6 +112,11 @@ class Ledger:
     def _put_loose(self, seq: int, event: bytes) -> None:
         self._loose_bytes += len(event) - len(self._loose.get(seq, b""))
         self._loose[seq] = event
+
+    def note_keeper(self, decision: WorkflowDecision) -> None:
+        """Who keeps what the answered turn came with, whatever becomes of the answer."""
+        if decision.kept is not None:
+            self.kept_by(decision.kept, decision.task_id)
 
     def kept_by(self, keeper: str, task_id: str) -> None:
         """The worker `keeper` keeps the history that turn `task_id` came with."""
@@ -231,8 +237,9 @@ class Ledgers:
         for run_id in run_ids:
             self._ledgers[run_id].state.revision += 1
 
-    def settle(self, run_ids: Iterable[str]) -> None:
-        """After a commit that touched these: drop what has ended and what was idle for longest."""
+    def settle(self, run_ids: Iterable[str], *, pinned: Container[str] = ()) -> None:
+        """After a commit that touched these: drop what has ended and, of what is not `pinned`, what
+        was idle for longest."""
         for run_id in run_ids:
             ledger = self._ledgers.get(run_id)
             if ledger is None:
@@ -244,5 +251,12 @@ class Ledgers:
             weight = ledger.weight
             self._total += weight - self._weights.get(run_id, 0)
             self._weights[run_id] = weight
-        while self._total > self._capacity and len(self._ledgers) > 1:
-            self.forget([next(iter(self._ledgers))])
+        if self._total > self._capacity:
+            self._shrink(pinned)
+
+    def _shrink(self, pinned: Container[str]) -> None:
+        newest = next(reversed(self._ledgers))
+        for run_id in [each for each in self._ledgers if each not in pinned]:
+            if self._total <= self._capacity or run_id == newest:
+                break
+            self.forget([run_id])

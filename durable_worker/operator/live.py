@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from msgspec import Raw
 from msgspec.structs import replace
 
-from durable_worker.operator.engine import Job
+from durable_worker.operator.jobs import Job
 from durable_worker.operator.log import log
 from durable_worker.operator.registry import Registry
 from durable_worker.protocol.control import EngineEvent, EngineEventType, Heartbeat

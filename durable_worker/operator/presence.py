@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from durable_worker.clock import Clock
 from durable_worker.errors import ProtocolError, StoreError, TransportError
-from durable_worker.operator.engine import Job
+from durable_worker.operator.jobs import Job
 from durable_worker.operator.log import log
 from durable_worker.operator.registry import Registry
 from durable_worker.operator.strangers import Strangers

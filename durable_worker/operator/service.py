@@ -116,6 +116,7 @@ class OperatorService:
             self._store,
             self._owner,
             lease[0],
+            since=keeper.asked_at,
             options=self._options,
             clock=self._clock,
             shared=shared,
@@ -163,6 +164,11 @@ class OperatorService:
         if self._session is None:
             raise _stopped()
         await self._session.applied(value)
+
+    async def _recorded(self) -> None:
+        """What somebody may have seen happen is seen in the store as well."""
+        if self._session is not None:
+            await self._session.recorded()
 
     async def start(
         self,
@@ -240,6 +246,7 @@ class OperatorService:
 
     async def detail(self, run_id: str) -> RunDetail:
         """Raises `RunNotFoundError`."""
+        await self._recorded()
         state = await self._store.load(run_id)
         if state is None:
             raise RunNotFoundError(run_id)
@@ -247,10 +254,12 @@ class OperatorService:
         return detail if self._session is None else self._session.live.enrich(detail)
 
     async def list(self, query: RunQuery) -> list[RunRecord]:
+        await self._recorded()
         return await self._listings(query).records(query)
 
     async def page(self, query: RunQuery, *, after: str | None = None) -> RunPage:
         """Raises `RequestRefusedError` for what is no cursor."""
+        await self._recorded()
         return await self._listings(query).page(query, after=after)
 
     def _listings(self, query: RunQuery) -> Listings:

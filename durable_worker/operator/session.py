@@ -10,13 +10,15 @@ from msgspec.structs import replace
 from durable_worker.clock import Clock
 from durable_worker.errors import LeaseLostError, StoreError, TransportError
 from durable_worker.operator.admission import Admission
+from durable_worker.operator.ahead import Ahead, Going
 from durable_worker.operator.announcements import Announcer
 from durable_worker.operator.consumers import Consumers, Receivers
 from durable_worker.operator.context import Consequences, WorkContext
 from durable_worker.operator.dispatch import Dispatcher, DispatchEvents
-from durable_worker.operator.engine import Engine, Job
+from durable_worker.operator.engine import Engine
 from durable_worker.operator.inbox import Inbox
 from durable_worker.operator.intake import Inlet, Intake
+from durable_worker.operator.jobs import Job
 from durable_worker.operator.lease import Tenure
 from durable_worker.operator.ledgers import Ledgers
 from durable_worker.operator.letters import letter_of
@@ -81,15 +83,19 @@ class Session:
         self._ledgers = Ledgers(store, capacity=options.cached_checkpoints)
         shared = tenure.shared
         self._is_in_doubt = False
+        limits = Limits(recoveries=options.recoveries)
+        going = Going(is_sure=tenure.is_sure, send=self._send)
+        ahead = None if transport.is_durable else Ahead(self._ledgers, names, limits, going)
         self._engine = Engine(
             WorkContext(
                 store,
                 self._ledgers,
                 names,
-                Limits(recoveries=options.recoveries),
+                limits,
                 self._registry.newest_version,
                 transport.is_durable,
                 shared,
+                ahead,
             ),
             tenure=tenure,
             options=options,
@@ -179,8 +185,11 @@ class Session:
     async def applied(self, value: AnyInput) -> None:
         await self._engine.applied(value)
 
+    async def recorded(self) -> None:
+        await self._engine.recorded()
+
     async def run(self, stop: asyncio.Event) -> None:
-        """Operate until `stop`; what has been taken by then is committed before it returns."""
+        """Operate until `stop`; what has been taken by then is committed."""
         owed: Sequence[OutboxRow] = ()
         if self._tenure.shared is not None:
             owed = await self._tenure.shared.adopt(self._tenure.token)
@@ -335,21 +344,26 @@ class Session:
 
     def _follow_up(self, done: Consequences) -> None:
         """What a committed transaction asked for."""
-        self._dispatcher.post(done.outgoing)
-        for each in done.outgoing:
-            if each.token:
-                self._presence.need(each.token)
+        self._send(done.outgoing)
         for cancelled in done.cancelled:
             self._announcer.cancel(cancelled)
         self._announcer.events(done.events)
         self._on_events(map(event_of, done.events))
         if done.earliest_timer is not None:
             self._timers.arm(done.earliest_timer)
+        if done.has_put_off:
+            self._inbox.look()
         for run in done.unserved:
             self._presence.need_workflow(run)
         for run in done.ended:
             self._on_ended(run)
         tell_of(done)
+
+    def _send(self, outgoing: Sequence[Outgoing]) -> None:
+        self._dispatcher.post(outgoing)
+        for each in outgoing:
+            if each.token:
+                self._presence.need(each.token)
 
     def _on_progress(self, event: EngineEvent) -> None:
         """A running step reports: whoever follows the run hears of it."""
@@ -386,8 +400,7 @@ class Session:
         """A dead letter that cannot be sent again after all."""
         letter = letter_of(message.envelope, received_at=self._clock.now(), names=self._names)
         again = replace(letter, queue=message.queue, reason=f"not sent again: {reason}")
-        key = message.row.key
-        self._engine.offer(Job(letter=again, settle=lambda: self._engine.note_sent(key)))
+        self._engine.offer(Job(letter=again, settle=lambda: self._on_sent(message)))
 
     def _is_wanted(self, message: Outgoing) -> bool:
         state = self._ledgers.peek(message.row.run_id)

@@ -7,6 +7,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
+from durable_worker.operator.ahead import Unrecorded
 from durable_worker.operator.context import Consequences, WorkContext
 from durable_worker.operator.ledgers import Ledger
 from durable_worker.operator.letters import letter_message, lost_letter
@@ -18,6 +19,7 @@ from durable_worker.operator.messages import (
     step_row,
     turn_row,
 )
+from durable_worker.operator.signals import Signals
 from durable_worker.operator.starts import begun
 from durable_worker.operator.transitions.apply import apply, carried_by
 from durable_worker.operator.transitions.effects import (
@@ -30,7 +32,7 @@ from durable_worker.operator.transitions.effects import (
     SendStep,
     SendTurn,
 )
-from durable_worker.protocol.commands import DecisionStatus, WorkflowDecision
+from durable_worker.protocol.commands import DecisionStatus
 from durable_worker.stores.base import Batch, stored_namespace
 from durable_worker.stores.inputs import (
     AnyInput,
@@ -47,10 +49,8 @@ from durable_worker.stores.records import (
     Checkpoint,
     DeadLetter,
     OutboxRow,
-    Parent,
     Run,
-    SignalRecord,
-    Waiter,
+    RunState,
 )
 
 MAX_CHANGES = 5_000
@@ -61,25 +61,29 @@ Queue = deque[RunInput | SignalSent]
 
 
 class UnitOfWork:
-    """Applies inputs one after the other. `now` is the time of all of them."""
+    """Applies inputs one after the other. `now` is the time of all of them; `left` are the keys of
+    messages that were sent before what they belong to could be committed."""
 
-    def __init__(self, context: WorkContext, *, now: int) -> None:
+    def __init__(self, context: WorkContext, *, now: int, left: Iterable[str] = ()) -> None:
         self._context = context
         self._now = now
         self._runs: dict[str, Run] = {}
         self._checkpoints: dict[tuple[str, int], Checkpoint] = {}
         self._withdrawn: set[tuple[str, int]] = set()
-        self._signals: dict[str, SignalRecord] = {}
-        self._taken: set[str] = set()
+        self._signals = Signals(
+            context.store, now=now, changed=self._checkpoints, withdrawn=self._withdrawn
+        )
         self._letters: dict[str, DeadLetter] = {}
         self._letters_out: dict[str, Outgoing] = {}
-        self._waiters: dict[tuple[str, str], list[Waiter]] = {}
         self._rows: dict[str, OutboxRow] = {}
-        self._repeated: set[str] = set()
+        self._repeated: set[str] = set(left)
+        self.adopted: list[Unrecorded] = []
         self._put_off: list[AnyInput] = []
         self._created: list[str] = []
         self._seen: dict[str, None] = {}
         self._absent: set[str] = set()
+        self._unlooked: set[str] = set()
+        self._looks_first = False
         self._done = Consequences()
 
     @property
@@ -89,24 +93,59 @@ class UnitOfWork:
 
     async def prepare(self, values: Iterable[AnyInput], *, is_contended: bool = False) -> int:
         """Load in one go what these inputs concern; if others are about, returns how much of it was
-        outdated."""
-        run_ids = {
-            each.run_id: None
-            for each in values
-            if not isinstance(each, (SignalSent, LetterRedriven))
-        }
-        self._seen |= run_ids
+        outdated. That there is no run yet where one is started is left to the commit to find out,
+        unless that has just been wrong."""
+        run_ids: dict[str, bool] = {}
+        for each in values:
+            if not isinstance(each, (SignalSent, LetterRedriven)):
+                is_new = isinstance(each, StartRun) and run_ids.get(each.run_id, True)
+                run_ids[each.run_id] = is_new and not is_contended
+        self._looks_first = is_contended
+        self._seen |= dict.fromkeys(run_ids)
+        if self._context.ahead:
+            self.record(run_ids)
         ledgers = self._context.ledgers
         shared = self._context.shared if is_contended else None
-        outdated = await ledgers.fetch(run_ids, anew=shared)
+        looked = [run_id for run_id, is_new in run_ids.items() if not is_new]
+        outdated = await ledgers.fetch(looked, anew=shared)
         self._absent = {run_id for run_id in run_ids if ledgers.peek(run_id) is None}
+        self._unlooked = {run_id for run_id in self._absent if run_ids[run_id]}
         return outdated
+
+    def record(self, run_ids: Iterable[str]) -> None:
+        """Take along what was done in these runs ahead of its commit, before anything else."""
+        ahead = self._context.ahead
+        for run_id in run_ids:
+            unrecorded = None if ahead is None else ahead.adopt(run_id)
+            if unrecorded is None:
+                continue
+            self._seen[run_id] = None
+            self.adopted.append(unrecorded)
+            self._runs[run_id] = self._context.ledgers.held(run_id).state.run
+            for checkpoint in unrecorded.moved.checkpoints:
+                self._note_checkpoint(checkpoint)
+            self._done.events += unrecorded.events
 
     async def _ledger(self, run_id: str) -> Ledger | None:
         if run_id in self._absent:
             return None
-        self._seen[run_id] = None
+        if run_id not in self._seen:
+            self._seen[run_id] = None
+            self.record((run_id,))
         return await self._context.ledgers.get(run_id)
+
+    async def _found(self, value: RunInput) -> Ledger | None:
+        run_id = value.run_id
+        ledger = self._context.ledgers.find(run_id)
+        if ledger is not None and run_id in self._seen:
+            return ledger
+        if ledger is None and isinstance(value, StartRun) and not self._looks_first:
+            if run_id not in self._absent:
+                self._seen[run_id] = None
+                self._absent.add(run_id)
+                self._unlooked.add(run_id)
+            return None
+        return await self._ledger(run_id)
 
     async def apply(self, value: AnyInput) -> None:
         queue: Queue = deque()
@@ -114,25 +153,23 @@ class UnitOfWork:
         while queue:
             following = queue.popleft()
             if isinstance(following, SignalSent):
-                await self._match(following, queue)
+                queue += _known(await self._signals.match(following))
             else:
                 await self._advance(following, queue)
 
     async def _take(self, value: AnyInput, queue: Queue) -> None:
         match value:
             case SignalSent():
-                await self._match(value, queue)
+                queue += _known(await self._signals.match(value))
             case LetterRedriven():
                 await self._redrive(value, queue)
-            case StartRequested() if not await self._is_known(value.outcome_id):
-                queue += await begun(value, self._signals, self._ledger, now=self._now)
+            case StartRequested() if not await self._signals.is_known(value.outcome_id):
+                outcomes = self._signals.records
+                queue += await begun(value, outcomes, self._ledger, now=self._now)
             case StartRequested():
                 pass
             case _:
                 await self._advance(value, queue)
-
-    async def _is_known(self, signal_id: str) -> bool:
-        return signal_id in self._signals or await self._context.store.signal(signal_id) is not None
 
     async def keep(self, letter: DeadLetter) -> None:
         """A dead letter, under the tenant whose run it names; else under the operator's own."""
@@ -190,24 +227,14 @@ class UnitOfWork:
             self._done.stale.append(row.key)
 
     async def _advance(self, value: RunInput, queue: Queue) -> None:
-        ledger = self._context.ledgers.find(value.run_id)
-        if ledger is None or value.run_id not in self._seen:
-            ledger = await self._ledger(value.run_id)
-        if ledger is None and isinstance(value, StartRun):
-            if value.parent is not None and not await self._is_awaited(value.parent):
-                return
-            if value.version is None:
-                version = self._context.version_of(value.workflow, value.partition)
-                value = replace(value, version=version)
-        elif ledger is not None and isinstance(value, DecisionReceived):
-            _note_keeper(value.decision, ledger)
-            value = self._with_version(value, ledger)
-        moved = apply(
-            None if ledger is None else ledger.state,
-            value,
-            now=self._now,
-            limits=self._context.limits,
-        )
+        ledger = await self._found(value)
+        if ledger is None and isinstance(value, StartRun) and not await self._is_wanted(value):
+            return
+        if ledger is not None and isinstance(value, DecisionReceived):
+            ledger.note_keeper(value.decision)
+        state = None if ledger is None else ledger.state
+        value = self._with_version(value, state)
+        moved = apply(state, value, now=self._now, limits=self._context.limits)
         if moved.run is not None:
             if ledger is None:
                 ledger = self._context.ledgers.add(moved.run)
@@ -225,17 +252,27 @@ class UnitOfWork:
             if not self._note_effect(effect, queue):
                 await self._carry_out(effect, queue)
 
-    def _with_version(self, value: DecisionReceived, ledger: Ledger) -> DecisionReceived:
-        """A run that goes on as new goes on with the newest version."""
-        if value.decision.status is not DecisionStatus.CONTINUED:
-            return value
-        run = ledger.state.run
-        return replace(value, version=self._context.version_of(run.workflow, run.partition))
+    def _with_version(self, value: RunInput, state: RunState | None) -> RunInput:
+        """A run begins, and goes on as new, with the newest version."""
+        match value:
+            case StartRun(version=None) if state is None:
+                version = self._context.version_of(value.workflow, value.partition)
+                return replace(value, version=version)
+            case DecisionReceived() if state is not None:
+                if value.decision.status is DecisionStatus.CONTINUED:
+                    run = state.run
+                    version = self._context.version_of(run.workflow, run.partition)
+                    return replace(value, version=version)
+            case _:
+                pass
+        return value
 
-    async def _is_awaited(self, parent: Parent) -> bool:
+    async def _is_wanted(self, start: StartRun) -> bool:
         """Whether the parent still waits for this child; it may have been cancelled meanwhile."""
-        ledger = await self._ledger(parent.run_id)
-        return ledger is not None and parent.seq in ledger.state.pending
+        if start.parent is None:
+            return True
+        ledger = await self._ledger(start.parent.run_id)
+        return ledger is not None and start.parent.seq in ledger.state.pending
 
     def _note_run(self, run: Run, ledger: Ledger) -> None:
         self._runs[run.id] = run
@@ -274,92 +311,14 @@ class UnitOfWork:
     async def _carry_out(self, effect: Effect, queue: Queue) -> None:
         if isinstance(effect, Bury):
             ledger = self._context.ledgers.held(effect.run_id)
-            names = self._context.names
-            await self.keep(lost_letter(ledger, effect, now=self._now, names=names))
+            await self.keep(lost_letter(ledger, effect, now=self._now, names=self._context.names))
         elif isinstance(effect, AwaitSignal):
-            await self._take_buffered(effect, queue)
+            queue += _known(await self._signals.awaited(effect))
 
     def _owe(self, row: OutboxRow) -> None:
         self._rows[row.key] = row
 
-    async def _match(self, signal: SignalSent, queue: Queue) -> None:
-        """Give a signal to the oldest wait for it, or keep it; a repeated one is ignored."""
-        if await self._is_known(signal.signal_id):
-            return
-        waiter = await self._oldest_waiter(signal.namespace, signal.name)
-        self._signals[signal.signal_id] = SignalRecord(
-            id=signal.signal_id,
-            namespace=signal.namespace,
-            name=signal.name,
-            payload=signal.payload,
-            received_at=self._now if signal.received_at is None else signal.received_at,
-            consumed_at=None if waiter is None else self._now,
-        )
-        if waiter is not None:
-            queue.append(
-                SignalMatched(run_id=waiter.run_id, seq=waiter.seq, payload=signal.payload)
-            )
-
-    async def _oldest_waiter(self, namespace: str, name: str) -> Waiter | None:
-        limit = 8
-        while True:
-            known = await self._context.store.waiters(namespace, name, limit=limit)
-            found = next((each for each in known if self._still_waits(each)), None)
-            if found is not None:
-                return found
-            if len(known) < limit:
-                break
-            limit *= 4
-        begun = self._waiters.get((namespace, name), [])
-        return next((each for each in begun if self._still_waits(each)), None)
-
-    def _still_waits(self, waiter: Waiter) -> bool:
-        key = waiter.run_id, waiter.seq
-        if key in self._withdrawn:
-            return False
-        changed = self._checkpoints.get(key)
-        return changed is None or changed.is_pending
-
-    async def _take_buffered(self, wait: AwaitSignal, queue: Queue) -> None:
-        signal = await self._oldest_buffered(wait.namespace, wait.signal)
-        if signal is None:
-            waiters = self._waiters.setdefault((wait.namespace, wait.signal), [])
-            waiters.append(Waiter(wait.run_id, wait.seq))
-            return
-        if signal.id not in self._signals:
-            self._taken.add(signal.id)
-        self._signals[signal.id] = replace(signal, consumed_at=self._now)
-        matched = SignalMatched(
-            run_id=wait.run_id,
-            seq=wait.seq,
-            payload=signal.payload,
-            received_at=signal.received_at if signal.received_at < self._now else None,
-        )
-        queue.append(matched)
-
-    async def _oldest_buffered(self, namespace: str, name: str) -> SignalRecord | None:
-        limit = 8
-        while True:
-            known = await self._context.store.buffered_signals(namespace, name, limit=limit)
-            found = next((each for each in known if each.id not in self._signals), None)
-            if found is not None:
-                return found
-            if len(known) < limit:
-                break
-            limit *= 4
-        arrived = (
-            each
-            for each in self._signals.values()
-            if each.consumed_at is None and (each.namespace, each.name) == (namespace, name)
-        )
-        return next(arrived, None)
-
-    def finish(
-        self,
-        *,
-        sent: Sequence[str],
-        inbox: Sequence[int],
-    ) -> tuple[Batch, Consequences]:
+    def finish(self, *, sent: Sequence[str], inbox: Sequence[int]) -> tuple[Batch, Consequences]:
         """The rows to commit and what to do then. `sent` and `inbox` are the keys of rows that are
         settled."""
         owed = self._build_messages()
@@ -373,30 +332,30 @@ class UnitOfWork:
             runs=tuple(self._runs.values()),
             checkpoints=tuple(self._checkpoints.values()),
             checkpoints_removed=tuple(self._withdrawn),
-            signals=tuple(self._signals.values()),
+            signals=tuple(self._signals.records.values()),
             outbox_added=owed if keeps else (),
             outbox_removed=(*sent, *done.stale) if keeps else (),
             inbox_added=tuple(self._put_off),
             inbox_removed=tuple(inbox),
             dead_letters=tuple(self._letters.values()),
+            expected=[(run_id, 0) for run_id in self._unlooked],
         )
         return batch if self._context.shared is None else self._founded(batch), done
 
     def _founded(self, batch: Batch) -> Batch:
         """With what it rests on, and each run that changes."""
-        ledgers = self._context.ledgers
+        ledgers, signals = self._context.ledgers, self._signals
         runs = {run.id: run for run in batch.runs}
         for run_id, _ in (*self._checkpoints, *self._withdrawn):
             runs.setdefault(run_id, ledgers.held(run_id).state.run)
         seen = ((run_id, ledgers.find(run_id)) for run_id in self._seen)
+        revisions = {run_id: each.state.revision for run_id, each in seen if each is not None}
         return replace_fields(
             batch,
             runs=tuple(runs.values()),
-            expected=[(run_id, each.state.revision) for run_id, each in seen if each is not None],
-            signals_arrived=[each for each in self._signals if each not in self._taken],
-            waits_begun=[
-                name for name, known in self._waiters.items() if any(map(self._still_waits, known))
-            ],
+            expected=[*(dict(batch.expected) | revisions).items()],
+            signals_arrived=[each for each in signals.records if each not in signals.taken],
+            waits_begun=signals.waits_begun(),
         )
 
     def _build_messages(self) -> list[OutboxRow]:
@@ -428,7 +387,5 @@ class UnitOfWork:
             self._runs[run.id] = carried
 
 
-def _note_keeper(decision: WorkflowDecision, ledger: Ledger) -> None:
-    """Who keeps what the run's turn came with, whatever becomes of the decision."""
-    if decision.kept is not None:
-        ledger.kept_by(decision.kept, decision.task_id)
+def _known(matched: SignalMatched | None) -> tuple[SignalMatched, ...]:
+    return () if matched is None else (matched,)

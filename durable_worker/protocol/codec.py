@@ -1,6 +1,6 @@
 """Bytes to structs and back, with an error that names the field."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Any, Generic, TypeGuard, TypeVar, cast
 
@@ -72,11 +72,7 @@ WORKER_BEAT = MessageCodec(MessageType.WORKER_BEAT, WorkerBeat)
 WORKER_DESCRIPTOR = MessageCodec(MessageType.WORKER_DESCRIPTOR, WorkerAnnouncement)
 WHO = MessageCodec(MessageType.WHO, Who)
 
-_encoder = msgspec.json.Encoder()
-
-
-def encode(message: Struct) -> bytes:
-    return _encoder.encode(message)
+encode: Callable[[Struct], bytes] = msgspec.json.Encoder().encode
 
 
 class _TaskShape(Struct):

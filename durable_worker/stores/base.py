@@ -1,5 +1,6 @@
 """What the operator and local clients need from a database."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -87,10 +88,11 @@ class Batch:
     by key; checkpoints are removed, by run and seq, before others are written. A letter that comes
     again keeps the count of its redrives.
 
-    `expected`, `signals_arrived` and `waits_begun` are what it rests on, for a `SharedStore`: the
-    revision of each run that was looked at (0: there was none), the ids of signals that nobody had
-    seen yet, and for which signals (namespace, name) waits begin that found none. Each run in
-    `expected` that changes is among `runs`."""
+    `expected`, `signals_arrived` and `waits_begun` are what it rests on: the revision of each run
+    that was looked at (0: there is none, of which one that is no `SharedStore` makes sure as well),
+    and for a `SharedStore` the ids of signals that nobody had seen yet, and for which signals
+    (namespace, name) waits begin that found none. Each run in `expected` that changes is among
+    `runs`."""
 
     runs: Sequence[Run] = ()
     checkpoints: Sequence[Checkpoint] = ()
@@ -109,6 +111,11 @@ class Batch:
     def is_founded(self) -> bool:
         """Whether it says what it rests on."""
         return bool(self.expected or self.signals_arrived or self.waits_begun)
+
+    @property
+    def absent(self) -> Sequence[str]:
+        """The runs of which there must be none."""
+        return [run_id for run_id, revision in self.expected if not revision]
 
     @property
     def is_empty(self) -> bool:
@@ -156,7 +163,8 @@ class Store(Protocol):
         ...
 
     async def commit(self, batch: Batch, token: int) -> None:
-        """Write all of it or nothing. Raises `LeaseLostError` if `token` is not the lease's."""
+        """Write all of it or nothing. Raises `LeaseLostError` if `token` is not the lease's, and
+        `StaleRunsError` if there is a run that is expected not to be."""
         ...
 
     async def load(self, run_id: str) -> RunState | None: ...
@@ -234,6 +242,21 @@ class Store(Protocol):
 
 
 @runtime_checkable
+class TellingStore(Store, Protocol):
+    """A store that tells its operator when another process has submitted something."""
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether it does at the moment; `has_news` sees to it that it does again."""
+        ...
+
+    @property
+    def submitted(self) -> asyncio.Event:
+        """Is set then. Who has looked clears it."""
+        ...
+
+
+@runtime_checkable
 class SharedStore(Store, Protocol):
     """A store that many operators may write at once: its members, each with a token of its own,
     which `renew_lease`, `release_lease` and `commit` take. Nobody is a member beside a holder of
@@ -288,6 +311,10 @@ def wanted_statuses(query: RunQuery) -> list[RunStatus] | None:
 def stored_namespace(name: str | None) -> str:
     """How rows spell a namespace: unset, empty and `default` are one."""
     return "default" if name is None or is_default(name) else name
+
+
+def run_exists_message(database: str, run_id: str) -> str:
+    return f"{database} has a run {run_id!r} already"
 
 
 def membership_lost_message(database: str) -> str:

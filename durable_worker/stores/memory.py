@@ -7,7 +7,7 @@ from typing import Self
 
 from msgspec import structs
 
-from durable_worker.errors import LeaseLostError
+from durable_worker.errors import LeaseLostError, StaleRunsError
 from durable_worker.protocol.runs import RunQuery, RunStatus
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.base import (
@@ -19,6 +19,7 @@ from durable_worker.stores.base import (
     Owner,
     RunCursor,
     lease_lost_message,
+    run_exists_message,
     stored_namespace,
     wanted_statuses,
 )
@@ -89,6 +90,9 @@ class MemoryStore:
 
     async def commit(self, batch: Batch, token: int) -> None:
         self._check(token)
+        for run_id in batch.absent:
+            if run_id in self._runs:
+                raise StaleRunsError(run_exists_message("the memory store", run_id))
         self._runs.update((each.id, each) for each in batch.runs)
         for run_id, seq in batch.checkpoints_removed:
             self._checkpoints.get(run_id, {}).pop(seq, None)

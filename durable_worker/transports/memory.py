@@ -106,10 +106,11 @@ class _Queue:
             source = self._returned or self._ready
 
     def _next_with_room(self) -> "_Consumer | None":
-        for _ in range(len(self._consumers)):
-            consumer = self._consumers[0]
-            self._consumers.rotate(-1)
-            if consumer.has_room:
+        consumers = self._consumers
+        for _ in range(len(consumers)):
+            consumer = consumers[0]
+            consumers.rotate(-1)
+            if consumer.room > 0:
                 return consumer
         return None
 
@@ -131,31 +132,24 @@ class _Consumer:
 
     def __init__(self, handler: Callable[[Delivery], None], *, prefetch: int) -> None:
         self._handler = handler
-        self._room = prefetch
         self._taken = 0
-
-    @property
-    def has_room(self) -> bool:
-        return self._room > 0
+        self.room = prefetch
 
     def deliver(self, message: "_Message") -> None:
-        self._room -= 1
-        self._taken += 1
-        message.hold(self, self._taken)
+        self.room -= 1
+        self._taken = message.taken_as = self._taken + 1
+        message.consumer = self
         self._handler(message)
-
-    def make_room(self) -> None:
-        self._room += 1
 
 
 class _Message:
     """A `Delivery`, and before that what lies on the queue."""
 
-    __slots__ = ("_consumer", "_home", "delivery_count", "envelope", "taken_as")
+    __slots__ = ("_home", "consumer", "delivery_count", "envelope", "taken_as")
 
     def __init__(self, home: _Queue, envelope: Envelope, delivery_count: int) -> None:
         self._home = home
-        self._consumer: _Consumer | None = None
+        self.consumer: _Consumer | None = None
         self.envelope = envelope
         self.delivery_count = delivery_count
         self.taken_as = 0
@@ -164,16 +158,12 @@ class _Message:
     def queue(self) -> str:
         return self._home.name
 
-    def hold(self, consumer: _Consumer, number: int) -> None:
-        self._consumer = consumer
-        self.taken_as = number
-
     def abandon(self) -> bool:
         """End the hold; False if it has ended already."""
-        if self._consumer is None:
+        consumer, self.consumer = self.consumer, None
+        if consumer is None:
             return False
-        self._consumer.make_room()
-        self._consumer = None
+        consumer.room += 1
         return True
 
     async def ack(self) -> None:
@@ -352,7 +342,8 @@ class MemoryTransport:
         return self._queues[name]
 
     def _check(self, envelope: Envelope, target: str, *, topic: str = "") -> None:
-        self._check_open()
+        if self._users == 0:
+            self._check_open()
         check_message(target, envelope, topic=topic, max_bytes=self._max_message_bytes)
 
     def _check_open(self, *names: str) -> None:

@@ -224,8 +224,9 @@ class WorkerEdge:
 
     # Steps
 
-    def may_be_sealed(self, task: StepTask) -> bool:
-        return self._codec.demands_seals or may_be_enveloped(task.input)
+    def may_be_sealed(self, task: StepTask, body: bytes) -> bool:
+        """`body` is the message that it came in."""
+        return self._codec.demands_seals or (MARK in body and may_be_enveloped(task.input))
 
     async def open_step(self, task: StepTask) -> StepTask:
         """The task in clear, with the context of its run in `context` and `traceparent`."""

@@ -53,9 +53,15 @@ class Quarantine:
         self._running = 0
         self._probation: asyncio.TimerHandle | None = None
 
-    def admission(self, delivery: Delivery) -> "_Admission":
+    def admission(self, delivery: Delivery) -> "Quarantine | _Alone":
         """To hold while the message is run."""
-        return _Admission(self, is_suspect=is_suspect(delivery))
+        return _Alone(self) if is_suspect(delivery) else self
+
+    async def __aenter__(self) -> None:
+        await self.enter()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.leave()
 
     async def enter(self) -> None:
         while self.is_closed:
@@ -99,18 +105,11 @@ class Quarantine:
             self._opened.set()
 
 
-class _Admission(Struct):
+class _Alone(Struct):
     quarantine: Quarantine
-    is_suspect: bool
 
     async def __aenter__(self) -> None:
-        if self.is_suspect:
-            await self.quarantine.enter_alone()
-        else:
-            await self.quarantine.enter()
+        await self.quarantine.enter_alone()
 
     async def __aexit__(self, *_: object) -> None:
-        if self.is_suspect:
-            self.quarantine.leave_alone()
-        else:
-            self.quarantine.leave()
+        self.quarantine.leave_alone()

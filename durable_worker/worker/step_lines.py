@@ -19,9 +19,7 @@ class StepLines:
 
     def __init__(self) -> None:
         self._log = log.bind()  # what the module's does with each line costs more than some lines
-        # Of loggers that have no such method some take any name for one that writes a line.
-        asks = hasattr(self._log.__class__, "is_enabled_for")
-        self._is_told: Callable[[int], bool] = self._log.is_enabled_for if asks else _always
+        self._is_told = levels_of(self._log)
         self._waiting: list[tuple[Context, StepTask, float, Failure | None]] = []
 
     def started(self, task: StepTask) -> None:
@@ -59,6 +57,13 @@ class StepLines:
                 attempt=task.attempt,
                 error=error.message,
             )
+
+
+def levels_of(bound: structlog.typing.FilteringBoundLogger) -> Callable[[int], bool]:
+    """Whether a line of a level would be written."""
+    # Of loggers that have no such method some take any name for one that writes a line.
+    asks = hasattr(bound.__class__, "is_enabled_for")
+    return bound.is_enabled_for if asks else _always
 
 
 def _always(_: int) -> bool:

@@ -215,7 +215,7 @@ class StepRunner:
     async def _execute(
         self, definition: StepDefinition, task: StepTask, execution: _Execution
     ) -> StepResult:
-        if self._edge.may_be_sealed(task):
+        if self._edge.may_be_sealed(task, execution.deliveries[0].envelope.body):
             opened = await self._open(task)
             if isinstance(opened, Failure):
                 return _result(task, opened, started_at=self._clock.now())

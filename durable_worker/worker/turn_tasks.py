@@ -1,5 +1,6 @@
 """Answer the turns that a worker is given."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -20,6 +21,7 @@ from durable_worker.worker.posting import Posting, WorkCrew
 from durable_worker.worker.quarantine import Quarantine
 from durable_worker.worker.registry import Worker
 from durable_worker.worker.step_context import enter_turn
+from durable_worker.worker.step_lines import levels_of
 from durable_worker.worker.turns import TurnRunner
 
 log = structlog.get_logger("durable_worker.worker")
@@ -55,6 +57,7 @@ class TurnTasks:
         self._crew = crew
         self._is_stopping = is_stopping
         self._log = log.bind()
+        self._is_told = levels_of(self._log)
 
     async def handle(self, task: WorkflowTask, delivery: Delivery) -> None:
         """Decide the turn, publish its decision, acknowledge."""
@@ -113,6 +116,8 @@ class TurnTasks:
 
     def _tell(self, task: WorkflowTask, decision: WorkflowDecision) -> None:
         is_failed = decision.status is DecisionStatus.FAILED
+        if not is_failed and not self._is_told(logging.DEBUG):
+            return
         tell = self._log.warning if is_failed else self._log.debug
         tell(
             "turn_decided",

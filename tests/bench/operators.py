@@ -21,14 +21,14 @@ from tests.bench import effects, load
 from tests.bench.brokered import CLI, START_SECONDS
 from tests.bench.context import Bench
 from tests.bench.figures import Pairs, Reading, Target, UnavailableError, WrongResultError
-from tests.bench.load import Plan
+from tests.bench.load import STEPS, Plan
 from tests.bench.processes import Program, cpu_of_family, environment
-from tests.bench.programs.load_app import STEPS
 from tests.bench.registry import measures
 from tests.bench.running import scratch
-from tests.broker import BrokerNode, BrokerUnavailableError, new_prefix
-from tests.database import DatabaseUnavailableError, Postgres, PostgresServer
+from tests.broker import BrokerNode, new_prefix
+from tests.database import Postgres, PostgresServer
 from tests.database.schemas import made_schema
+from tests.servers.faults import ServerUnavailableError
 
 APP = "tests.bench.programs.load_app:worker"
 CURVE = (1, 2, 4)
@@ -52,7 +52,7 @@ def operators_curve(bench: Bench) -> Iterator[Reading]:
         try:
             server = stack.enter_context(PostgresServer())
             node = stack.enter_context(BrokerNode())
-        except (DatabaseUnavailableError, BrokerUnavailableError) as error:
+        except ServerUnavailableError as error:
             raise UnavailableError(str(error)) from error
         for _ in range(bench.pick(2, 3)):
             for count in CURVE:

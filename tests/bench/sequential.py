@@ -5,7 +5,7 @@ import asyncio
 import math
 import statistics
 import sys
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -46,10 +46,15 @@ ANSWER_SECONDS = 30.0
         f"CPU of the original worker for a run of {COMPARED:,} steps over that of ours",
         at_least=50,
     ),
+    Target(
+        "sequential_vs_bare",
+        f"the same, ours over that of a bare loop which is told each answer: {COMPARED:,} steps",
+    ),
 )
 def sequential(bench: Bench) -> Iterator[Reading]:
     counts = bench.pick(QUICK_COUNTS, COUNTS)
-    samples = [asyncio.run(cpu_by_steps(bench.broker.url, counts)) for _ in range(bench.pick(1, 2))]
+    rounds = range(bench.pick(1, 2))
+    samples = [asyncio.run(cpu_by_steps(bench.broker.url, counts, ours_for)) for _ in rounds]
     yield Reading(
         "sequential_exponent",
         tuple(exponent(counts, each) for each in samples),
@@ -59,6 +64,13 @@ def sequential(bench: Bench) -> Iterator[Reading]:
         ),
     )
     ours = [each[counts.index(COMPARED)] for each in samples]
+    (bare,) = asyncio.run(cpu_by_steps(bench.broker.url, (COMPARED,), bare_for))
+    yield Reading(
+        "sequential_vs_bare",
+        tuple(each / bare for each in ours),
+        (Side("ours", "s", tuple(ours)), Side("bare loop", "s", (bare,))),
+        "a turn at a time, on a machine that idles in between: most of it is waking up",
+    )
     program = PEERS / "original" / "sequential.py"
     theirs = [
         told_by([bench.python("original"), program, URL, str(COMPARED)])
@@ -72,13 +84,23 @@ def sequential(bench: Bench) -> Iterator[Reading]:
     )
 
 
-async def cpu_by_steps(url: str, counts: Sequence[int]) -> list[float]:
-    """Seconds of the worker's CPU for one run of each of these numbers of steps."""
-    names = Names(prefix=new_prefix())
+def ours_for(url: str, names: Names) -> list[str]:
     target = "tests.bench.programs.sequential_app:worker"
-    command = [sys.executable, "-m", "durable_worker", "run", target, "--log-format", "json"]
-    with Program([*command, "--broker", url, "--prefix", names.prefix]) as worker:
-        async with operating(url, names) as play:
+    command = ["durable_worker", "run", target, "--log-format", "json"]
+    return [*command, "--broker", url, "--prefix", names.prefix]
+
+
+def bare_for(url: str, names: Names) -> list[str]:
+    return ["tests.bench.programs.bare_turns", url, names.tasks("sequence"), names.decisions]
+
+
+async def cpu_by_steps(
+    url: str, counts: Sequence[int], command: Callable[[str, Names], list[str]]
+) -> list[float]:
+    """Seconds of a worker's CPU for one run of each of these numbers of steps."""
+    names = Names(prefix=new_prefix())
+    async with operating(url, names) as play:
+        with Program([sys.executable, "-m", *command(url, names)]) as worker:
             for number in range(FIRST_TURNS):  # watched more closely than all others
                 await play(f"warm-{number}", 1)
             found = []

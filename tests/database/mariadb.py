@@ -48,9 +48,12 @@ def require_mariadb(port: int) -> MariadbPrograms:
 
 
 class MariadbServer(PrivateServer):
+    """`options` are added to the command line of what is started next."""
+
     def __init__(self, *, programs: MariadbPrograms | None = None) -> None:
         self._programs = programs or require_mariadb(DEFAULT_PORT)
         self.port = 0
+        self.options: tuple[str, ...] = ()
         super().__init__("the private MariaDB", folder="durable-mariadb-")
 
     def url(self, database: str = "test", *, user: str = "root") -> str:
@@ -69,6 +72,7 @@ class MariadbServer(PrivateServer):
                 *(f"--socket={self.home / 'socket'}", f"--tmpdir={self.home}"),
                 *("--innodb-buffer-pool-size=64M", "--performance-schema=OFF"),
                 *("--skip-name-resolve", "--lc-messages=en_US", "--pid-file=pid"),
+                *self.options,
             ),
             ready=READY,
             account=account,

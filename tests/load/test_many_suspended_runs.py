@@ -44,7 +44,7 @@ PATIENCE = 120.0
     "runs",
     [
         pytest.param(SELECTION, id="a selection"),
-        pytest.param(MILLION, id="all of them", marks=pytest.mark.load),
+        pytest.param(MILLION, id="all of them", marks=[pytest.mark.load, pytest.mark.timeout(0)]),
     ],
 )
 async def test_an_operator_beside_many_suspended_runs_is_as_quick_as_alone(
@@ -53,20 +53,21 @@ async def test_an_operator_beside_many_suspended_runs_is_as_quick_as_alone(
     async with asyncio.timeout(PATIENCE + runs / 500), staged(schema, broker_url, prefix) as stage:
         each = runs // len(TEMPLATES)
         await suspend(stage, each)
-        stage.kill_operator()
-        begun = await first_dispatch(stage)
+        begun = await held(FIRST_DISPATCH_SECONDS, lambda: first_dispatch(stage))
         said = stage.operator.said(3_000)
         at_rest = stage.operator.rss_megabytes()
-        pages = await best(lambda: pages_of(stage, each))
+        pages = await held(PAGE_SECONDS, lambda: pages_of(stage, each))
         facets = await counted(stage, each)
-        woken = await best(lambda: signalled(stage, each))
-        late = await lateness_of_timers(stage)
+        beside = await pages_beside_counts(stage, each)
+        woken = await held(WAKE_SECONDS, lambda: signalled(stage, each))
+        late = await held(LATE_SECONDS, lambda: lateness_of_timers(stage))
         peak = stage.operator.peak_megabytes()
     told = {
         "runs": 3 * each,
         "first dispatch, s": begun,
         "page p95, s": pages,
         "facets, s": facets,
+        "page p95 beside those": beside,
         "signal to end p95, s": woken,
         "latest timer, s": late,
         "memory at rest, MB": at_rest,
@@ -80,8 +81,12 @@ async def test_an_operator_beside_many_suspended_runs_is_as_quick_as_alone(
     assert peak < MOST_MEGABYTES, told
 
 
-async def best(measure: Callable[[], Awaitable[float]]) -> float:
-    return min([await measure() for _ in range(ROUNDS)])
+async def held(bound: float, measure: Callable[[], Awaitable[float]]) -> float:
+    """The first that is within the bound, or the last."""
+    for _ in range(ROUNDS - 1):
+        if (found := await measure()) < bound:
+            return found
+    return await measure()
 
 
 async def suspend(stage: Stage, each: int) -> None:
@@ -109,8 +114,9 @@ async def is_settled(stage: Stage, run_id: str) -> bool:
 
 async def first_dispatch(stage: Stage) -> float:
     """Seconds from the start of an operator's process until a step runs, of a run that was asked
-    for while there was none."""
-    handle = await stage.client.start("load.stamp", "first", run_id="first")
+    for while there was none: the one before was killed."""
+    stage.kill_operator()
+    handle = await stage.client.start("load.stamp", "first")
     began = stage.start_operator()
     stamped: float = await handle.result()
     return stamped - began
@@ -160,6 +166,21 @@ async def counted(stage: Stage, each: int) -> float:
     return min(spent)
 
 
+async def pages_beside_counts(stage: Stage, each: int) -> float:
+    """As `pages_of`, while three others count all runs again and again."""
+
+    async def count() -> None:
+        while True:
+            await stage.port._ask(RunFacets(query=RunQuery()))
+
+    async with asyncio.TaskGroup() as group:
+        counting = [group.create_task(count()) for _ in range(3)]
+        spent = await pages_of(stage, each)
+        for task in counting:
+            task.cancel()
+    return spent
+
+
 async def signalled(stage: Stage, each: int) -> float:
     """p95 of the seconds from a signal to the end of the one run of all that waits for it."""
     numbers = [n for n in Random().sample(range(1, each + 1), min(60, each // 100)) if n % 10]
@@ -178,12 +199,9 @@ async def approve(stage: Stage, run_id: str) -> None:
 
 async def lateness_of_timers(stage: Stage) -> float:
     """Of 300 among all that are pending, in seconds."""
-    names = [f"nap-{number}" for number in range(300)]
-    handles = [
-        await stage.client.start("load.nap", 3_000 + number, run_id=name)
-        for number, name in enumerate(names)
-    ]
+    handles = [await stage.client.start("load.nap", 3_000 + number) for number in range(300)]
     await asyncio.gather(*(handle.result() for handle in handles))
+    names = [handle.run_id for handle in handles]
     async with PostgresStore(stage.schema) as store:
         states = await store.load_many(names)
     assert len(states) == len(names)

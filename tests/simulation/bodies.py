@@ -17,7 +17,7 @@ from durable_worker import FatalError, Retry, StepContext, Undo, Worker, Workflo
 from durable_worker.testing.simulation.audit import Outcome
 from durable_worker.testing.simulation.chance import ALL_FAULTS, FaultKind
 from durable_worker.testing.simulation.journal import journaled
-from durable_worker.testing.simulation.world import (
+from durable_worker.testing.simulation.plan import (
     SETTLED_WITHIN_SECONDS,
     Cancelled,
     Plan,

@@ -16,6 +16,7 @@ from durable_worker.operator.dispatch import Dispatcher
 from durable_worker.operator.engine import Engine
 from durable_worker.operator.intake import Intake
 from durable_worker.operator.session import Session
+from durable_worker.operator.signals import Signals
 from durable_worker.operator.timers import Timers
 from durable_worker.operator.transitions import apply as transitions
 from durable_worker.operator.transitions import continuing, decisions
@@ -58,8 +59,8 @@ def mutated(name: str) -> Iterator[None]:
 def the_worker_does_not_wait_for_the_confirm(patch: Patch) -> None:
     async def unconfirmed(self: Answers, queue: str, envelope: Any) -> None:
         link = cast("Link", self._transport)
-        connection = await link._ready()
-        link._there(connection, "publish", lambda: link._publish(queue, envelope))
+        connection = await link.end.ready()
+        link.end.there(connection, "publish", lambda: link._publish(queue, envelope))
 
     patch.setattr(Answers, "_send", unconfirmed)
 
@@ -286,14 +287,14 @@ def history_that_grows_during_a_turn_asks_for_no_other_turn(patch: Patch) -> Non
 
 @mutant
 def a_duplicate_of_a_signal_is_another_signal(patch: Patch) -> None:
-    match = UnitOfWork._match
+    match = Signals.match
     counts: dict[str, int] = {}
 
-    async def again(self: UnitOfWork, signal: Any, queue: Any) -> None:
+    async def again(self: Signals, signal: Any) -> Any:
         number = counts[signal.signal_id] = counts.get(signal.signal_id, 0) + 1
-        await match(self, replace(signal, signal_id=f"{signal.signal_id}-{number}"), queue)
+        return await match(self, replace(signal, signal_id=f"{signal.signal_id}-{number}"))
 
-    patch.setattr(UnitOfWork, "_match", again)
+    patch.setattr(Signals, "match", again)
 
 
 @mutant

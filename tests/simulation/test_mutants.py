@@ -4,7 +4,8 @@ import pytest
 
 from durable_worker.testing.simulation.campaign import examined
 from durable_worker.testing.simulation.chance import ALL_FAULTS, FaultKind
-from durable_worker.testing.simulation.world import Plan, Verdict, simulated
+from durable_worker.testing.simulation.plan import Plan, Verdict
+from durable_worker.testing.simulation.world import simulated
 from tests.simulation.bodies import plan_for
 from tests.simulation.mutants import MUTANTS, mutated
 

@@ -29,11 +29,15 @@ def run_scripts(
 ) -> None:
     """Those of this folder that have not run yet, by the version in `table`."""
     config = Config()
-    config.set_main_option("script_location", str(_HERE))
-    config.set_main_option("version_locations", str(_HERE / folder))
+    config.set_main_option("script_location", _option(_HERE))
+    config.set_main_option("version_locations", _option(_HERE / folder))
     config.set_main_option("path_separator", "newline")
     config.attributes.update(connection=connection, table=table, schema=schema)
     command.upgrade(config, "head")
+
+
+def _option(path: Path) -> str:
+    return str(path).replace("%", "%%")
 
 
 def refuse_if_any_lives(operators: Iterable[Any], *, database: str) -> None:

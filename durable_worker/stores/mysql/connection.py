@@ -28,11 +28,11 @@ _GARBAGE = (LookupError, ValueError, TypeError, AttributeError, struct.error)
 _FOUND_ROWS = 2
 """Count rows that an UPDATE finds, not only those that it changes."""
 
-# What stands in /*M! */ is for MariaDB alone.
+# What stands in /*M! */ is for MariaDB alone. Warnings are not kept: the driver would log them.
 _SET_UP = f"""
 SET NAMES binary;
 SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',
-    wait_timeout = {IDLE_SECONDS}, innodb_lock_wait_timeout = {LOCK_SECONDS}
+    wait_timeout = {IDLE_SECONDS}, innodb_lock_wait_timeout = {LOCK_SECONDS}, max_error_count = 0
     /*M!100300 , idle_write_transaction_timeout = {LOCK_SECONDS} */
     /*M!100318 , in_predicate_conversion_threshold = 0 */;
 SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED;
@@ -135,6 +135,11 @@ async def connected(address: MysqlAddress) -> Connection:
         raise StoreError(
             f"the database {address.safe} cannot be used: what answers there is no MariaDB and no "
             f"MySQL ({error!r})"
+        ) from error
+    except RuntimeError as error:  # a package that a way to log in needs is not installed
+        raise StoreError(
+            f"the database {address.safe} does not let this user in: {error}. Install it, or "
+            f"connect by TLS (?ssl-mode=) or by a socket"
         ) from error
     connection = Connection(driven)
     try:

@@ -1,5 +1,6 @@
 """What the driver and the server complain about, as sentences."""
 
+import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -97,6 +98,11 @@ def is_unfulfilled(error: BaseException | None) -> bool:
     return code_of(error) == _NOT_NULL and "is_released" in str(error)
 
 
+def is_stale(error: BaseException | None) -> bool:
+    """Whether there is a run that a transaction expects not to be."""
+    return code_of(error) == _NOT_NULL and "expires_at" in str(error)
+
+
 @contextmanager
 def translated_errors(address: MysqlAddress) -> Generator[None, None, None]:
     try:
@@ -135,6 +141,11 @@ def _of_driver(error: MySQLError, told: str, address: MysqlAddress) -> DurableEr
     cause = error.__cause__
     if isinstance(cause, TimeoutError):
         return StoreUnavailableError(f"{_named(address)} did not answer in time")
+    if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+        return StoreError(
+            f"{_named(address)} cannot be talked to by TLS ({cause}). Does the server offer it, is "
+            f"ssl-ca its authority, and is the host one that its certificate names?"
+        )
     if isinstance(cause, OSError):
         return _unreachable(cause.strerror or str(cause), address)
     if error.args and error.args[0] in (2059, 2061):

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import msgspec
 
-from durable_worker.errors import LeaseLostError, StoreError
+from durable_worker.errors import LeaseLostError, StaleRunsError, StoreError
 from durable_worker.protocol.runs import RunQuery
 from durable_worker.stores.address import MysqlAddress, parse_mysql_address
 from durable_worker.stores.base import (
@@ -27,7 +27,7 @@ from durable_worker.stores.mysql import letters
 from durable_worker.stores.mysql.connection import Answer, Connection
 from durable_worker.stores.mysql.database import Database
 from durable_worker.stores.mysql.dumping import dumped
-from durable_worker.stores.mysql.errors import is_certain, is_conflict, is_unfulfilled
+from durable_worker.stores.mysql.errors import is_certain, is_conflict, is_stale, is_unfulfilled
 from durable_worker.stores.mysql.listing import count_statement, list_statement, needs_namespaces
 from durable_worker.stores.mysql.rows import (
     checkpoint_of_row,
@@ -152,7 +152,7 @@ class MysqlStore:
         sent = self._packets([filled(_sql["hold_writer"], token, writer), *changes])
         try:
             await self._transacted(sent)
-        except LeaseLostError:
+        except (LeaseLostError, StaleRunsError):
             raise
         except BaseException as error:
             self._is_in_doubt = error.__cause__ is None or not is_certain(error.__cause__)
@@ -166,7 +166,8 @@ class MysqlStore:
         )
 
     async def _transacted(self, sent: Sequence[bytes]) -> list[Answer]:
-        """One transaction, once more if others were in its way. Raises `LeaseLostError`."""
+        """One transaction, once more if others were in its way. Raises `LeaseLostError` and
+        `StaleRunsError`."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 async with self._database.connection() as connection:
@@ -174,6 +175,9 @@ class MysqlStore:
             except StoreError as error:
                 if is_unfulfilled(error.__cause__):
                     raise self._lease_lost() from error
+                if is_stale(error.__cause__):
+                    known = f"the database {self.address.safe} has one of these runs already"
+                    raise StaleRunsError(known) from error
                 if not is_conflict(error.__cause__) or attempt == ATTEMPTS:
                     raise
         raise AssertionError("unreachable")

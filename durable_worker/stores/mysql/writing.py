@@ -21,7 +21,7 @@ KEYS_AT_A_TIME = 1_000
 
 BEGIN, COMMIT = b"START TRANSACTION", b"COMMIT"
 
-_sql = loaded("runs", "checkpoints", "messages")
+_sql = loaded("runs", "checkpoints", "messages", "lease")
 
 
 def statements_of(batch: Batch) -> Iterator[bytes]:
@@ -35,6 +35,7 @@ def statements_of(batch: Batch) -> Iterator[bytes]:
     )
     signals = {each.id: each for each in batch.signals}
     owed = {each.key: each for each in batch.outbox_added}
+    yield from _by_key(_sql["require_absent"], batch.absent)
     for run_id, seq in dict.fromkeys(batch.checkpoints_removed):
         yield filled(_sql["remove_checkpoint"], run_id, seq)
     yield from inserts(_sql["put_run"], map(row_of_run, runs.values()))
@@ -42,9 +43,9 @@ def statements_of(batch: Batch) -> Iterator[bytes]:
     yield from inserts(_sql["put_checkpoint"], _checkpoint_rows(batch))
     yield from inserts(_sql["put_signal"], map(row_of_signal, signals.values()))
     yield from inserts(_sql["put_outbox"], map(row_of_outbox, owed.values()))
-    yield from _removals(_sql["remove_outbox"], batch.outbox_removed)
+    yield from _by_key(_sql["remove_outbox"], batch.outbox_removed)
     yield from submissions([encode_input(each) for each in batch.inbox_added])
-    yield from _removals(_sql["remove_inbox"], batch.inbox_removed)
+    yield from _by_key(_sql["remove_inbox"], batch.inbox_removed)
     yield from inserts(_sql["put_dead_letter"], _letter_rows(batch.dead_letters))
 
 
@@ -82,7 +83,7 @@ def _letter_rows(letters: Sequence[DeadLetter]) -> Iterator[Row]:
     return map(row_of_letter, kept.values())
 
 
-def _removals(statement: bytes, keys: Iterable[int | str]) -> Iterator[bytes]:
+def _by_key(statement: bytes, keys: Iterable[int | str]) -> Iterator[bytes]:
     wanted = list(dict.fromkeys(keys))
     for first in range(0, len(wanted), KEYS_AT_A_TIME):
         yield filled(statement, wanted[first : first + KEYS_AT_A_TIME])

@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-from msgspec import structs
 
 from durable_worker.errors import LeaseLostError, StaleRunsError
 from durable_worker.protocol.runs import RunQuery
@@ -25,22 +24,18 @@ from durable_worker.stores.base import (
 )
 from durable_worker.stores.dumps import AnyRow
 from durable_worker.stores.inputs import AnyInput, decode_input, encode_input
+from durable_worker.stores.postgres.batches import parameters_of
 from durable_worker.stores.postgres.database import Database
 from durable_worker.stores.postgres.dumping import dumped
 from durable_worker.stores.postgres.errors import is_certain, is_conflict
+from durable_worker.stores.postgres.listening import Listening
 from durable_worker.stores.postgres.listing import count_statement, list_statement
 from durable_worker.stores.postgres.membership import Membership
 from durable_worker.stores.postgres.rows import (
-    Row,
     checkpoint_of_row,
     letter_of_row,
     outbox_of_row,
     revision_of_row,
-    row_of_checkpoint,
-    row_of_letter,
-    row_of_outbox,
-    row_of_run,
-    row_of_signal,
     run_of_row,
     signal_of_row,
     text_in,
@@ -49,7 +44,6 @@ from durable_worker.stores.postgres.rows import (
 from durable_worker.stores.postgres.writing import written
 from durable_worker.stores.queries import load_statements
 from durable_worker.stores.records import (
-    LAST_SEQ,
     Checkpoint,
     DeadLetter,
     DueTimer,
@@ -70,9 +64,6 @@ _sql = {
     for name, statement in load_statements("postgres", part).items()
 }
 
-_UNCOUNTED = LAST_SEQ
-"""In place of a revision, of rows that a lone writer has changed: newer than whatever is known."""
-
 
 class PostgresStore:
     """A schema of a PostgreSQL database, made by `durable-worker db upgrade`.
@@ -90,12 +81,15 @@ class PostgresStore:
         self.address = parse_address(address) if isinstance(address, str) else address
         self._database = Database(self.address)
         self._membership = Membership(self._database)
+        self._listening = Listening(self.address)
         self._is_member = False
         self._has_lost_inbox = False
         self._token = 0
         self._writer = 0
         self._is_in_doubt = False
         self._fencing = asyncio.Lock()
+        # Counts read all that they count: pages must not wait behind them for a connection.
+        self._counting = asyncio.Lock()
         self._seen = ""
 
     async def __aenter__(self) -> Self:
@@ -109,6 +103,7 @@ class PostgresStore:
         trace: TracebackType | None,
         /,
     ) -> None:
+        await self._listening.end()
         await self._database.close()
 
     # The lease
@@ -164,7 +159,7 @@ class PostgresStore:
     # Writing
 
     async def commit(self, batch: Batch, token: int) -> None:
-        values = _values_of(batch)
+        values = parameters_of(batch)
         writer = await self._writer_of(token)
         try:
             async with self._database.connection() as connection:
@@ -291,7 +286,16 @@ class PostgresStore:
         rows = await self._read("get_inbox", after, limit)
         return [InboxRow(row_id, _input_of(body), body) for row_id, body in rows]
 
+    @property
+    def is_telling(self) -> bool:
+        return self._listening.is_on
+
+    @property
+    def submitted(self) -> asyncio.Event:
+        return self._listening.heard
+
     async def has_news(self) -> bool:
+        await self._listening.begin()
         # It changes with every transaction that has written something, in any database.
         seen, self._seen = self._seen, (await self._database.fetch(_sql["snapshot"]))[0][0]
         return seen != self._seen
@@ -304,7 +308,9 @@ class PostgresStore:
         statuses: Counter[str] = Counter()
         workflows: Counter[str] = Counter()
         statement, values = count_statement(query)
-        for status, workflow, count in await self._database.screen(statement, *values):
+        async with self._counting:
+            rows = await self._database.screen(statement, *values)
+        for status, workflow, count in rows:
             statuses[status] += count
             workflows[text_out(workflow)] += count
         return Facets(dict(statuses), dict(workflows))
@@ -344,50 +350,6 @@ def _states_in(rows: Sequence[Any]) -> dict[str, RunState]:
         run.id: RunState(run, checkpoints.get(run.id, ()), revision=revision)
         for run, revision in runs
     }
-
-
-def _values_of(batch: Batch) -> list[Sequence[Any]]:
-    """The parameters of a commit after token and writer. A statement can write each row once."""
-    homes = {each.id: each.namespace for each in batch.runs}
-    revisions = {run_id: revision + 1 for run_id, revision in batch.expected}
-    rewound = {run_id: revisions.get(run_id, _UNCOUNTED) for run_id, _ in batch.checkpoints_removed}
-    absent = {run_id for run_id, revision in batch.expected if not revision}
-    runs = {each.id: each for each in batch.runs}
-    checkpoints = {(each.run_id, each.seq): each for each in batch.checkpoints}
-    gone = [key for key in dict.fromkeys(batch.checkpoints_removed) if key not in checkpoints]
-    sent = dict.fromkeys(batch.outbox_removed)
-    owed = {each.key: each for each in batch.outbox_added if each.key not in sent}
-    return [
-        [
-            row_of_run(each, rewound=rewound.get(each.id, 0))
-            for each in runs.values()
-            if each.id not in absent
-        ],
-        [text_in(run_id) for run_id, _ in gone],
-        [seq for _, seq in gone],
-        [
-            row_of_checkpoint(each, homes.get(each.run_id), revisions.get(each.run_id, _UNCOUNTED))
-            for each in checkpoints.values()
-        ],
-        [row_of_signal(each) for each in {each.id: each for each in batch.signals}.values()],
-        [row_of_outbox(each) for each in owed.values()],
-        [text_in(key) for key in sent],
-        [encode_input(each) for each in batch.inbox_added],
-        list(dict.fromkeys(batch.inbox_removed)),
-        _letter_rows(batch.dead_letters),
-        [text_in(run_id) for run_id, _ in batch.expected],
-        [revision for _, revision in batch.expected],
-        [row_of_run(runs[run_id]) for run_id in sorted(absent & runs.keys())],
-    ]
-
-
-def _letter_rows(letters: Sequence[DeadLetter]) -> list[Row]:
-    kept: dict[str, DeadLetter] = {}
-    for each in letters:
-        known = kept.get(each.id, each)
-        redrives = max(known.redrives, each.redrives)
-        kept[each.id] = structs.replace(each, redrives=redrives)
-    return [row_of_letter(each) for each in kept.values()]
 
 
 def _input_of(body: bytes) -> AnyInput | None:

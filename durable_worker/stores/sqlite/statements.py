@@ -7,7 +7,7 @@ from itertools import chain
 
 from durable_worker.stores.sqlite.rows import Row
 
-_SIZES = (64, 8, 1)
+_SIZES = (64, 16, 4, 1)
 """Rows of one statement. Few sizes, so that the prepared statements are found again."""
 
 CACHED_STATEMENTS = 256

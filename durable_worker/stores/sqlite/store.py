@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import msgspec
 
-from durable_worker.errors import LeaseLostError
+from durable_worker.errors import LeaseLostError, StaleRunsError
 from durable_worker.protocol.runs import RunQuery
 from durable_worker.stores.base import (
     DEFAULT_LIST_LIMIT,
@@ -21,6 +21,7 @@ from durable_worker.stores.base import (
     Owner,
     RunCursor,
     lease_lost_message,
+    run_exists_message,
     stored_namespace,
     wanted_statuses,
 )
@@ -128,13 +129,20 @@ class SqliteStore:
         await self._writer.run(lambda database: database.execute(_sql["release_lease"], (token,)))
 
     def _lease_lost(self) -> LeaseLostError:
-        return LeaseLostError(lease_lost_message(f"the database {str(self.path)!r}"))
+        return LeaseLostError(lease_lost_message(self._name))
+
+    @property
+    def _name(self) -> str:
+        return f"the database {str(self.path)!r}"
 
     async def commit(self, batch: Batch, token: int) -> None:
         def write(database: sqlite3.Connection) -> None:
             with transaction(database):
                 if database.execute(_sql["is_lease_held"], (token,)).fetchone() is None:
                     raise self._lease_lost()
+                for run_id in batch.absent:
+                    if database.execute(_sql["has_run"], (run_id,)).fetchone() is not None:
+                        raise StaleRunsError(run_exists_message(self._name, run_id))
                 if batch.checkpoints_removed:
                     database.executemany(_sql["remove_checkpoint"], batch.checkpoints_removed)
                 for statement, rows in inserts:

@@ -12,8 +12,9 @@ from msgspec import Struct, field
 from durable_worker.testing.simulation.audit import Outcome
 from durable_worker.testing.simulation.chance import Fault
 from durable_worker.testing.simulation.minimal import fewest
+from durable_worker.testing.simulation.plan import Plan, Verdict
 from durable_worker.testing.simulation.trace import Line, around
-from durable_worker.testing.simulation.world import Plan, Verdict, simulated
+from durable_worker.testing.simulation.world import simulated
 
 PlanFor = Callable[[int], Plan]
 

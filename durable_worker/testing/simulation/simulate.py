@@ -13,8 +13,9 @@ from durable_worker.testing.simulation.campaign import Failure, Report, campaign
 from durable_worker.testing.simulation.chance import ALL_FAULTS, FaultKind
 from durable_worker.testing.simulation.errors import MissingStepsError, SimulationFailedError
 from durable_worker.testing.simulation.journal import journaled
+from durable_worker.testing.simulation.plan import Plan, Sent, Started, Verdict
 from durable_worker.testing.simulation.trace import around
-from durable_worker.testing.simulation.world import Plan, Sent, Started, Verdict, simulated
+from durable_worker.testing.simulation.world import simulated
 from durable_worker.worker.registry import Worker
 
 RUN_ID = "run"

@@ -6,93 +6,36 @@ from datetime import timedelta
 from random import Random
 from typing import Any
 
-from msgspec import Raw, Struct
-
-from durable_worker.errors import LeaseLostError, StoreError, TransportError
+from durable_worker.errors import LeaseLostError, StoreError
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.service import OperatorService
-from durable_worker.protocol.codec import MessageType, encode
-from durable_worker.protocol.names import DEFAULT_NAMESPACE, Names
-from durable_worker.protocol.runs import CancelRequest, RunRequest, SignalRequest, StartRun
+from durable_worker.protocol.names import Names
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.records import RunState
-from durable_worker.testing.simulation.audit import Audit, Outcome, outcome_of
+from durable_worker.testing.simulation.audit import Audit, outcome_of
 from durable_worker.testing.simulation.broker import Broker
-from durable_worker.testing.simulation.chance import ALL_FAULTS, Fault, FaultKind, Strikes
+from durable_worker.testing.simulation.chance import Fault, FaultKind, Strikes
+from durable_worker.testing.simulation.customer import Customer
 from durable_worker.testing.simulation.database import Database, Rows, StoreLink
 from durable_worker.testing.simulation.journal import Journal
-from durable_worker.testing.simulation.link import Link, Network
+from durable_worker.testing.simulation.link import Link
 from durable_worker.testing.simulation.loop import ProcessLoop, Scheduler
+from durable_worker.testing.simulation.network import Network
+from durable_worker.testing.simulation.plan import Plan, Verdict
 from durable_worker.testing.simulation.processes import Main, Process
 from durable_worker.testing.simulation.quiet import Defects, taken_over
-from durable_worker.testing.simulation.trace import Line, Trace
-from durable_worker.transports.base import DEATH_HEADER, DELIVERY_LIMIT_REASON, Envelope
+from durable_worker.testing.simulation.trace import Trace
+from durable_worker.transports.base import DEATH_HEADER, DELIVERY_LIMIT_REASON
 from durable_worker.worker.determinism.policy import Determinism
 from durable_worker.worker.options import WorkerOptions
-from durable_worker.worker.registry import Worker
 from durable_worker.worker.service import WorkerService
 
 FAULTS_UNTIL_SECONDS = 20.0
-SETTLED_WITHIN_SECONDS = 3 * 3600.0
-"""A clock that was an hour ahead may have set deadlines that are an hour away."""
 STOPPED_WITHIN_SECONDS = 60.0
 TIMELY_SECONDS = 2.0
 """Before a timer is due that everybody waits for, time goes on as usual for so long."""
 
 _OF_PROCESSES = (FaultKind.CRASH, FaultKind.STOP, FaultKind.PAUSE, FaultKind.CLOCK)
-
-
-class Started(Struct, frozen=True):
-    """A run that the client starts, and how it may end; `expected` None: in any way."""
-
-    run_id: str
-    workflow: str
-    input: Raw = Raw(b"null")
-    expected: frozenset[Outcome] | None = None
-
-
-class Sent(Struct, frozen=True):
-    """A signal that the client sends, some (virtual) seconds after the beginning."""
-
-    name: str
-    payload: Raw = Raw(b"null")
-    after: float = 0.0
-
-
-class Cancelled(Struct, frozen=True):
-    """A cancellation that the client asks for."""
-
-    run_id: str
-    after: float = 0.0
-
-
-class Plan(Struct, frozen=True):
-    """What happens in a world besides its faults. `worker` is journaled already."""
-
-    worker: Worker
-    starts: tuple[Started, ...]
-    signals: tuple[Sent, ...] = ()
-    cancels: tuple[Cancelled, ...] = ()
-    kinds: frozenset[FaultKind] = ALL_FAULTS
-    patience: float = SETTLED_WITHIN_SECONDS
-    """Virtual seconds without faults within which everything has to come to its end."""
-
-
-class Verdict(Struct, frozen=True):
-    """What one seed has shown."""
-
-    seed: int
-    violations: tuple[str, ...]
-    faults: tuple[Fault, ...]
-    outcomes: dict[str, Outcome]
-    digest: str
-    seconds: float
-    callbacks: int
-    forbidden: tuple[str, ...] = ()
-    """Steps that were called without leave to run."""
-    unserved: tuple[str, ...] = ()
-    """Steps that a run waits for and no worker has."""
-    lines: tuple[Line, ...] = ()
 
 
 class World:
@@ -128,7 +71,7 @@ class World:
         )
         self._links: dict[Process, Link] = {}
         self._checked_at = 0
-        self._has_asked = False
+        self._customer = Customer(plan, self._names)
         self._worker_options = _worker_options(random)
         self._operator_options = _operator_options(random)
         # A store that fails for longer than its operator's patience ends it; so does a lost lease.
@@ -243,7 +186,7 @@ class World:
     def _skip_the_wait(self) -> None:
         """Put the clocks forward to the next timer, once there are no more faults and nothing else
         is to come: hours of looking whether something has come take long, and show nothing."""
-        if not self._strikes.is_over or not self._has_asked or not self._is_quiet():
+        if not self._strikes.is_over or not self._customer.has_asked or not self._is_quiet():
             return
         due = self._rows.next_due
         if due is not None:
@@ -254,7 +197,7 @@ class World:
 
     def _has_ended(self) -> bool:
         self._skip_the_wait()
-        if self._audit.open or not self._has_asked:
+        if self._audit.open or not self._customer.has_asked:
             return False
         runs = self._audit.known
         return all(each.run_id in runs for each in self._plan.starts)
@@ -307,7 +250,7 @@ class World:
         if late:
             self._violated([f"told to stop, still there after a minute: {', '.join(late)}"])
         self._kill_all()
-        if self._network.links:
+        if self._network.ends:
             self._violated(["a connection was left open"])
 
     def _kill_all(self) -> None:
@@ -335,7 +278,7 @@ class World:
     def _process_ended(self, process: Process) -> None:
         link = self._links.pop(process, None)
         if link is not None:
-            link.close()
+            link.end.close()
         if process.is_wanted and process is not self._client:
             pause = process.random.choice((0.1, 0.5, 2.0)) * process.random.random()
             self._scheduler.call_at(self._scheduler.now + pause, process.start)
@@ -343,6 +286,13 @@ class World:
     def _link(self, process: Process) -> Link:
         link = self._links[process] = Link(self._network, process)
         return link
+
+    async def _ask(self, process: Process) -> None:
+        stop = asyncio.Event()
+        process.stop = stop.set
+        async with self._link(process) as transport:
+            await self._customer.ask(transport)
+            await stop.wait()
 
     async def _work(self, process: Process) -> None:
         async with self._link(process) as transport:
@@ -373,59 +323,6 @@ class World:
             if process.is_stopping:
                 service.request_stop()
             await service.serve()
-
-    async def _ask(self, process: Process) -> None:
-        """The client: what it sends arrives, be it more than once."""
-        stop = asyncio.Event()
-        process.stop = stop.set
-        async with self._link(process) as transport:
-            await transport.declare([self._names.start_run, self._names.run_request])
-            async with asyncio.TaskGroup() as group:
-                for start in self._plan.starts:
-                    group.create_task(self._start(transport, start))
-                for number, sent in enumerate(self._plan.signals):
-                    group.create_task(self._signal(transport, sent, f"signal-{number}"))
-                for number, each in enumerate(self._plan.cancels):
-                    group.create_task(self._cancel(transport, each, f"cancel-{number}"))
-            self._has_asked = True
-            await stop.wait()
-
-    async def _start(self, transport: Link, start: Started) -> None:
-        message = StartRun(
-            tenant=DEFAULT_NAMESPACE,
-            workflow=start.workflow,
-            input=start.input,
-            run_id=start.run_id,
-        )
-        await self._insist(
-            transport, self._names.start_run, MessageType.START_RUN, message, start.run_id
-        )
-
-    async def _signal(self, transport: Link, sent: Sent, request_id: str) -> None:
-        await asyncio.sleep(sent.after)
-        body = SignalRequest(signal=sent.name, payload=sent.payload)
-        request = RunRequest(request_id=request_id, tenant=DEFAULT_NAMESPACE, body=body)
-        await self._insist(
-            transport, self._names.run_request, MessageType.RUN_REQUEST, request, request_id
-        )
-
-    async def _cancel(self, transport: Link, cancelled: Cancelled, request_id: str) -> None:
-        await asyncio.sleep(cancelled.after)
-        body = CancelRequest(run_id=cancelled.run_id)
-        request = RunRequest(request_id=request_id, tenant=DEFAULT_NAMESPACE, body=body)
-        await self._insist(
-            transport, self._names.run_request, MessageType.RUN_REQUEST, request, request_id
-        )
-
-    async def _insist(
-        self, transport: Link, queue: str, kind: MessageType, message: Any, message_id: str
-    ) -> None:
-        while True:
-            try:
-                await transport.send(queue, Envelope(kind, encode(message), message_id))
-                return
-            except TransportError:
-                await asyncio.sleep(0.1)
 
 
 def _worker_options(random: Random) -> WorkerOptions:

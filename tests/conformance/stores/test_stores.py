@@ -5,7 +5,7 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from durable_worker.errors import LeaseLostError
+from durable_worker.errors import LeaseLostError, StaleRunsError
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.runs import RunQuery, RunStatus
 from durable_worker.protocol.tasks import HistoryKind
@@ -53,6 +53,24 @@ async def test_a_commit_replaces_rows_with_the_same_key(store: Store) -> None:
     checkpoint = a_checkpoint(FULL_RUN.id, 4, status=CheckpointStatus.FAILED)
     await store.commit(Batch(runs=[run], checkpoints=[checkpoint]), token)
     assert await store.load(FULL_RUN.id) == RunState(run, [checkpoint])
+
+
+async def test_what_rests_on_a_run_that_is_not_there_is_refused_if_it_is(store: Store) -> None:
+    token = await lease_of(store)
+    first = a_run("it's \x00 é")
+    signal = SignalRecord(id="s", namespace="default", name="n", received_at=NOW)
+    await store.commit(Batch(runs=[first], expected=[(first.id, 0)]), token)
+    again = replace(first, workflow="another")
+    for batch in (
+        Batch(runs=[again, a_run("b")], expected=[("b", 0), (first.id, 0)], signals=[signal]),
+        Batch(signals=[signal], expected=[(first.id, 0)]),
+    ):
+        with pytest.raises(StaleRunsError):
+            await store.commit(batch, token)
+    assert await store.load_many([first.id, "b"]) == {first.id: RunState(first)}
+    assert await store.signal("s") is None
+    await store.commit(Batch(runs=[again], expected=[("c", 0)]), token)
+    assert await store.load(first.id) == RunState(again)
 
 
 async def test_unknown_runs_are_absent(store: Store) -> None:
@@ -367,3 +385,16 @@ async def test_a_commit_removes_checkpoints_before_it_writes_others(store: Store
     batch = Batch(checkpoints=[again], checkpoints_removed=[("a", 1), ("a", 2), ("b", 0)])
     await store.commit(batch, token)
     assert await store.load("a") == RunState(a_run("a"), [a_checkpoint("a", 0), again])
+
+
+async def test_a_run_is_found_by_the_tags_that_it_has_and_by_no_others(store: Store) -> None:
+    odd = ('a"', '"a', "a\nb", "a", "b'\\", ",")
+    token = await keep(store, a_run("old", tags=("a", "gone")), a_run("odd", tags=odd))
+    await store.commit(Batch(runs=[a_run("old", tags=("new",))]), token)
+    for tag in odd:
+        assert [each.id for each in await store.list_runs(RunQuery(tag=tag))] == ["odd"]
+        assert await store.facets(RunQuery(tag=tag)) == Facets({"running": 1}, {"w": 1})
+    for tag in ("gone", '"a"', "b", "", "\n", "%"):
+        assert await store.list_runs(RunQuery(tag=tag)) == []
+        assert await store.facets(RunQuery(tag=tag)) == Facets()
+    assert [each.id for each in await store.list_runs(RunQuery(tag="new"))] == ["old"]

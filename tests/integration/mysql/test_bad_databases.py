@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,7 @@ from durable_worker.stores.migrations.scripts import Upgrade
 from durable_worker.stores.migrations.upgrading_mysql import upgrade
 from durable_worker.stores.mysql import MysqlStore, connection
 from durable_worker.stores.mysql.errors import translated_errors
+from durable_worker.stores.opening import store_at
 from durable_worker.stores.records import OutboxRow
 from tests.conformance.stores.samples import a_run, lease_of
 from tests.database import MariadbServer, Mysql
@@ -268,6 +270,19 @@ async def test_a_table_that_may_not_grow_refuses_the_commit_as_a_whole(
         assert await store.load("a") is None
         await store.commit(Batch(runs=[a_run("a")]), token)
         assert await store.load("a") is not None
+
+
+@pytest.mark.parametrize(
+    ("url", "driver", "extra"),
+    [("mariadb://u@h/d", "asyncmy", "mysql"), ("postgresql://u@h/d", "asyncpg", "postgres")],
+)
+def test_a_driver_that_is_not_installed_is_named_with_its_extra(
+    url: str, driver: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, driver, None)
+    with pytest.raises(UsageError) as told:
+        store_at(url)
+    assert f"needs the package {driver}: pip install 'durable-worker[{extra}]'" in str(told.value)
 
 
 def test_the_command_line_tells_versions_and_upgrades(on_private: Mysql, program: Program) -> None:

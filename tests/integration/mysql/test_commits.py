@@ -15,7 +15,7 @@ from durable_worker.stores.address import MysqlAddress
 from durable_worker.stores.base import Batch
 from durable_worker.stores.inputs import CancelRequested
 from durable_worker.stores.mysql import MysqlStore
-from durable_worker.stores.mysql.connection import Connection, connected
+from durable_worker.stores.mysql.connection import IDLE_SECONDS, Connection, connected
 from durable_worker.stores.mysql.statements import literal
 from durable_worker.stores.records import RunState
 from tests.conformance.stores.samples import NOW, TTL, a_checkpoint, a_run, lease_of
@@ -131,6 +131,17 @@ async def test_a_commit_that_the_server_comes_to_too_late_changes_nothing(
         with pytest.raises(LeaseLostError):
             await again.commit(Batch(runs=[a_run("a", workflow="late")]), token)
         assert await store.load("a") == RunState(a_run("a"))
+
+
+async def test_a_transaction_sees_what_others_have_committed_since_it_began(
+    mysql_database: MysqlAddress,
+) -> None:
+    async with session(mysql_database) as one, session(mysql_database) as other:
+        count = b"SELECT COUNT(*) FROM durable_inbox"
+        before = await one.ask(b"START TRANSACTION; " + count)
+        await other.ask(b"INSERT INTO durable_inbox VALUES (1, '')")
+        after = await one.ask(count)
+        assert (before[1].rows[0][0], after[0].rows[0][0]) == (0, 1)
 
 
 async def test_a_takeover_waits_for_a_commit_that_is_under_way(
@@ -311,6 +322,19 @@ async def test_has_news_tells_of_what_other_processes_submit(mysql_database: Mys
         await writer.submit(CancelRequested(run_id="a"))
         assert await reader.has_news()
         assert not await reader.has_news()
+
+
+async def test_a_connection_that_lay_idle_for_long_is_not_used_again(
+    mysql_database: MysqlAddress,
+) -> None:
+    async with MysqlStore(mysql_database) as store:
+        database, used = store._database, list[int]()
+        for idle in (0, 0, IDLE_SECONDS):
+            async with database.connection() as connection:
+                used.append((await connection.ask(b"SELECT CONNECTION_ID()"))[0].rows[0][0])
+                connection._used_at -= idle
+        used.append((await database.ask(b"SELECT CONNECTION_ID()")).rows[0][0])
+        assert used[0] == used[1] == used[2] != used[3]
 
 
 async def test_a_closed_store_says_so(mysql_database: MysqlAddress) -> None:

@@ -210,7 +210,7 @@ async def test_what_another_tenant_asks_for_with_its_own_token_shows_and_changes
             assert data(result) == [{"groups": ["waiting"], "lifecycle": "up"}]
         case SignalRequest():
             assert result.ok  # of its own namespace, where nobody waits for it
-        case RetryRun() | ContinueRun() | RetryWithInput():
+        case RetryWithInput():
             assert result.error is not None
             assert result.error.code == "unsupported"
         case _:

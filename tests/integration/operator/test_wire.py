@@ -19,7 +19,7 @@ from durable_worker.protocol.runs import (
     ListRuns,
     Redispatch,
     RequestResult,
-    RetryRun,
+    RetryWithInput,
     RunFacets,
     RunQuery,
     RunReply,
@@ -171,10 +171,10 @@ async def test_what_is_not_supported_is_refused_with_a_sentence(
 ) -> None:
     asker = Asker(transport, names)
     async with operating(store, transport, names), asker.listening():
-        result = await asker.ask(RetryRun(run_id="a"))
+        result = await asker.ask(RetryWithInput(run_id="a", input=json(1)))
     assert result.error is not None
     assert result.error.code == "unsupported"
-    assert "'retry'" in result.error.message
+    assert "'retryWithInput'" in result.error.message
 
 
 async def test_redispatch_sends_what_is_out_once_more(

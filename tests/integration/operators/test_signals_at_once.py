@@ -114,7 +114,7 @@ async def engine_on(store: PostgresStore, owner: Owner) -> Engine:
     assert isinstance(lease, Lease)
     ledgers = Ledgers(store, capacity=1_000)
     context = WorkContext(store, ledgers, Names(), Limits(), lambda *_: "1", True, store)
-    tenure = Tenure(store, owner, lease, options=OPTIONS, clock=clock, shared=store)
+    tenure = Tenure(store, owner, lease, since=0.0, options=OPTIONS, clock=clock, shared=store)
     return Engine(context, tenure=tenure, options=OPTIONS, clock=clock, aftermath=lambda _: None)
 
 

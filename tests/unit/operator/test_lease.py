@@ -3,7 +3,10 @@
 import asyncio
 from datetime import timedelta
 
-from durable_worker.operator.lease import UNRENEWED_SECONDS, LeaseKeeper
+import pytest
+
+from durable_worker.errors import LeaseLostError
+from durable_worker.operator.lease import UNRENEWED_SECONDS, LeaseKeeper, Tenure
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.stores.base import Lease
 from durable_worker.stores.memory import MemoryStore
@@ -58,3 +61,39 @@ async def test_a_lease_that_is_renewed_is_waited_for_however_far_ahead_its_clock
         await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.wait([waiting])
+
+
+async def held_by(name: str, store: MemoryStore, clock: SteppedClock) -> Tenure:
+    asking = keeper(store, name, clock)
+    lease = await asking.acquire()
+    options = OperatorOptions(lease_ttl=timedelta(seconds=15))
+    return Tenure(
+        store, this_process(name), lease, since=asking.asked_at, options=options, clock=clock
+    )
+
+
+async def test_a_holder_is_sure_of_its_lease_for_half_of_the_time_since_it_asked_for_it() -> None:
+    store, clock = MemoryStore(), SteppedClock()
+    tenure = await held_by("alive", store, clock)
+    assert tenure.is_sure()
+    clock.seconds += 7.4
+    assert tenure.is_sure()
+    clock.seconds += 0.2
+    assert not tenure.is_sure()
+    keeping = asyncio.ensure_future(tenure.keep())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert tenure.is_sure()
+    keeping.cancel()
+    await asyncio.wait([keeping])
+
+
+async def test_a_holder_whose_lease_is_lost_is_not_sure_of_it() -> None:
+    store, clock = MemoryStore(), SteppedClock()
+    tenure = await held_by("stopped", store, clock)
+    clock.seconds += 16
+    taken = await store.acquire_lease(this_process("next"), now=clock.now(), ttl=15_000)
+    assert isinstance(taken, Lease)
+    with pytest.raises(LeaseLostError):
+        await tenure.keep()
+    assert not tenure.is_sure()

@@ -27,6 +27,11 @@ WHERE id = 1;
 -- name: hold_lease
 UPDATE durable_lease SET is_released = IF(token = ? AND NOT is_released, 0, NULL) WHERE id = 1;
 
+-- name: require_absent
+UPDATE durable_lease SET expires_at = IF(
+    EXISTS (SELECT 1 FROM durable_runs WHERE id IN ?), NULL, expires_at
+) WHERE id = 1;
+
 -- name: has_version_table
 SELECT COUNT(*) FROM information_schema.tables
 WHERE table_schema = DATABASE() AND table_name = 'durable_schema_version';

@@ -24,9 +24,11 @@ SELECT key, run_id, seq, attempt FROM outbox ORDER BY key;
 -- name: submit
 WITH head AS (
     UPDATE inbox_head SET last = last + 1 WHERE id = 1 RETURNING last
+), put AS (
+    INSERT INTO inbox SELECT last, $1 FROM head RETURNING id
 )
-INSERT INTO inbox SELECT last, $1 FROM head
-RETURNING id;
+-- Whoever tells something commits after all others who do: no operator tells anything.
+SELECT id, pg_notify('durable_worker_inbox', current_schema()) FROM put;
 
 -- name: get_inbox
 SELECT id, body FROM inbox WHERE id > $1 ORDER BY id LIMIT $2;

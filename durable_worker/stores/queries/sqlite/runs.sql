@@ -24,6 +24,9 @@ ON CONFLICT (id) DO UPDATE SET
 -- name: get_run
 SELECT * FROM runs WHERE id = ?;
 
+-- name: has_run
+SELECT 1 FROM runs WHERE id = ?;
+
 -- name: list_runs
 SELECT * FROM runs
 WHERE (:workflow IS NULL OR workflow = :workflow)
