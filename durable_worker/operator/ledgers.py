@@ -114,7 +114,7 @@ class Ledger:
         self._loose[seq] = event
 
     def note_keeper(self, decision: WorkflowDecision) -> None:
-        """Who keeps the history that the decision's turn came with, whatever becomes of it."""
+        """Who keeps what the answered turn came with, whatever becomes of the answer."""
         if decision.kept is not None:
             self.kept_by(decision.kept, decision.task_id)
 

@@ -56,7 +56,7 @@ class Rows(MemoryStore):
         if any(run.task_id is not None for run in self._runs.values()):
             return None
         pending = [each for each in self._pending() if each.kind is not HistoryKind.SIGNAL]
-        if any(each.kind is HistoryKind.CALL and each.fires_at is None for each in pending):
+        if any(each.kind is HistoryKind.CALL and each.is_out for each in pending):
             return None
         return min((each.fires_at for each in pending if each.fires_at is not None), default=None)
 
