@@ -104,19 +104,22 @@ class RecordedSteps:
 
     async def _ask(self, tenant: str, run_id: str) -> RunReply | None:
         """The reply of an operator that could look; None if there is none in time."""
+        heard: list[RunReply] = []
         with anyio.move_on_after(ANSWER_WITHIN.total_seconds()):
             await self._listen()
-            while True:
-                reply = await self._ask_once(tenant, run_id)
-                if reply is not None and not _is_passing(reply):
-                    return reply
-                await anyio.sleep(ASK_AGAIN_AFTER.total_seconds())
+            while not any(map(_is_of_use, heard)):
+                await self._ask_once(tenant, run_id, heard)
+        # One that came in the very moment in which the time ran out counts.
+        reply = next(filter(_is_of_use, heard), None)
+        if reply is not None:
+            return reply
         log.warning("operator_not_asked", run_id=run_id, reason="no operator has answered")
         return None
 
-    async def _ask_once(self, tenant: str, run_id: str) -> RunReply | None:
+    async def _ask_once(self, tenant: str, run_id: str, heard: list[RunReply]) -> None:
+        """Return when there is a reply that is of use, or it is time to ask again."""
         request_id = self._chance.new_id().hex
-        arrived, replies = self._replies.setdefault(request_id, (anyio.Event(), []))
+        arrived, _ = self._replies.setdefault(request_id, (anyio.Event(), heard))
         request = RunRequest(
             request_id=request_id,
             tenant=tenant,
@@ -139,7 +142,8 @@ class RecordedSteps:
             log.debug("operator_not_asked", run_id=run_id, reason=str(error))
         finally:
             del self._replies[request_id]
-        return replies[0] if replies else None
+        if not any(map(_is_of_use, heard)):
+            await anyio.sleep(ASK_AGAIN_AFTER.total_seconds())
 
     async def _listen(self) -> None:
         async with self._lock:
@@ -192,10 +196,10 @@ def read_detail(reply: RunReply, run_id: str) -> _Detail | None:
         return None
 
 
-def _is_passing(reply: RunReply) -> bool:
-    """Whether the operator could not look just now."""
+def _is_of_use(reply: RunReply) -> bool:
+    """False if the operator could not look just now."""
     error = reply.result.error
-    return error is not None and error.code in _PASSING
+    return error is None or error.code not in _PASSING
 
 
 def _is_settled(detail: _Detail, task: StepTask) -> bool:
