@@ -164,7 +164,7 @@ def line_of(name: str, text: str, program: Program) -> int:
     ("words", "status", "said"),
     [
         (["--operator", "x.db", "--db", "y.db"], 2, "leave out --db and --broker"),
-        (["--operator", "mysql://x"], 2, "the database 'mysql' cannot be used"),
+        (["--operator", "mysql://x"], 2, "it names no database. Expected mysql://"),
         (["--operator", "none.db"], 2, "there is no database none.db"),
         (["--operator", "amqp://guest:secret@127.0.0.1:1/"], 1, "gave up after 5 s"),
     ],

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -36,6 +37,9 @@ SETTINGS = {
 ROOT = Path(__file__).parents[3]
 APP = "tests.integration.long_work.app"
 PATIENCE = 120.0
+
+COUNTED_EVERY = 5.0
+"""Seconds between two counts that a broker makes of a queue's messages."""
 
 
 T = TypeVar("T")
@@ -120,6 +124,13 @@ class House:
         lines = self.node.ctl("list_queues", "name", "messages", "--no-table-headers").splitlines()
         counts = {name: int(count) for name, count in (line.split("\t") for line in lines if line)}
         return {name: count for name, count in counts.items() if count}
+
+    def messages_at_last(self) -> dict[str, int]:
+        """The same once the broker, which counts every five seconds, has counted again."""
+        counted_anew = time.monotonic() + 3 * COUNTED_EVERY
+        while (counts := self.messages()) and time.monotonic() < counted_anew:
+            time.sleep(0.2)
+        return counts
 
     def queues(self) -> list[str]:
         lines = self.node.ctl("list_queues", "name", "--no-table-headers").splitlines()

@@ -157,7 +157,7 @@ def test_a_step_whose_worker_loses_its_connection_again_and_again_runs_exactly_o
 def test_afterwards_nothing_is_left(story: Story) -> None:
     """Last in this file: it ends the processes."""
     assert set(story.house.stop_all()) == {0}
-    assert story.house.messages() == {}
+    assert story.house.messages_at_last() == {}
     held = [name for name in story.house.queues() if "-held-" in name]
     # Those of the killed worker and of the one that was disconnected expire by themselves.
     assert len(held) == 2
