@@ -71,6 +71,10 @@ class Watch:
             raise KeyboardInterrupt
 
         signal.signal(signal.SIGTERM, interrupt)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            # So a shell starts what it puts into the background, and processes inherit it: those
+            # that a test starts would not heed Ctrl-C.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self, nodeid: str) -> None:
