@@ -73,6 +73,7 @@ async def test_a_run_goes_through_its_steps_to_its_output(
             "durable-timers",
             "history-deltas",
             "park",
+            "search-attributes",
             "ordered-history",
         ]
         assert (first.task_id, first.group, first.attempt) == ("r#1", "seq", 1)
