@@ -103,21 +103,33 @@ class RecordedSteps:
         return [partition, own] if partition and partition != own else [own]
 
     async def _ask(self, tenant: str, run_id: str) -> RunReply | None:
-        """The reply of an operator that could look; None if there is none in time."""
+        """The reply of an operator that could look; None if there is none in time.
+
+        A process that was stopped for a while has missed what came meanwhile, and may have lost its
+        connection, and the task with it: it asks once more, however late it is.
+        """
         heard: list[RunReply] = []
-        with anyio.move_on_after(ANSWER_WITHIN.total_seconds()):
-            await self._listen()
-            while not any(map(_is_of_use, heard)):
+        now = anyio.current_time
+        until, most = now() + ANSWER_WITHIN.total_seconds(), REPLY_LOST_AFTER.total_seconds()
+        while True:
+            began = now()
+            patience = until - began if 0 < until - began < most else most
+            with anyio.move_on_after(patience):
+                await self._listen()
                 await self._ask_once(tenant, run_id, heard)
-        # One that came in the very moment in which the time ran out counts.
-        reply = next(filter(_is_of_use, heard), None)
-        if reply is not None:
-            return reply
+            # One that came in the very moment in which the time ran out counts.
+            reply = next(filter(_is_of_use, heard), None)
+            if reply is not None:
+                return reply
+            pause = ASK_AGAIN_AFTER.total_seconds()
+            if now() >= until and now() - began <= patience + pause:
+                break
+            await anyio.sleep(pause)
         log.warning("operator_not_asked", run_id=run_id, reason="no operator has answered")
         return None
 
     async def _ask_once(self, tenant: str, run_id: str, heard: list[RunReply]) -> None:
-        """Return when there is a reply that is of use, or it is time to ask again."""
+        """Return when there is a reply, or the question cannot be sent."""
         request_id = self._chance.new_id().hex
         arrived, _ = self._replies.setdefault(request_id, (anyio.Event(), heard))
         request = RunRequest(
@@ -136,14 +148,11 @@ class RecordedSteps:
                     headers=token_headers(self._token),
                 ),
             )
-            with anyio.move_on_after(REPLY_LOST_AFTER.total_seconds()):
-                await arrived.wait()
+            await arrived.wait()
         except TransportError as error:
             log.debug("operator_not_asked", run_id=run_id, reason=str(error))
         finally:
             del self._replies[request_id]
-        if not any(map(_is_of_use, heard)):
-            await anyio.sleep(ASK_AGAIN_AFTER.total_seconds())
 
     async def _listen(self) -> None:
         async with self._lock:

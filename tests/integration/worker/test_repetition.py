@@ -1,5 +1,6 @@
 """A task that another process may have run already is asked about before it is run."""
 
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -132,6 +133,30 @@ async def test_without_an_operator_that_answers_the_step_is_run_all_the_same(
         await transport.send(NAMES.tasks("pay"), REPEATED)
         assert (await desk.result()).step_id == TASK.step_id
     assert runs == ["paid"]
+
+
+async def test_a_process_that_was_stopped_for_longer_than_its_patience_asks_again(
+    transport: MemoryTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, milliseconds in (
+        ("ANSWER_WITHIN", 100),
+        ("REPLY_LOST_AFTER", 80),
+        ("ASK_AGAIN_AFTER", 10),
+    ):
+        monkeypatch.setattr(recorded, name, timedelta(milliseconds=milliseconds))
+    runs: list[str] = []
+    operator = Answering(transport, run="running", step="completed", attempts=1)
+    async with anyio.create_task_group() as group, serving(paying(runs), transport, NAMES):
+        await transport.send(NAMES.tasks("pay"), REPEATED)
+        with anyio.fail_after(5):
+            while not transport.depth(NAMES.run_request):  # noqa: ASYNC110
+                await anyio.sleep(0.005)
+            time.sleep(0.5)  # noqa: ASYNC251 - the process stands still
+            group.start_soon(operator.run)
+            while transport.depth(NAMES.tasks("pay")):  # noqa: ASYNC110
+                await anyio.sleep(0.005)
+        group.cancel_scope.cancel()
+    assert runs == []
 
 
 @pytest.mark.parametrize("tenant", ["acme", "default"])
