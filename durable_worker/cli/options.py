@@ -7,7 +7,7 @@ so many dataclasses would take 25 ms to define.
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -185,12 +185,14 @@ class Signal(Struct, frozen=True, kw_only=True):
     debug: bool = False
 
 
-class Revive(Struct, frozen=True, kw_only=True):
-    """`way`: the kind of the request."""
+Way: TypeAlias = Literal["retry", "continue", "redispatch"]
+"""Of setting a run going again: the kind of the request."""
 
+
+class Revive(Struct, frozen=True, kw_only=True):
     place: Place
     run_id: str
-    way: Literal["retry", "continue", "redispatch"]
+    way: Way
     debug: bool = False
 
 

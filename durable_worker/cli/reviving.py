@@ -1,8 +1,10 @@
 """The commands that set a run going again, parsed into `options`."""
 
+from collections.abc import Callable
+
 import typer
 
-from durable_worker.cli.options import Revive
+from durable_worker.cli.options import Revive, Way
 from durable_worker.cli.parameters import (
     Database,
     Debug,
@@ -15,53 +17,30 @@ from durable_worker.cli.parameters import (
 )
 from durable_worker.protocol.names import DEFAULT_PREFIX
 
-
-def _retry(
-    run_id: RunId,
-    *,
-    database: Database = None,
-    broker: SomeBroker = None,
-    tenant: Tenant = None,
-    namespace: Namespace = None,
-    prefix: Prefix = DEFAULT_PREFIX,
-    debug: Debug = False,
-) -> Revive:
-    """Take up a run that has failed or is parked, where that happened."""
-    place = place_of(database, broker, prefix, namespace, tenant)
-    return Revive(place=place, run_id=run_id, way="retry", debug=debug)
+_WHAT_IT_DOES: dict[Way, str] = {
+    "retry": "Take up a run that has failed, or is parked.",
+    "continue": "Let a run go on that is parked, or rests at a breakpoint.",
+    "redispatch": "Send everything once more that a run waits for from workers.",
+}
 
 
-def _continue(
-    run_id: RunId,
-    *,
-    database: Database = None,
-    broker: SomeBroker = None,
-    tenant: Tenant = None,
-    namespace: Namespace = None,
-    prefix: Prefix = DEFAULT_PREFIX,
-    debug: Debug = False,
-) -> Revive:
-    """Let a run go on that is parked, or rests at a breakpoint."""
-    place = place_of(database, broker, prefix, namespace, tenant)
-    return Revive(place=place, run_id=run_id, way="continue", debug=debug)
+def _reviving(way: Way) -> Callable[..., Revive]:
+    def revive(
+        run_id: RunId,
+        *,
+        database: Database = None,
+        broker: SomeBroker = None,
+        tenant: Tenant = None,
+        namespace: Namespace = None,
+        prefix: Prefix = DEFAULT_PREFIX,
+        debug: Debug = False,
+    ) -> Revive:
+        place = place_of(database, broker, prefix, namespace, tenant)
+        return Revive(place=place, run_id=run_id, way=way, debug=debug)
 
-
-def _redispatch(
-    run_id: RunId,
-    *,
-    database: Database = None,
-    broker: SomeBroker = None,
-    tenant: Tenant = None,
-    namespace: Namespace = None,
-    prefix: Prefix = DEFAULT_PREFIX,
-    debug: Debug = False,
-) -> Revive:
-    """Send everything once more that a run waits for from workers."""
-    place = place_of(database, broker, prefix, namespace, tenant)
-    return Revive(place=place, run_id=run_id, way="redispatch", debug=debug)
+    return revive
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command("retry")(_retry)
-    app.command("continue")(_continue)
-    app.command("redispatch")(_redispatch)
+    for way, what_it_does in _WHAT_IT_DOES.items():
+        app.command(way, help=what_it_does)(_reviving(way))
