@@ -363,6 +363,8 @@ class UnitOfWork:
         for row in self._rows.values():
             ledger = self._context.ledgers.held(row.run_id)
             if not owes(ledger.state, row):
+                if row.key in self._repeated:  # moot since it was looked at
+                    self._done.stale.append(row.key)
                 continue
             # An earlier copy of a repeated turn may be out, and know less than this one.
             if row.seq is None and row.key not in self._repeated:
