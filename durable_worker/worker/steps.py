@@ -165,11 +165,11 @@ class StepRunner:
 
     async def _run(self, task: StepTask, execution: _Execution) -> "StepResult | _Unfinished":
         definition = self._worker.steps.get(task.name)
-        if definition is None:
-            unknown = _unknown_step(self._worker, task.name)
-            return _result(task, unknown, started_at=self._clock.now())
         quarantine, slots = self._quarantine, self._slots
         try:
+            if definition is None:
+                unknown = _unknown_step(self._worker, task.name)
+                return _result(task, unknown, started_at=self._clock.now())
             is_repeated = may_repeat(execution.deliveries[0])
             if is_repeated or quarantine.is_closed or not slots.free:
                 return await self._run_once_free(definition, task, execution)

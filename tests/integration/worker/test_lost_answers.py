@@ -1,16 +1,30 @@
 """An answer that the broker did not take is sent again; until then its task stays open."""
 
+import anyio
 import pytest
+from msgspec import Raw, structs
 
 from durable_worker import Worker, WorkflowContext
 from durable_worker.errors import ConnectionLostError, TransportError, UnroutableError
+from durable_worker.protocol import codec
+from durable_worker.protocol.codec import MessageType
 from durable_worker.protocol.commands import DecisionStatus
 from durable_worker.protocol.names import Names
+from durable_worker.protocol.tasks import StepTask
 from durable_worker.transports.base import Envelope, Told
 from durable_worker.transports.memory import MemoryTransport
 from tests.integration.worker.desk import eventually, serving
 
 NAMES = Names()
+TASK = StepTask(
+    run_id="posted",
+    seq=0,
+    name="charge",
+    step_id="posted:0",
+    group="charge",
+    attempt=1,
+    input=Raw(b"1"),
+)
 
 
 class Forgetful(MemoryTransport):
@@ -76,3 +90,37 @@ async def test_a_task_that_comes_again_while_its_answer_is_on_its_way_is_not_run
         transport.say(None)
         await eventually(lambda: transport.depth(queue) == 0)
     assert (result.step_id, bytes(result.output)) == (task.step_id, b"2")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", ["charge", "unheard-of"])
+async def test_a_drain_waits_for_answers_that_are_on_their_way_and_for_what_runs(name: str) -> None:
+    made, started, gate = worker(), anyio.Event(), anyio.Event()
+
+    @made.step("slow")
+    async def slow() -> str:
+        started.set()
+        await gate.wait()
+        return "done"
+
+    queue = NAMES.tasks("charge")
+    async with Forgetful() as transport, serving(made, transport, NAMES) as desk:
+        await transport.send(queue, step_task(name))
+        await eventually(lambda: len(transport.lost) == 1)
+        await desk.send_step("slow")
+        await started.wait()
+        desk.service.request_stop()
+        await eventually(lambda: any(b"draining" in each.body for each in desk.workers))
+        gate.set()
+        await eventually(lambda: len(transport.lost) == 2)
+        transport.say(ConnectionLostError("it is gone"))
+        results = [await desk.result() for _ in range(2)]
+        await eventually(lambda: transport.depth(queue) == 0)
+    outputs = {each.run_id: bytes(each.output) for each in results if each.error is None}
+    assert outputs["run-1"] == b'"done"'
+    assert ("posted" in outputs) == (name == "charge")
+
+
+def step_task(name: str) -> Envelope:
+    task = structs.replace(TASK, name=name)
+    return Envelope(MessageType.STEP_TASK, codec.encode(task), f"{task.step_id}:1")
