@@ -72,7 +72,10 @@ class SideEffectFailedError(FailureError):
 
 
 class StepCancelledError(DurableError):
-    """Raised by `StepContext.raise_if_cancelled` once the run was cancelled."""
+    """Nobody waits for this step: its run was cancelled, or its body has given it up.
+
+    `StepContext.raise_if_cancelled` raises it; an attempt that was stopped fails with it.
+    """
 
     code = "cancelled"
 

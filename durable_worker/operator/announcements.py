@@ -70,8 +70,8 @@ class Announcer:
         run_id, sender = told.run_id, self._instance_id
         seqs = None if told.seqs is None else list(told.seqs)
         message: CancelRun | CancelSteps = CancelRun(run_id=run_id, seqs=seqs, sender=sender)
-        if told.is_given_up:
-            message = CancelSteps(run_id=run_id, seqs=seqs or [], sender=sender)
+        if told.given_up:
+            message = CancelSteps(run_id=run_id, steps=list(told.given_up), sender=sender)
         envelope = Envelope(type=MessageType.CONTROL, body=encode(message))
         self._waiting.appendleft((self._names.control, "", envelope))
         self._wake.set()

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from msgspec import UNSET, field
 
-from durable_worker.protocol.base import Message, Millis, Name, Payload, StepSeq
+from durable_worker.protocol.base import Attempt, Message, Millis, Name, Payload, StepSeq
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.results import StepEvent
 
@@ -62,12 +62,19 @@ class CancelRun(ControlMessage, frozen=True, kw_only=True, tag="cancel"):
     sender: str | None = field(default=None, name="from")
 
 
+class GivenUp(Message, frozen=True, kw_only=True):
+    """`attempt` and those before it: a later one is a step that is tried again."""
+
+    seq: StepSeq
+    attempt: Attempt
+
+
 class CancelSteps(ControlMessage, frozen=True, kw_only=True, tag="cancelStep"):
     """A body has given these calls up: whoever works on them stops, nobody waits for the answers.
     An extension: who does not know it ignores it."""
 
     run_id: Name
-    seqs: list[StepSeq]
+    steps: list[GivenUp]
     sender: str | None = field(default=None, name="from")
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,7 @@ import anyio
 
 from durable_worker.clock import Clock
 from durable_worker.errors import StepCancelledError
+from durable_worker.protocol.control import GivenUp
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.payload import encode_payload
 from durable_worker.protocol.tasks import StepTask
@@ -21,11 +22,13 @@ from durable_worker.worker.registry import Worker
 from durable_worker.worker.step_context import StepContext, enter_step
 
 REMEMBERED = 2_000
-"""Cancellations that are kept for steps that are still on their way here."""
+"""Cancellations that are kept for steps that are still on their way here, and as many attempts that
+were given up."""
 
 
 class Attempts:
-    """Calls the functions of steps, and tells them of the cancellation of their run."""
+    """Calls the functions of steps, tells them that their run is cancelled, and stops those that
+    their bodies have given up."""
 
     def __init__(
         self, worker: Worker, *, live: LiveReports, concurrency: int, clock: Clock
@@ -37,7 +40,7 @@ class Attempts:
         self._now = clock.now
         self._threads = anyio.CapacityLimiter(concurrency)
         self._running: dict[StepContext, asyncio.Task[Any] | None] = {}
-        self._given_up: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._given_up: OrderedDict[tuple[str, int], int] = OrderedDict()
         self._interrupted: set[StepContext] = set()
         self._cancelled: OrderedDict[tuple[str, int | None], None] = OrderedDict()
 
@@ -51,7 +54,7 @@ class Attempts:
         step that cancels itself has failed.
         """
         context = self._context(task)
-        if self._given_up and (task.run_id, task.seq) in self._given_up:
+        if self._given_up and task.attempt <= self._given_up.get((task.run_id, task.seq), 0):
             return _not_wanted(), context
         # A thread cannot be stopped: its step is told, like those of a cancelled run.
         running = asyncio.current_task() if definition.is_async else None
@@ -81,14 +84,15 @@ class Attempts:
             is_interrupted = bool(self._interrupted) and self._has_interrupted(context, running)
         return _not_wanted() if is_interrupted else returned, context
 
-    def give_up(self, run_id: str, seqs: Collection[int]) -> None:
-        """Stop these steps; those that are still on their way here do not begin."""
-        for seq in seqs:
-            self._given_up[run_id, seq] = None
+    def give_up(self, run_id: str, steps: Iterable[GivenUp]) -> None:
+        """Stop these attempts; those that are still on their way here do not begin."""
+        last = {each.seq: each.attempt for each in steps}
+        for seq, attempt in last.items():
+            self._given_up[run_id, seq] = max(attempt, self._given_up.get((run_id, seq), 0))
             if len(self._given_up) > REMEMBERED:
                 self._given_up.popitem(last=False)
         for context, task in self._running.items():
-            if context.run_id == run_id and context.seq in seqs:
+            if context.run_id == run_id and context.attempt <= last.get(context.seq, 0):
                 context.cancel()
                 if task is not None and context not in self._interrupted:
                     self._interrupted.add(context)
@@ -103,7 +107,7 @@ class Attempts:
         return True
 
     def cancel_run(self, run_id: str, seqs: Collection[int] | None = None) -> None:
-        """Tell the run's steps (only those at `seqs`) that run here, or are on their way here."""
+        """The run is cancelled: tell its steps (only those at `seqs`), here or on their way."""
         for seq in (None,) if seqs is None else seqs:
             self._cancelled[run_id, seq] = None
             if len(self._cancelled) > REMEMBERED:

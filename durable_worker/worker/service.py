@@ -345,7 +345,7 @@ class WorkerService:
         if isinstance(message, CancelRun):
             self._steps.cancel_run(message.run_id, message.seqs)
         elif isinstance(message, CancelSteps):
-            self._steps.give_up(message.run_id, message.seqs)
+            self._steps.give_up(message.run_id, message.steps)
 
     def _on_workers(self, envelope: Envelope) -> None:
         if envelope.type == codec.MessageType.WHO:

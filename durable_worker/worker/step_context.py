@@ -81,13 +81,16 @@ class StepContext(StepContextBase):
 
     @property
     def cancelled(self) -> bool:
-        """Whether the run was cancelled; the step decides itself when to stop."""
+        """Whether the run was cancelled, or waits for this step no longer; the step decides itself
+        when to stop."""
         return self._is_cancelled
 
     def raise_if_cancelled(self) -> None:
-        """Raises `StepCancelledError` once the run was cancelled."""
+        """Raises `StepCancelledError` once `cancelled` is true."""
         if self._is_cancelled:
-            raise StepCancelledError(f"run {self.run_id} was cancelled")
+            raise StepCancelledError(
+                f"run {self.run_id} was cancelled, or waits for this step no longer"
+            )
 
     # What the worker uses
 

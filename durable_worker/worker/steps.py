@@ -1,7 +1,7 @@
 """Run steps: at most `concurrency` at a time, each (step, attempt) once per process."""
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from enum import Enum
 from functools import partial
 
@@ -12,6 +12,7 @@ from durable_worker.clock import Clock
 from durable_worker.edge.errors import SealError
 from durable_worker.errors import RegistrationError
 from durable_worker.protocol.base import Millis
+from durable_worker.protocol.control import GivenUp
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.results import ResultStatus, StepEvent, StepResult
 from durable_worker.protocol.tasks import StepTask
@@ -118,12 +119,12 @@ class StepRunner:
             await (each.release() if result is _Unfinished.GIVEN_BACK else each.ack())
 
     def cancel_run(self, run_id: str, seqs: Collection[int] | None = None) -> None:
-        """Tell the run's steps (only those at `seqs`) that run here, or are on their way here."""
+        """The run is cancelled: tell its steps (only those at `seqs`), here or on their way."""
         self._attempts.cancel_run(run_id, seqs)
 
-    def give_up(self, run_id: str, seqs: Collection[int]) -> None:
-        """Stop steps that nobody waits for any more."""
-        self._attempts.give_up(run_id, seqs)
+    def give_up(self, run_id: str, steps: Iterable[GivenUp]) -> None:
+        """Stop attempts that nobody waits for any more, here or on their way here."""
+        self._attempts.give_up(run_id, steps)
 
     def give_back_waiting(self) -> None:
         """Hand messages whose step has not started yet back to their queues."""

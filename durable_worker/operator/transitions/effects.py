@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from msgspec import UNSET, Struct
 
 from durable_worker.protocol.base import Payload
-from durable_worker.protocol.control import EngineEventType
+from durable_worker.protocol.control import EngineEventType, GivenUp
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.stores.inputs import RunInput, SignalSent
@@ -26,11 +26,11 @@ class SendStep(Struct, frozen=True, gc=False):
 
 class BroadcastCancel(Struct, frozen=True):
     """Tell the run's running steps to stop; with `seqs` only those, since others are yet to run.
-    `is_given_up`: nobody waits for them any more, so they are stopped whatever they do."""
+    `given_up`: only these, for which nobody waits any more: they are stopped whatever they do."""
 
     run_id: str
     seqs: tuple[int, ...] | None = None
-    is_given_up: bool = False
+    given_up: tuple[GivenUp, ...] = ()
 
 
 class AwaitSignal(Struct, frozen=True):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from durable_worker.operator.transitions.draft import Draft
 from durable_worker.operator.transitions.effects import BroadcastCancel
 from durable_worker.protocol.commands import AnyCommand, CancelStep
-from durable_worker.protocol.control import EngineEventType
+from durable_worker.protocol.control import EngineEventType, GivenUp
 from durable_worker.protocol.failure import Failure
 from durable_worker.protocol.tasks import HistoryKind
 
@@ -18,7 +18,7 @@ GIVEN_UP = Failure(
 
 def give_up(draft: Draft, commands: Iterable[AnyCommand]) -> None:
     """History tells it, which is no reason for a turn: the body knows."""
-    seqs: list[int] = []
+    given_up: list[GivenUp] = []
     for command in commands:
         if not isinstance(command, CancelStep):
             continue
@@ -26,6 +26,6 @@ def give_up(draft: Draft, commands: Iterable[AnyCommand]) -> None:
         if call is not None and call.is_pending and call.kind is HistoryKind.CALL:
             draft.settle(call, error=GIVEN_UP)
             draft.emit(EngineEventType.STEP_FAILED, call=call, error=GIVEN_UP)
-            seqs.append(call.seq)
-    if seqs:
-        draft.add(BroadcastCancel(draft.run.id, tuple(seqs), is_given_up=True))
+            given_up.append(GivenUp(seq=call.seq, attempt=call.attempt))
+    if given_up:
+        draft.add(BroadcastCancel(draft.run.id, given_up=tuple(given_up)))

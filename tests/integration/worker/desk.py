@@ -1,7 +1,7 @@
 """The operator's side of the wire, by hand: send tasks, read answers."""
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from durable_worker import Worker
 from durable_worker.protocol import codec
 from durable_worker.protocol.codec import MessageType
 from durable_worker.protocol.commands import WorkflowDecision
-from durable_worker.protocol.control import CancelRun
+from durable_worker.protocol.control import CancelRun, CancelSteps, GivenUp
 from durable_worker.protocol.names import Names, routing_token
 from durable_worker.protocol.results import StepResult
 from durable_worker.protocol.tasks import HistoryEvent, StepTask, WorkflowTask
@@ -105,6 +105,12 @@ class Desk:
 
     async def cancel(self, run_id: str, *, seqs: list[int] | None = None) -> None:
         body = codec.encode(CancelRun(run_id=run_id, seqs=seqs, sender="operator"))
+        await self.transport.broadcast(self.names.control, Envelope(MessageType.CONTROL, body))
+
+    async def give_up(self, run_id: str, attempts: Mapping[int, int]) -> None:
+        """`attempts`: by seq."""
+        steps = [GivenUp(seq=seq, attempt=attempt) for seq, attempt in attempts.items()]
+        body = codec.encode(CancelSteps(run_id=run_id, steps=steps, sender="operator"))
         await self.transport.broadcast(self.names.control, Envelope(MessageType.CONTROL, body))
 
     # Reading

@@ -5,6 +5,7 @@ from msgspec import Raw
 from durable_worker.operator.transitions.effects import BroadcastCancel, SendTurn
 from durable_worker.operator.transitions.giving_up import GIVEN_UP
 from durable_worker.protocol.commands import CancelStep, DecisionStatus, RetryOptions, WaitSignal
+from durable_worker.protocol.control import GivenUp
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.inputs import TimerDue
@@ -12,7 +13,7 @@ from durable_worker.stores.records import Checkpoint, CheckpointStatus, RunState
 from durable_worker.stores.retrying import retry_of
 from tests.unit.operator.samples import NOW, a_run, decision, ended, moved, pending, result
 
-TOLD = BroadcastCancel("r", (0,), is_given_up=True)
+TOLD = BroadcastCancel("r", given_up=(GivenUp(seq=0, attempt=1),))
 FAILED = CheckpointStatus.FAILED
 
 
@@ -52,6 +53,7 @@ def test_it_gets_no_further_attempt_and_its_answer_changes_nothing() -> None:
     state = RunState(a_run(), [retried, waiting(1)])
     by = decision(CancelStep(seq=0), ordered=0)
     found = moved(state.run, *state.checkpoints.values(), by=by)
+    assert found.effects == (BroadcastCancel("r", given_up=(GivenUp(seq=0, attempt=2),)),)
     state.absorb(found.run, found.checkpoints)
     for late in (TimerDue(run_id="r", seq=0), result(0, attempt=2), result(0, attempt=None)):
         again = moved(state.run, *state.checkpoints.values(), by=late)
