@@ -1,5 +1,6 @@
 """Answers that nobody waits for: what they answer is acknowledged once the broker has them."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
@@ -45,7 +46,10 @@ WorkCrew = Crew[Delivery | Posting]
 async def _send_again(posting: Posting) -> None:
     try:
         await posting.again(after=posting.error)
-    except Exception:  # a defect of ours: it must cost neither the worker nor the messages
+    except (Exception, asyncio.CancelledError) as error:
+        if isinstance(error, asyncio.CancelledError) and posting.crew.is_ending:
+            raise
+        # A defect, as a cancellation of another kind is: it must cost neither worker nor messages.
         log.exception("delivery_not_handled", queue=posting.deliveries[0].queue)
         for each in posting.deliveries:
             await each.release()
