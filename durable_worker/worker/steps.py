@@ -52,6 +52,7 @@ class _Execution(Struct, eq=False):
     is_running: bool = False
     is_given_back: bool = False
     is_posted: bool = False
+    has_failed: bool = False
 
 
 class StepRunner:
@@ -88,7 +89,8 @@ class StepRunner:
     async def handle(self, task: StepTask, delivery: Delivery) -> None:
         """Run the step, publish its result, acknowledge. A cancelled run gives the message back.
 
-        A failed attempt that is sent as new is run anew: so operators try a failed run again.
+        A failed attempt that is sent as new is run anew: so operators try a failed run again,
+        perhaps before the broker has confirmed the failure.
         """
         key = (task.step_id, task.attempt)
         known = self._finished.get(key)
@@ -97,13 +99,14 @@ class StepRunner:
             await delivery.ack()
             return
         running = self._executions.get(key)
-        if running is not None:
+        if running is not None and not running.has_failed:
             running.deliveries.append(delivery)
             return
         execution = self._executions[key] = _Execution([delivery])
         try:
             result = await self._run(task, execution)
             if isinstance(result, StepResult):
+                execution.has_failed = result.error is not None
                 self._finished.put(key, result)
                 if self._post(result, key, execution):
                     return
@@ -114,7 +117,7 @@ class StepRunner:
             raise
         finally:
             if not execution.is_posted:
-                del self._executions[key]
+                self._forget(key, execution)
         for each in execution.deliveries:
             await (each.release() if result is _Unfinished.GIVEN_BACK else each.ack())
 
@@ -151,13 +154,17 @@ class StepRunner:
 
     def _post(self, result: StepResult, key: Key, execution: _Execution) -> bool:
         again = partial(self._answers.result, result, attempt=key[1])
-        end = partial(self._executions.pop, key)
+        end = partial(self._forget, key, execution)
         posting = Posting(self._crew, execution.deliveries, again, end)
         if not self._answers.post_result(result, attempt=key[1], told=posting.told):
             return False
         execution.is_posted = True
         self._crew.expect(posting)
         return True
+
+    def _forget(self, key: Key, execution: _Execution) -> None:
+        if self._executions.get(key) is execution:  # it may run anew already
+            del self._executions[key]
 
     def _give_back(self, execution: _Execution) -> None:
         execution.is_given_back = True

@@ -93,6 +93,32 @@ async def test_a_task_that_comes_again_while_its_answer_is_on_its_way_is_not_run
 
 
 @pytest.mark.anyio
+async def test_an_attempt_that_is_asked_for_anew_runs_though_its_failure_is_still_on_its_way() -> (
+    None
+):
+    made, outcomes, queue = worker(), ["fails", "goes well"], NAMES.tasks("shaky")
+
+    @made.step("shaky")
+    async def shaky() -> str:
+        if (outcome := outcomes.pop(0)) == "fails":
+            raise ValueError(outcome)
+        return outcome
+
+    async with Forgetful() as transport, serving(made, transport, NAMES) as desk:
+        task = await desk.send_step("shaky")
+        await eventually(lambda: len(transport.lost) == 1)
+        await desk.send_step("shaky", seq=task.seq)
+        await eventually(lambda: len(transport.lost) == 2)
+        failure, success = transport.lost
+        failure[1](None)
+        await eventually(lambda: transport.depth(queue) == 1)
+        await desk.send_step("shaky", seq=task.seq)  # is answered at once
+        assert bytes((await desk.result()).output) == b'"goes well"'
+        success[1](None)
+        await eventually(lambda: transport.depth(queue) == 0)
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("name", ["charge", "unheard-of"])
 async def test_a_drain_waits_for_answers_that_are_on_their_way_and_for_what_runs(name: str) -> None:
     made, started, gate = worker(), anyio.Event(), anyio.Event()
