@@ -23,6 +23,10 @@ DOUBT_SECONDS = 0.5
 RabbitMQ 3.10 would take them over to the new queue, where they would get nothing."""
 
 
+TURN_SECONDS = 1.5
+"""How long one connection waits until another one has declared a queue: that one may hang."""
+
+
 class Declarations:
     """The set of queues, and for each whether the current connection has declared it."""
 
@@ -42,8 +46,15 @@ class Declarations:
 
         Raises `BrokerRefusedError`, `ConnectionLostError`; either way the channel is gone.
         """
-        async with self._turns.setdefault(queue, asyncio.Lock()):
+        turn, has_turn = self._turns.setdefault(queue, asyncio.Lock()), False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TURN_SECONDS):
+                has_turn = await turn.acquire()
+        try:
             await declare_queue(channel, queue, self._names)
+        finally:
+            if has_turn:
+                turn.release()
 
     async def ensure(self, queues: Sequence[str]) -> None:
         """Wait until these and the dead queue exist. Raises `BrokerRefusedError`."""
