@@ -226,6 +226,7 @@ class MemoryTransport:
         self._names = names or Names()
         self._dead = _Queue(self._names.dead, None)
         self._queues: dict[str, _Queue] = {}
+        self._abandoned: list[_Queue] = []
         self._listeners: dict[str, list[_Listener]] = {}
         self._max_message_bytes = max_message_bytes
         self._users = 0
@@ -243,8 +244,9 @@ class MemoryTransport:
     ) -> None:
         self._users -= 1
         if self._users == 0:
-            for queue in self._queues.values():
+            for queue in (*self._queues.values(), *self._abandoned):
                 queue.close()
+            self._abandoned.clear()
             for listener in [each for group in self._listeners.values() for each in group]:
                 listener.close()
             self._listeners.clear()
@@ -317,6 +319,8 @@ class MemoryTransport:
                 if self._names.is_of_one_worker(queue.name):
                     self._queues.pop(queue.name, None)
                     queue.abandon()
+                    if queue.depth:
+                        self._abandoned.append(queue)
 
         return _Subscription(end)
 
