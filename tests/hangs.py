@@ -112,8 +112,10 @@ class Watch:
     def pytest_runtest_teardown(self) -> Generator[None]:
         # pytest takes the bound away when a test fails.
         self._bound(CLOSING_SECONDS)
-        yield
-        faulthandler.cancel_dump_traceback_later()
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:

@@ -1,8 +1,9 @@
 """Owner of one private server's processes; runs as a process of its own.
 
 Reads one order per line from stdin (`start`, `stop`, `kill`) and answers each with one line
-(`ready`, `exited`, `stopped`). When stdin ends, orderly or because the test process died in any
-way at all, it kills what it started and removes the server's directory.
+(`ready`, `exited`, `stopped`); `exited` also if the server was not ready in time. When stdin ends,
+orderly or because the test process died in any way at all, it kills what it started and removes the
+server's directory.
 
 Its argument is JSON: what `Program` and `PrivateServer` say.
 """

@@ -148,6 +148,29 @@ def test_what_resists_ends_its_process_once_and_the_session_goes_on(
     assert (session.folder / "tried").read_text() == "\n"
 
 
+def test_a_fixture_that_skips_while_it_closes_leaves_no_bound_behind(session: Session) -> None:
+    session.file(
+        "closing",
+        """
+        import time
+        import pytest
+
+        @pytest.fixture
+        def broken():
+            yield
+            pytest.skip("on its way out")
+
+        def test_closes_badly(broken):
+            pass
+
+        @pytest.mark.timeout(0)
+        def test_takes_its_time():
+            time.sleep(4)
+        """,
+    )
+    assert "2 passed, 1 skipped" in session.output()
+
+
 @pytest.mark.parametrize("arguments", [(), MANY], ids=["one process", "many"])
 def test_a_session_that_is_terminated_tells_what_it_was_running(
     arguments: tuple[str, ...], session: Session

@@ -69,6 +69,35 @@ async def test_what_runs_what_waits_for_a_slot_and_what_came_twice_is_renewed(
 
 
 @pytest.mark.anyio
+async def test_what_is_answered_is_renewed_no_more(renewed: set[Delivery]) -> None:
+    worker, gate = Worker(), asyncio.Event()
+
+    @worker.step("slow")
+    async def slow(is_held: bool) -> None:
+        if is_held:
+            await gate.wait()
+
+    async with (
+        Silent() as transport,
+        serving(worker, transport, NAMES, renew_after=RENEW_AFTER) as desk,
+    ):
+        await desk.send_step("slow", False)
+        await desk.result()
+        await eventually(lambda: len(renewed) == 1)
+        (answered,) = renewed
+        transport.waiting.pop()(None)
+        await desk.send_step("slow", True)
+        renewed.clear()
+        for _ in range(3):  # a round of renewals takes in all that is open for long
+            await eventually(lambda: renewed)
+            assert answered not in renewed
+            renewed.clear()
+        gate.set()
+        await desk.result()
+        transport.waiting.pop()(None)
+
+
+@pytest.mark.anyio
 async def test_what_is_answered_but_not_confirmed_is_renewed(renewed: set[Delivery]) -> None:
     worker = Worker()
 
