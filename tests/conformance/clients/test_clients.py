@@ -23,7 +23,7 @@ from durable_worker.errors import (
     RunNotFoundError,
     StartWaitsError,
 )
-from durable_worker.operator.transitions.giving_up import GIVEN_UP
+from durable_worker.protocol.failure import GIVEN_UP
 from durable_worker.protocol.runs import RunQuery, RunStatus
 from tests.conformance.clients.app import (
     asking,
