@@ -54,7 +54,8 @@ from durable_worker.stores.records import (
 )
 
 MAX_CHANGES = 5_000
-"""Changed checkpoints and runs in one transaction after which inputs for other runs are put off."""
+"""Changed and dropped checkpoints, and runs, in one transaction after which inputs for other runs
+are put off."""
 
 
 Queue = deque[RunInput | SignalSent]
@@ -298,7 +299,8 @@ class UnitOfWork:
             case BroadcastCancel():
                 self._done.cancelled.append(effect)
             case Deliver(input=value):
-                if len(self._runs) + len(self._checkpoints) < MAX_CHANGES:
+                # A signal that a run sends itself again must not come after one that comes later.
+                if isinstance(value, SignalSent) or self._count < MAX_CHANGES:
                     queue.append(value)
                 else:
                     self._put_off.append(value)
@@ -314,6 +316,10 @@ class UnitOfWork:
             await self.keep(lost_letter(ledger, effect, now=self._now, names=self._context.names))
         elif isinstance(effect, AwaitSignal):
             queue += _known(await self._signals.awaited(effect))
+
+    @property
+    def _count(self) -> int:
+        return len(self._runs) + len(self._checkpoints) + len(self._withdrawn)
 
     def _owe(self, row: OutboxRow) -> None:
         self._rows[row.key] = row
