@@ -11,10 +11,11 @@ from durable_worker.operator.ledgers import Ledgers
 from durable_worker.operator.messages import step_row
 from durable_worker.operator.transitions.effects import Limits
 from durable_worker.operator.work import UnitOfWork
-from durable_worker.protocol.commands import DecisionStatus, StartChild
+from durable_worker.protocol.commands import DecisionStatus, ScheduleStep, StartChild
 from durable_worker.protocol.names import Names
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.base import Batch, Lease, Owner, Store
+from durable_worker.stores.inputs import StepLost
 from durable_worker.stores.memory import MemoryStore
 from tests.unit.operator.samples import NOW, a_run, decision, ended, pending, result, suspended
 
@@ -94,3 +95,23 @@ async def test_signals_that_go_over_with_a_run_are_not_put_off(
         await unit.apply(goes_on)
         batch, _ = unit.finish(sent=(), inbox=())
     assert [each.id for each in batch.signals] == [f"continued:r:{seq}" for seq in (1, 2, 3)]
+
+
+async def test_a_step_that_has_left_already_leaves_again_only_if_it_was_lost() -> None:
+    calls = decision(ScheduleStep(seq=0, name="s", group="default"), ordered=0)
+    lost = StepLost(run_id="r", seq=0, attempt=1, recoveries=0)
+    sent: list[list[str]] = []
+    async with MemoryStore() as store:
+        lease = await store.acquire_lease(OWNER, now=NOW, ttl=9_000)
+        assert isinstance(lease, Lease)
+        await store.commit(Batch(runs=(a_run(),)), lease.token)
+        for later in ((), (lost,)):
+            unit = unit_of(store)
+            await unit.prepare([calls])
+            await unit.apply(calls)
+            unit.disown([OWED.key])
+            for each in later:
+                await unit.apply(each)
+            _, done = unit.finish(sent=(), inbox=())
+            sent.append([each.row.key for each in done.outgoing])
+    assert sent == [[], [OWED.key]]
