@@ -254,13 +254,9 @@ class Engine:
 
     def _job_again(self, unrecorded: Unrecorded) -> Job:
         """Of a decision whose message is settled: if it fails, another turn is to decide anew."""
-        run_id, task_id = unrecorded.decision.run_id, unrecorded.decision.decision.task_id
-        lost = Job(input=TurnLost(run_id=run_id, task_id=task_id))
-        return Job(
-            input=unrecorded.decision,
-            left=tuple(unrecorded.left()),
-            refuse=lambda _: self.offer(lost),
-        )
+        value, left = unrecorded.decision, tuple(unrecorded.left())
+        lost = Job(input=TurnLost(run_id=value.run_id, task_id=value.decision.task_id))
+        return Job(input=value, left=left, refuse=lambda _: self.offer(lost))
 
     async def _carry_out(self, jobs: Sequence[Job], sent: Sequence[str]) -> None:
         done = await self._persistently(jobs, sent)
