@@ -9,7 +9,7 @@ from durable_worker.protocol.runs import RunQuery, RunStatus
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.address import MysqlAddress
 from durable_worker.stores.base import Batch, RunCursor
-from durable_worker.stores.mysql import MysqlStore
+from durable_worker.stores.mysql import MysqlStore, dumping
 from durable_worker.stores.mysql import store as statements
 from durable_worker.stores.mysql.letters import letters_statement
 from durable_worker.stores.mysql.listing import count_statement, list_statement
@@ -146,6 +146,12 @@ async def test_what_the_operator_asks_goes_along_an_index(full: MysqlStore, name
 async def test_the_next_timer_is_at_the_end_of_an_index(full: MysqlStore) -> None:
     (access,) = await accesses_of(full, statements._sql["next_timer"])
     assert "optimized away" in access.extra
+
+
+@pytest.mark.parametrize("name", ["runs", "signals", "outbox", "dead_letters"])
+async def test_an_export_goes_along_the_keys(full: MysqlStore, name: str) -> None:
+    (access,) = await accesses_of(full, filled(dumping._sql[name], "r5", None, 500))
+    assert (access.kind, access.index) == ("range", "PRIMARY"), access
 
 
 QUERIES = {
