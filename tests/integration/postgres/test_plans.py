@@ -133,7 +133,7 @@ async def test_what_the_operator_asks_goes_along_an_index(full: PostgresStore, n
 async def test_a_commit_finds_every_row_by_its_key(full: PostgresStore) -> None:
     none: list[Any] = []
     plan = await plan_of(full, writing._sql["commit"], 1, 0, *([none] * 13))
-    for table in ("checkpoints", "outbox", "inbox"):
+    for table in ("runs", "run_tags", "checkpoints", "outbox", "inbox"):
         assert f"Index Scan using {table}_pkey on {table}" in plan, plan
     scanned = {line.split(" on ")[1].split()[0] for line in plan.splitlines() if "Seq Scan" in line}
     assert scanned <= {"lease", "members", "inbox_head"}, plan
