@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import pytest
+from msgspec import UNSET, Raw
 
 from durable_worker.protocol.runs import RunQuery, RunStatus
 from durable_worker.protocol.tasks import HistoryKind
@@ -33,6 +34,7 @@ def some_run(number: int) -> Run:
         namespace="acme" if number % 5 else "default",
         status=RunStatus.SUSPENDED if number % 100 else RunStatus.FAILED,
         tags=("vip",) if number % 20 == 0 else (),
+        search_attributes=Raw(b'{"stage": "paid"}') if number % 20 == 0 else UNSET,
         created_at=NOW + number,
     )
 
@@ -171,6 +173,17 @@ QUERIES = {
     "tag": (RunQuery(namespace="default", tag="vip"), "PRIMARY"),
     "tag and workflow": (RunQuery(namespace="default", tag="vip", workflow="w0"), "PRIMARY"),
     "status in every namespace": (RunQuery(status=RunStatus.FAILED), "runs_by_status"),
+    "attribute": (
+        RunQuery(namespace="default", search_attributes={"stage": "paid"}),
+        "PRIMARY",
+    ),
+    "tag, attribute and workflow": (
+        RunQuery(
+            namespace="default", tag="vip", search_attributes={"stage": "paid"}, workflow="w0"
+        ),
+        "PRIMARY",
+    ),
+    "attribute in every namespace": (RunQuery(search_attributes={"stage": "paid"}), "PRIMARY"),
     "tag in every namespace": (RunQuery(tag="vip"), "PRIMARY"),
 }
 
