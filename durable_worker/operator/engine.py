@@ -19,6 +19,7 @@ from durable_worker.operator.jobs import Job
 from durable_worker.operator.lease import Tenure
 from durable_worker.operator.log import log
 from durable_worker.operator.options import OperatorOptions
+from durable_worker.operator.patience import Patience
 from durable_worker.operator.work import UnitOfWork
 from durable_worker.stores.base import Batch, Store
 from durable_worker.stores.inputs import AnyInput, DecisionReceived
@@ -253,8 +254,7 @@ class Engine:
                 job.settle()
 
     async def _persistently(self, jobs: Sequence[Job], sent: Sequence[str]) -> Consequences:
-        started = self._clock.monotonic()
-        patience = self._options.store_patience.total_seconds()
+        patience = Patience(self._options, self._clock.monotonic)
         attempt = conflicts = 0
         while True:
             token = self._tenure.token
@@ -267,10 +267,12 @@ class Engine:
                 if not await self._tenure.regain(token):
                     raise
                 self._doubtful, self._lonely_for = None, 0
+                patience.renew()
                 continue
             except StaleRunsError:
                 # Somebody else has got on with it. Nothing was written.
                 self._doubtful, self._lonely_for = None, 0
+                patience.renew()
                 conflicts += 1
                 if conflicts == _MANY_CONFLICTS:
                     log.warning("others_are_always_faster", inputs=len(jobs), conflicts=conflicts)
@@ -280,15 +282,15 @@ class Engine:
                 continue
             except StoreError as error:
                 self._has_doubts = True
-                waited = self._clock.monotonic() - started
+                left = patience.left()
                 log.error(
                     "store_write_failed",
                     error=str(error),
                     inputs=len(jobs),
                     attempt=attempt + 1,
-                    gives_up_in_seconds=round(max(0.0, patience - waited), 1),
+                    gives_up_in_seconds=round(left, 1),
                 )
-                if waited >= patience:
+                if not left:
                     raise
             await self._clock.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
             attempt += 1

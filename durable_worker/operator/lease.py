@@ -7,6 +7,7 @@ from durable_worker.clock import Clock
 from durable_worker.errors import LeaseLostError, StoreError
 from durable_worker.operator.log import log
 from durable_worker.operator.options import OperatorOptions
+from durable_worker.operator.patience import Patience
 from durable_worker.stores.base import Lease, LeaseHolder, Owner, SharedStore, Store
 from durable_worker.transports.base import Transport
 
@@ -92,7 +93,7 @@ class Tenure:
         self._owner = owner
         self._clock = clock
         self._ttl = _milliseconds(options.lease_ttl)
-        self._patience = options.store_patience.total_seconds()
+        self._options = options
         self._regaining = asyncio.Lock()
         self.shared = shared
         self.is_takeover = lease.is_takeover
@@ -112,14 +113,14 @@ class Tenure:
         if self.shared is None:
             return False
         async with self._regaining:
-            until = self._clock.monotonic() + self._patience
+            patience = Patience(self._options, self._clock.monotonic)
             while self.token == lost:
                 try:
                     outcome = await self.shared.join(
                         self._owner, now=self._clock.now(), ttl=self._ttl
                     )
                 except StoreError as error:
-                    if self._clock.monotonic() >= until:
+                    if not patience.left():
                         raise
                     log.warning("membership_not_regained", error=str(error))
                     await self._clock.sleep(ACQUIRE_SECONDS)

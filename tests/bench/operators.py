@@ -2,7 +2,9 @@
 
 Operators, workers, broker and database each are processes of their own on this one machine, the
 last two private to the measurement, so that their CPU is that of the load and of nothing else.
-Where the cores are used up, more operators cannot do more: the note says how many were in use.
+Where the cores are used up, more operators cannot do more: the note says how many were in use. The
+same is therefore measured with operators that get a small part of a core each, as if each had a
+small machine of its own; then the cores are not used up.
 """
 
 import asyncio
@@ -25,6 +27,7 @@ from tests.bench.load import STEPS, Plan
 from tests.bench.processes import Program, cpu_of_family, environment
 from tests.bench.registry import measures
 from tests.bench.running import scratch
+from tests.bench.shares import confined
 from tests.broker import BrokerNode, new_prefix
 from tests.database import Postgres, PostgresServer
 from tests.database.schemas import made_schema
@@ -34,19 +37,36 @@ APP = "tests.bench.programs.load_app:worker"
 CURVE = (1, 2, 4)
 CONCURRENCY = 200
 WORKERS = 2
+SHARE = 0.1
+SHAPE = f"{CONCURRENCY} workflows at a time, {WORKERS} workers, on one PostgreSQL"
 
 
 @measures(
     *(
         Target(
-            f"operators_curve_{count}",
-            f"steps/s of {count} operators over those of one, {CONCURRENCY} workflows at a time, "
-            f"{WORKERS} workers, on one PostgreSQL",
+            f"operators_curve_{count}", f"steps/s of {count} operators over those of one, {SHAPE}"
         )
         for count in CURVE[1:]
     )
 )
 def operators_curve(bench: Bench) -> Iterator[Reading]:
+    yield from curve(bench, "operators_curve", runs=bench.pick(200, 1_000), cores=None)
+
+
+@measures(
+    *(
+        Target(
+            f"operators_confined_{count}",
+            f"the same, each operator confined to {SHARE:.0%} of a core",
+        )
+        for count in CURVE[1:]
+    )
+)
+def operators_confined(bench: Bench) -> Iterator[Reading]:
+    yield from curve(bench, "operators_confined", runs=bench.pick(100, 400), cores=SHARE)
+
+
+def curve(bench: Bench, key: str, *, runs: int, cores: float | None) -> Iterator[Reading]:
     trials: dict[int, list[Trial]] = {count: [] for count in CURVE}
     with ExitStack() as stack:
         try:
@@ -56,14 +76,14 @@ def operators_curve(bench: Bench) -> Iterator[Reading]:
             raise UnavailableError(str(error)) from error
         for _ in range(bench.pick(2, 3)):
             for count in CURVE:
-                trials[count].append(trial(server, node, count, runs=bench.pick(200, 1_000)))
+                trials[count].append(trial(server, node, count, runs=runs, cores=cores))
     for count in CURVE[1:]:
         pairs = Pairs(
             [each.steps_per_second for each in trials[count]],
             [each.steps_per_second for each in trials[1]],
         )
         yield pairs.reading(
-            f"operators_curve_{count}",
+            f"{key}_{count}",
             "steps/s",
             (f"{count} operators", "one"),
             note=f"{told(trials[count])}; with one {told(trials[1])}",
@@ -90,11 +110,13 @@ def told(trials: list[Trial]) -> str:
     return f"{cores:.1f} cores in use, us of CPU per step: {parts}"
 
 
-def trial(server: PostgresServer, node: BrokerNode, operators: int, *, runs: int) -> Trial:
+def trial(
+    server: PostgresServer, node: BrokerNode, operators: int, *, runs: int, cores: float | None
+) -> Trial:
     with made_schema(Postgres(server.url())) as schema, scratch() as folder:
         plan = Plan(runs, STEPS, CONCURRENCY, schema.url)
         with deployed(node.url(), schema.url, folder, operators=operators) as parts:
-            done = asyncio.run(drive(plan, parts, server, node))
+            done = asyncio.run(drive(plan, parts, server, node, cores))
         seen = sum(map(effects.read, folder.iterdir()), Counter[int]())
         try:
             load.check_effects(plan, seen)
@@ -144,7 +166,9 @@ def deployed(url: str, database: str, folder: Path, *, operators: int) -> Genera
         yield parts
 
 
-async def drive(plan: Plan, parts: Parts, server: PostgresServer, node: BrokerNode) -> Trial:
+async def drive(
+    plan: Plan, parts: Parts, server: PostgresServer, node: BrokerNode, cores: float | None
+) -> Trial:
     database, broker = server.pid, node.pid
 
     def spent() -> Counter[str]:
@@ -164,9 +188,11 @@ async def drive(plan: Plan, parts: Parts, server: PostgresServer, node: BrokerNo
             handle = await client.start("sequence", index, run_id=f"run-{index}")
             return await handle.result()
 
-        before, began = spent(), time.perf_counter()
-        outcome = await load.drive(plan, run)
-        seconds, cpu = time.perf_counter() - began, spent()
+        pids = [each.pid for each in parts.operators] if cores else []
+        with confined(pids, cores=cores or 1):
+            before, began = spent(), time.perf_counter()
+            outcome = await load.drive(plan, run)
+            seconds, cpu = time.perf_counter() - began, spent()
     cpu.subtract(before)
     steps = (plan.runs + plan.warm) * plan.steps
     return Trial(plan.runs * plan.steps / outcome.seconds, steps, seconds, cpu)

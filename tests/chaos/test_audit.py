@@ -220,7 +220,7 @@ VIOLATIONS = {
     ),
     "an exception that nobody handled": (
         replace(SOUND, logs={"worker-1": "fine\nTask exception was never retrieved\nfine"}),
-        "nobody was surprised: worker-1 says: Task exception was never retrieved",
+        "nobody was surprised: worker-1 says: Task exception was never retrieved\nfine",
     ),
 }
 

@@ -29,6 +29,11 @@ TROUBLE = re.compile(
     r"Task was destroyed|delivery_not_handled|This is unexpected"
 )
 
+ERROR = re.compile(r'"level":"(error|critical)"|^error: ')
+
+SAID_CHARACTERS = 4_000
+"""So much of what a surprised process said is shown."""
+
 
 def every_run_has_ended(evidence: Evidence) -> Iterator[str]:
     known = {run.id: run for run in evidence.runs}
@@ -183,7 +188,14 @@ def no_process_ended_by_itself(evidence: Evidence) -> Iterator[str]:
             for fault in evidence.faults
         )
         if not is_stumble or life.code != 1:
-            yield f"{life.name} ({life.pid}) ended by itself with {life.code}"
+            said = _trouble_in(evidence.logs.get(life.name, ""))
+            yield f"{life.name} ({life.pid}) ended by itself with {life.code}{said}"
+
+
+def _trouble_in(text: str) -> str:
+    """The last errors in the log of a process and its successors."""
+    errors = [line for line in text.splitlines() if ERROR.search(line)]
+    return "".join(f"\n    {line[:600]}" for line in errors[-5:])
 
 
 def nothing_leaks(evidence: Evidence) -> Iterator[str]:
@@ -203,9 +215,9 @@ def nothing_leaks(evidence: Evidence) -> Iterator[str]:
 
 def nobody_was_surprised(evidence: Evidence) -> Iterator[str]:
     for name, text in evidence.logs.items():
-        for line in text.splitlines():
-            if TROUBLE.search(line):
-                yield f"{name} says: {line[:600]}"
+        for found in TROUBLE.finditer(text):
+            begin = text.rfind("\n", 0, found.start()) + 1
+            yield f"{name} says: {text[begin : begin + SAID_CHARACTERS]}"
 
 
 Rule = Callable[[Evidence], Iterator[str]]

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 import structlog
 
-from durable_worker.errors import LeaseLostError, NoOperatorError, StoreFullError
+from durable_worker.errors import (
+    LeaseLostError,
+    NoOperatorError,
+    StoreFullError,
+    StoreUnavailableError,
+)
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.service import OperatorService
 from durable_worker.protocol.codec import MessageType, encode
@@ -97,6 +102,44 @@ async def test_a_disk_that_stays_full_ends_the_service_and_loses_no_message(name
             store.is_full = False
             async with operating(store, transport, names) as operator:
                 assert (await operator.wait("r")).status is RunStatus.COMPLETED
+
+
+class StandingStill(MemoryStore):
+    """Its first commits take longer than anybody waits, and fail then: as they do for a process
+    that was stopped in the middle of one."""
+
+    def __init__(self, *, times: int) -> None:
+        super().__init__()
+        self.left = times
+
+    async def commit(self, batch: Batch, token: int) -> None:
+        if self.left:
+            self.left -= 1
+            await asyncio.sleep(0.3)
+            raise StoreUnavailableError("the database did not answer in time")
+        await super().commit(batch, token)
+
+
+async def test_a_service_that_stood_still_in_a_commit_tries_again_before_it_gives_up(
+    names: Names,
+) -> None:
+    options = OperatorOptions(store_patience=timedelta(milliseconds=200))
+    async with MemoryTransport(names=names) as transport:
+        worker = ScriptedWorker(transport, names, {"seq": sequence("echo")}, {"echo": echo})
+        store = StandingStill(times=1)
+        async with (
+            operating(store, transport, names, options=options) as operator,
+            worker.serving(),
+        ):
+            await operator.start("seq", json(None), run_id="r")
+            assert (await operator.wait("r")).status is RunStatus.COMPLETED
+        service = OperatorService(StandingStill(times=2), transport, names=names, options=options)
+        serving = asyncio.ensure_future(service.serve())
+        starting = asyncio.ensure_future(service.start("seq", json(None), run_id="s"))
+        with pytest.raises(StoreUnavailableError):
+            await serving
+        with pytest.raises(NoOperatorError):
+            await starting
 
 
 async def test_an_operator_that_was_taken_over_stops_with_an_error(

@@ -2,13 +2,14 @@
 
 import asyncio
 from datetime import timedelta
+from typing import cast
 
 import pytest
 
-from durable_worker.errors import LeaseLostError
+from durable_worker.errors import LeaseLostError, StoreUnavailableError
 from durable_worker.operator.lease import UNRENEWED_SECONDS, LeaseKeeper, Tenure
 from durable_worker.operator.options import OperatorOptions
-from durable_worker.stores.base import Lease
+from durable_worker.stores.base import Lease, LeaseHolder, Owner, SharedStore
 from durable_worker.stores.memory import MemoryStore
 from durable_worker.stores.processes import this_process
 
@@ -97,3 +98,45 @@ async def test_a_holder_whose_lease_is_lost_is_not_sure_of_it() -> None:
     with pytest.raises(LeaseLostError):
         await tenure.keep()
     assert not tenure.is_sure()
+
+
+class SlowMembership(MemoryStore):
+    """Answers no question within the time that anybody waits, until it has been asked `times`."""
+
+    def __init__(self, clock: SteppedClock, *, times: int) -> None:
+        super().__init__()
+        self._clock = clock
+        self._left = times
+
+    async def join(self, owner: Owner, *, now: int, ttl: int) -> Lease | LeaseHolder:
+        if not self._left:
+            return Lease(token=7, is_takeover=False)
+        self._left -= 1
+        self._clock.seconds += 40
+        raise StoreUnavailableError("the database did not answer in time")
+
+
+def member_of(store: SlowMembership, clock: SteppedClock) -> Tenure:
+    return Tenure(
+        store,
+        this_process("member"),
+        Lease(token=1, is_takeover=False),
+        since=0,
+        options=OperatorOptions(store_patience=timedelta(seconds=30)),
+        clock=clock,
+        shared=cast("SharedStore", store),
+    )
+
+
+async def test_a_member_that_stood_still_while_it_asked_asks_again_before_it_gives_up() -> None:
+    clock = SteppedClock()
+    tenure = member_of(SlowMembership(clock, times=1), clock)
+    assert await tenure.regain(1)
+    assert tenure.token == 7
+
+
+async def test_a_member_that_gets_no_answer_for_too_long_gives_up() -> None:
+    clock = SteppedClock()
+    tenure = member_of(SlowMembership(clock, times=2), clock)
+    with pytest.raises(StoreUnavailableError):
+        await tenure.regain(1)
