@@ -9,6 +9,7 @@ from typing import Self
 from uuid import uuid4
 
 from msgspec import UnsetType
+from msgspec.structs import replace
 
 from durable_worker.client.port import DEFAULT_TIMEOUT, Revival, RunStart, is_over
 from durable_worker.edge.followers import Followers
@@ -57,6 +58,8 @@ from durable_worker.protocol.runs import (
     StartRun,
 )
 from durable_worker.protocol.tokens import claimed_by
+from durable_worker.stores.base import DEFAULT_LIST_LIMIT
+from durable_worker.stores.listings import MOST_ON_A_PAGE
 from durable_worker.transports.base import Envelope, Subscription, Transport
 
 _FIRST_LOOK = timedelta(milliseconds=500)
@@ -178,11 +181,21 @@ class BrokerPort:
         return _detail_of(run_id, await self._ask_about(run_id, GetRunDetail(run_id=run_id)))
 
     async def list(self, query: RunQuery) -> Sequence[RunRecord]:
-        if query.search_attributes:
-            # To an operator that does not know of them they would select nothing.
-            return (await self.page(query, after=None)).runs
-        data = await self._ask(ListRuns(query=query))
-        return _RECORDS.decode(data, what="the list of runs")
+        if not query.search_attributes:
+            data = await self._ask(ListRuns(query=query))
+            return _RECORDS.decode(data, what="the list of runs")
+        # An operator that does not know of them would leave nothing out, but refuses pages.
+        first = query.offset or 0
+        end = first + (query.limit or DEFAULT_LIST_LIMIT)
+        found: list[RunRecord] = []
+        after = None
+        while True:
+            limit = min(end - len(found), MOST_ON_A_PAGE)
+            page = await self.page(replace(query, limit=limit, offset=None), after=after)
+            found += page.runs
+            after = page.next
+            if after is None or len(found) >= end:
+                return found[first:]
 
     async def page(self, query: RunQuery, *, after: str | None) -> RunPage:
         data = await self._ask(PageRuns(query=query, after=after))

@@ -300,6 +300,8 @@ class Client:
         failed last is tried again, with its next attempt, if the body has asked for nothing since;
         else the body gets another turn. A child whose parent has been told stays as it is.
 
+        Done when this returns, or through a database without an operator recorded for the next one.
+
         Raises `RunNotFoundError`, `NotStoppedError`, `UnsupportedRequestError`.
         """
         await self._port.set_going(RetryRun(run_id=run_id), request_id=str(uuid4()))

@@ -92,7 +92,8 @@ class OperatorPort(Protocol):
         ...
 
     async def set_going(self, asked: Revival, *, request_id: str) -> None:
-        """Raises `RunNotFoundError`, `NotStoppedError`, `UnsupportedRequestError`."""
+        """Done when this returns, or through a database without an operator recorded for the next
+        one. Raises `RunNotFoundError`, `NotStoppedError`, `UnsupportedRequestError`."""
         ...
 
     async def dead_letters(

@@ -154,9 +154,10 @@ class StorePort:
             raise StartWaitsError(asked.run_id)
         if isinstance(asked, Redispatch):
             await self._submit(Redispatched(run_id=asked.run_id))
-            return
-        for value in set_going(state, asked, signal_id=f"{self._tenant}/{request_id}"):
-            await self._submit(value)
+        else:
+            for value in set_going(state, asked, signal_id=f"{self._tenant}/{request_id}"):
+                await self._submit(value)
+        await self.is_taken_up(within=self._timeout)
 
     async def dead_letters(
         self, *, limit: int | None, after: str | None, run_id: str | None

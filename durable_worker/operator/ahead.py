@@ -72,7 +72,6 @@ class Ahead:
         ledger = self._ledgers.find(value.run_id)
         if ledger is None or not may_be_repeatable(ledger.state, value.decision):
             return False
-        ledger.note_keeper(value.decision)
         moved = apply(ledger.state, value, now=now, limits=self._limits)
         if not is_repeatable(moved) or not self._going.is_sure():
             return False

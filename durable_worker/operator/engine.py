@@ -22,7 +22,7 @@ from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.patience import Patience
 from durable_worker.operator.work import UnitOfWork
 from durable_worker.stores.base import Batch, Store
-from durable_worker.stores.inputs import AnyInput, DecisionReceived
+from durable_worker.stores.inputs import AnyInput, DecisionReceived, TurnLost
 
 _RETRY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 
@@ -79,7 +79,7 @@ class Engine:
         self._lonely_for = _LONELY_AFTER
         self._has_doubts = False
         self._work: UnitOfWork | None = None
-        self._again: list[Unrecorded] = []
+        self._again: list[Job] = []
         self._is_tidy_due = False
         self._is_read = False
 
@@ -227,20 +227,36 @@ class Engine:
 
     async def _one_by_one(self, jobs: Sequence[Job], sent: Sequence[str], error: Exception) -> None:
         """Set aside what cannot be applied, apply the rest."""
-        for job in jobs:
+        waiting = deque([*self._taken_again(), *jobs])
+        if not waiting:
+            raise error
+        while waiting:
+            job = waiting.popleft()
             try:
                 await self._carry_out([job], sent)
                 sent = ()
             except StoreError:
                 raise
             except Exception as defect:
+                if again := self._taken_again():
+                    # What was done ahead went along, and may be to blame.
+                    waiting.extendleft(reversed([*again, job]))
+                    continue
                 if job.refuse is None:
                     raise
                 log.exception("input_not_applied", input=type(job.input).__name__)
                 job.refuse(f"the operator failed over it: {type(defect).__name__}: {defect}")
-        if not jobs:
-            raise error
         self._sent = [*sent, *self._sent]
+
+    def _taken_again(self) -> list[Job]:
+        again, self._again = self._again, []
+        return again
+
+    def _job_again(self, unrecorded: Unrecorded) -> Job:
+        """Of a decision whose message is settled: if it fails, another turn is to decide anew."""
+        value, left = unrecorded.decision, tuple(unrecorded.left())
+        lost = Job(input=TurnLost(run_id=value.run_id, task_id=value.decision.task_id))
+        return Job(input=value, left=left, refuse=lambda _: self.offer(lost))
 
     async def _carry_out(self, jobs: Sequence[Job], sent: Sequence[str]) -> None:
         done = await self._persistently(jobs, sent)
@@ -312,19 +328,14 @@ class Engine:
         """One transaction. After a failure nothing of it remains in memory either."""
         self._doubtful = None
         ledgers = self._context.ledgers
-        again = [each.decision for each in self._again]
-        left = [key for each in self._again for key in each.left()]
-        work = self._work = UnitOfWork(self._context, now=self._clock.now(), left=left)
+        jobs = [*self._again, *jobs]
+        work = self._work = UnitOfWork(self._context, now=self._clock.now())
         is_contended = self._lonely_for < _LONELY_AFTER
         try:
             self._record_due(work)
-            outdated = await work.prepare(
-                [*again, *(job.input for job in jobs if job.input is not None)],
-                is_contended=is_contended,
-            )
+            inputs = [job.input for job in jobs if job.input is not None]
+            outdated = await work.prepare(inputs, is_contended=is_contended)
             self._lonely_for = 0 if outdated else self._lonely_for + 1
-            for decision in again:
-                await work.apply(decision)
             batch, done = await _applied(work, jobs, sent)
             if jobs or not batch.is_empty:
                 # Inputs that change nothing are committed as well: what is in memory here says so,
@@ -334,7 +345,7 @@ class Engine:
                 self._doubtful = None
         except BaseException:
             ledgers.forget(work.seen)
-            self._again += work.adopted
+            self._again += map(self._job_again, work.adopted)
             raise
         finally:
             self._work = None
@@ -363,6 +374,8 @@ async def _applied(
             await work.keep(job.letter)
         if job.input is not None:
             await work.apply(job.input)
+            if job.left:
+                work.disown(job.left)
         if job.resend is not None:
             await work.resend(job.resend)
     return work.finish(

@@ -60,7 +60,8 @@ class Ledger:
         self, run: Run | None, checkpoints: Sequence[Checkpoint], withdrawn: Iterable[int] = ()
     ) -> None:
         self.state.absorb(run, checkpoints, withdrawn)
-        for seq in withdrawn:
+        # From the end on, nothing has to move when a whole history goes.
+        for seq in sorted(withdrawn, reverse=True):
             self._leave_out(seq)
         self._take_in(checkpoints)
 

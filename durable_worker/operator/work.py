@@ -45,26 +45,19 @@ from durable_worker.stores.inputs import (
     StartRun,
 )
 from durable_worker.stores.letters import Refusal, redrive_of
-from durable_worker.stores.records import (
-    Checkpoint,
-    DeadLetter,
-    OutboxRow,
-    Run,
-    RunState,
-)
+from durable_worker.stores.records import Checkpoint, DeadLetter, OutboxRow, Run, RunState
 
 MAX_CHANGES = 5_000
-"""Changed checkpoints and runs in one transaction after which inputs for other runs are put off."""
-
+"""Changed and dropped checkpoints, and runs, in one transaction after which inputs for other runs
+are put off."""
 
 Queue = deque[RunInput | SignalSent]
 
 
 class UnitOfWork:
-    """Applies inputs one after the other. `now` is the time of all of them; `left` are the keys of
-    messages that were sent before what they belong to could be committed."""
+    """Applies inputs one after the other. `now` is the time of all of them."""
 
-    def __init__(self, context: WorkContext, *, now: int, left: Iterable[str] = ()) -> None:
+    def __init__(self, context: WorkContext, *, now: int) -> None:
         self._context = context
         self._now = now
         self._runs: dict[str, Run] = {}
@@ -76,7 +69,7 @@ class UnitOfWork:
         self._letters: dict[str, DeadLetter] = {}
         self._letters_out: dict[str, Outgoing] = {}
         self._rows: dict[str, OutboxRow] = {}
-        self._repeated: set[str] = set(left)
+        self._repeated: set[str] = set()
         self.adopted: list[Unrecorded] = []
         self._put_off: list[AnyInput] = []
         self._created: list[str] = []
@@ -298,7 +291,8 @@ class UnitOfWork:
             case BroadcastCancel():
                 self._done.cancelled.append(effect)
             case Deliver(input=value):
-                if len(self._runs) + len(self._checkpoints) < MAX_CHANGES:
+                # A signal that a run sends itself again must not come after one that comes later.
+                if isinstance(value, SignalSent) or self._count < MAX_CHANGES:
                     queue.append(value)
                 else:
                     self._put_off.append(value)
@@ -314,6 +308,15 @@ class UnitOfWork:
             await self.keep(lost_letter(ledger, effect, now=self._now, names=self._context.names))
         elif isinstance(effect, AwaitSignal):
             queue += _known(await self._signals.awaited(effect))
+
+    @property
+    def _count(self) -> int:
+        return len(self._runs) + len(self._checkpoints) + len(self._withdrawn)
+
+    def disown(self, keys: Iterable[str]) -> None:
+        """These messages have been sent already, before what they belong to could be committed."""
+        for key in keys:
+            self._rows.pop(key, None)
 
     def _owe(self, row: OutboxRow) -> None:
         self._rows[row.key] = row

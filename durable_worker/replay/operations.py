@@ -83,10 +83,12 @@ class Requested(Operation):
     """A call, child or signal wait: its command never changes and is harmless to repeat.
 
     `subject` is what a signal wait is for: a later wait for the same takes up one given up before.
+    `is_undone`: a call that is undone once it has taken effect, and so is let go on in any case.
     """
 
     request: AnyCommand | None = None
     subject: str = ""
+    is_undone: bool = False
 
     def command(self, now_ms: int) -> AnyCommand | None:  # noqa: ARG002
         return self.request

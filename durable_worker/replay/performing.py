@@ -108,7 +108,9 @@ async def call_step(
         if event is None:
             known = seq in journal.events
             request = None if known else _request(replay, call, seq, value, delegated=delegated)
-            operation = Requested(seq, _CALL, name, call.location, request=request)
+            operation = Requested(
+                seq, _CALL, name, call.location, request=request, is_undone=undoing is not None
+            )
             if limit is None:
                 event = await waiting.wait_unsettled(operation)
             else:

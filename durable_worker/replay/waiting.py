@@ -446,9 +446,11 @@ class Waiting:
         if self.outstanding.pop(operation.seq, None) is None or self._journal.is_sealed:
             return
         self._abandoned[operation.seq] = operation
-        if operation.kind is HistoryKind.CALL:
+        if not isinstance(operation, Requested):
+            return
+        if operation.kind is HistoryKind.CALL and not operation.is_undone:
             self._given_up.add(operation.seq)
-        if operation.kind is HistoryKind.SIGNAL and isinstance(operation, Requested):
+        if operation.kind is HistoryKind.SIGNAL:
             self._lost_waits.setdefault(operation.subject, []).append(operation)
 
     def _first_location(self) -> Location | None:

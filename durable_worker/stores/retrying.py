@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from durable_worker.errors import NotStoppedError
+from durable_worker.protocol.failure import GIVEN_UP
 from durable_worker.protocol.names import breakpoint_signal
 from durable_worker.protocol.runs import ContinueRun, RetryRun, RunStatus
 from durable_worker.protocol.tasks import HistoryKind
@@ -42,7 +43,7 @@ def _last_failed(state: RunState) -> Checkpoint | None:
         each
         for each in state.checkpoints.values()
         if each.kind is HistoryKind.CALL and each.status is CheckpointStatus.FAILED
-        if each.error is None or each.error.code != "cancelled"
+        if each.error != GIVEN_UP
     )
     return max(failed, key=lambda each: each.order or 0, default=None)
 

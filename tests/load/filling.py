@@ -15,18 +15,23 @@ if TYPE_CHECKING:
 
 CHUNK = 20_000
 CUSTOMERS = 10_000
-CUSTOMER_TAG = "customer-template"
+CUSTOMER = "customer-template"
+"""A tag of each template, and an attribute."""
+
 MONTH_MS = 30 * 24 * 3600 * 1000
 
 _RENAMED = "replace({0}, $1, made.id)"
 _RENAMED_BYTES = "convert_to(replace(convert_from({0}, 'UTF8'), $1, made.id), 'UTF8')"
+_CUSTOMER_OF = f"replace({{0}}, '{CUSTOMER}', 'customer-' || made.n % {CUSTOMERS})"
+_ATTRIBUTES = "convert_from(row.search_attributes, 'UTF8')"
 
 _RUNS = {
     "id": "made.id",
     "namespace": "made.namespace",
     "input": _RENAMED_BYTES.format("row.input"),
     "output": _RENAMED_BYTES.format("row.output"),
-    "tags": f"array_replace(row.tags, '{CUSTOMER_TAG}', 'customer-' || made.n % {CUSTOMERS})",
+    "tags": f"ARRAY (SELECT {_CUSTOMER_OF.format('tag')} FROM unnest(row.tags) AS tag)",
+    "search_attributes": f"convert_to({_CUSTOMER_OF.format(_ATTRIBUTES)}, 'UTF8')",
     "created_at": "row.created_at - 20 * made.n",
     "updated_at": "row.updated_at - 20 * made.n",
 }
@@ -43,7 +48,7 @@ _CHECKPOINTS = {
 _TAGS = {
     "id": "made.id",
     "namespace": "made.namespace",
-    "tag": f"replace(row.tag, '{CUSTOMER_TAG}', 'customer-' || made.n % {CUSTOMERS})",
+    "tag": _CUSTOMER_OF.format("row.tag"),
     "created_at": "row.created_at - 20 * made.n",
 }
 OTHER_TENANT = "acme"

@@ -133,6 +133,20 @@ def test_a_call_that_is_to_be_undone_goes_on() -> None:
     assert not any(isinstance(each, CancelStep) for each in commands)
 
 
+def test_an_attempt_that_is_too_late_goes_on_if_it_is_to_be_undone() -> None:
+    """Nobody can tell what an interrupted attempt has done."""
+
+    async def body(ctx: WorkflowContext) -> None:
+        with pytest.raises(StepTimeoutError):
+            await ctx.step("slow", timeout=5, compensate="undo")
+        await ctx.wait_signal("go")
+
+    operator = ModelOperator(capabilities=TOLD)
+    turn(body, operator)
+    operator.resolve(timer_of(operator))
+    assert turn(body, operator).commands == [WaitSignal(seq=2, signal="go")]
+
+
 def test_a_decision_that_was_dropped_is_made_once_more() -> None:
     operator = ModelOperator(capabilities=TOLD)
     turn(in_time, operator)

@@ -86,6 +86,7 @@ def on_decision(draft: Draft, decision: WorkflowDecision, *, version: str | None
             _record(draft, decision.commands)
             end_run(draft, RunStatus.CANCELLED, error=decision.error or CANCELLED)
         case DecisionStatus.CONTINUED if _was_told_of_cancellation(draft, decision):
+            _record(draft, decision.commands)
             end_run(draft, RunStatus.CANCELLED, error=CANCELLED)
         case DecisionStatus.CONTINUED:
             continue_as_new(draft, decision, version=version)

@@ -6,14 +6,8 @@ from durable_worker.operator.transitions.draft import Draft
 from durable_worker.operator.transitions.effects import BroadcastCancel
 from durable_worker.protocol.commands import AnyCommand, CancelStep
 from durable_worker.protocol.control import EngineEventType, GivenUp
-from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.failure import GIVEN_UP
 from durable_worker.protocol.tasks import HistoryKind
-
-GIVEN_UP = Failure(
-    message="the step was cancelled: its workflow waits for it no longer",
-    code="cancelled",
-    retryable=False,
-)
 
 
 def give_up(draft: Draft, commands: Iterable[AnyCommand]) -> None:

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from durable_worker.operator.transitions.decisions import child_start
 from durable_worker.operator.transitions.draft import Draft, with_attempt_out
 from durable_worker.operator.transitions.effects import AwaitSignal, Deliver, SendStep
+from durable_worker.protocol.failure import GIVEN_UP
 from durable_worker.protocol.names import CANCELLED_MARKER
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryKind
@@ -15,7 +16,8 @@ from durable_worker.stores.records import Checkpoint, CheckpointStatus, turn_id
 
 
 def on_step_redriven(draft: Draft, again: StepRedriven) -> None:
-    """The call is pending as if it had not failed; what the body recorded because of that is gone.
+    """The call is pending as if it had not failed; what the body recorded because of that is gone,
+    and what it gave up is pending, too.
 
     The run gets a turn in any case: what a worker or a turn that is out knows is no longer so.
     """
@@ -26,27 +28,43 @@ def on_step_redriven(draft: Draft, again: StepRedriven) -> None:
         return
     for each in asked_since(draft.state, call, last_seq=again.last_seq):
         draft.withdraw(each.seq)
-    attempt = call.attempt if again.keeps_attempt else call.attempt + 1
-    pending = replace(
-        call,
-        status=CheckpointStatus.PENDING,
-        error=None,
-        order=None,
-        attempt=attempt,
-        started_at=None,
-        finished_at=None,
-        recoveries=0,
-    )
-    draft.put(with_attempt_out(pending, now=draft.now))
+    _call_again(draft, call, keeps_attempt=again.keeps_attempt)
+    for each in _given_up_after(draft, call):
+        _call_again(draft, each)
     if draft.run.status.is_terminal:
         _reopen(draft)
     seen = draft.run.ordered
     if seen is not None and call.order is not None:
         # What decisions have asked for on account of the failure, or after it, is gone.
         draft.update(ordered=min(seen, call.order - 1))
-    if not again.keeps_attempt:
-        draft.add(SendStep(call.run_id, call.seq, attempt))
     draft.start_turn()
+
+
+def _call_again(draft: Draft, call: Checkpoint, *, keeps_attempt: bool = False) -> None:
+    pending = replace(
+        call,
+        status=CheckpointStatus.PENDING,
+        error=None,
+        order=None,
+        attempt=call.attempt if keeps_attempt else call.attempt + 1,
+        started_at=None,
+        finished_at=None,
+        recoveries=0,
+    )
+    draft.put(with_attempt_out(pending, now=draft.now))
+    if not keeps_attempt:
+        draft.add(SendStep(call.run_id, call.seq, pending.attempt))
+
+
+def _given_up_after(draft: Draft, failed: Checkpoint) -> list[Checkpoint]:
+    """Nothing tells on account of what; a body that was not moved by the failure does so again."""
+    if failed.order is None:
+        return []
+    return [
+        each
+        for each in draft.state.checkpoints.values()
+        if each.order is not None and each.order > failed.order and each.error == GIVEN_UP
+    ]
 
 
 def on_turn_redriven(draft: Draft, again: TurnRedriven) -> None:

@@ -37,7 +37,10 @@ async def dumped(connection: Connection) -> AsyncGenerator[Sequence[AnyRow]]:
 
 async def _everything(connection: Connection) -> AsyncGenerator[AnyRow]:
     def by_id(statement: str, make: Callable[[Found], T], *, first: Value = b"") -> Any:
-        return _made(connection, statement, make, first=(first,), key=lambda row: (row[0],))
+        # Nothing is smaller than the empty text, so the first page has it by being equal.
+        return _made(
+            connection, statement, make, first=(first, first), key=lambda row: (row[0], None)
+        )
 
     checkpoints = _made(
         connection,

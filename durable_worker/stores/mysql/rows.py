@@ -63,7 +63,7 @@ def _tags_in(tags: Sequence[str]) -> bytes:
     return b"\n%b\n" % b"\n".join(map(_encode, tags)) if tags else b""
 
 
-def _tags_out(stored: bytes) -> tuple[str, ...]:
+def tags_out(stored: bytes) -> tuple[str, ...]:
     return tuple(_texts.decode(each) for each in stored.split(b"\n") if each)
 
 
@@ -108,7 +108,7 @@ def run_of_row(row: Found) -> Run:
         output=_payload(row[7]),
         error=None if row[8] is None else _failures.decode(row[8]),
         parent=None if row[9] is None else Parent(row[9].decode(), row[10]),
-        tags=own_tags(_tags_out(row[11]), _payload(row[12])) if row[11] else (),
+        tags=own_tags(tags_out(row[11]), _payload(row[12])) if row[11] else (),
         search_attributes=_payload(row[12]),
         created_at=row[13],
         updated_at=row[14],

@@ -35,9 +35,17 @@ from durable_worker.stores.mysql.rows import (
     outbox_of_row,
     run_of_row,
     signal_of_row,
+    tags_out,
 )
 from durable_worker.stores.mysql.statements import Value, filled, loaded, packets
-from durable_worker.stores.mysql.writing import BEGIN, COMMIT, statements_of, submissions
+from durable_worker.stores.mysql.writing import (
+    BEGIN,
+    COMMIT,
+    Label,
+    may_change_labels,
+    statements_of,
+    submissions,
+)
 from durable_worker.stores.processes import is_gone
 from durable_worker.stores.records import (
     Checkpoint,
@@ -147,8 +155,9 @@ class MysqlStore:
 
     async def commit(self, batch: Batch, token: int) -> None:
         writer = await self._writer_of(token)
+        labels = await self._labels_of(may_change_labels(batch))
         with self._database.translated():
-            changes = list(statements_of(batch))
+            changes = list(statements_of(batch, labels))
         sent = self._packets([filled(_sql["hold_writer"], token, writer), *changes])
         try:
             await self._transacted(sent)
@@ -157,6 +166,14 @@ class MysqlStore:
         except BaseException as error:
             self._is_in_doubt = error.__cause__ is None or not is_certain(error.__cause__)
             raise
+
+    async def _labels_of(self, run_ids: Sequence[str]) -> list[Label]:
+        rows = await self._read("tags_of_runs", run_ids) if run_ids else ()
+        return [
+            (namespace.decode(), tag, created_at, run_id.decode())
+            for namespace, tags, created_at, run_id in rows
+            for tag in tags_out(tags)
+        ]
 
     def _packets(self, statements: Iterable[bytes]) -> list[bytes]:
         return packets(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from msgspec import structs
+from msgspec import UnsetType, structs
 
 from durable_worker.stores.attributes import stored_tags
 from durable_worker.stores.base import Batch
@@ -25,9 +25,21 @@ BEGIN, COMMIT = b"START TRANSACTION", b"COMMIT"
 _sql = loaded("runs", "checkpoints", "messages", "lease")
 
 
-def statements_of(batch: Batch) -> Iterator[bytes]:
+Label = tuple[str, str, int, str]
+"""A row of `durable_run_tags`."""
+
+
+def may_change_labels(batch: Batch) -> list[str]:
+    """Ids of runs that may have been found by something else before. Tags never change."""
+    runs = {
+        each.id: each for each in batch.runs if not isinstance(each.search_attributes, UnsetType)
+    }
+    return [*(runs.keys() - set(batch.absent))]
+
+
+def statements_of(batch: Batch, labels: Iterable[Label]) -> Iterator[bytes]:
     """In the order that `Batch` asks for. A statement writes each row once: of two that are equal
-    by key, the later one counts."""
+    by key, the later one counts. `labels`: those of `may_change_labels` so far."""
     runs = {each.id: each for each in batch.runs}
     tags = dict.fromkeys(
         (each.namespace, tag, each.created_at, each.id)
@@ -41,6 +53,9 @@ def statements_of(batch: Batch) -> Iterator[bytes]:
         yield filled(_sql["remove_checkpoint"], run_id, seq)
     yield from inserts(_sql["put_run"], map(row_of_run, runs.values()))
     yield from inserts(_sql["put_tag"], tags)
+    for label in labels:
+        if label not in tags:
+            yield filled(_sql["remove_tag"], *label)
     yield from inserts(_sql["put_checkpoint"], _checkpoint_rows(batch))
     yield from inserts(_sql["put_signal"], map(row_of_signal, signals.values()))
     yield from inserts(_sql["put_outbox"], map(row_of_outbox, owed.values()))

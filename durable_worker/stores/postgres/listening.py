@@ -1,6 +1,8 @@
 """Hears at once of what other processes submit, on a connection of its own."""
 
 import asyncio
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -15,13 +17,20 @@ if TYPE_CHECKING:
 _CHANNEL = "durable_worker_inbox"
 """That of the statement `submit`, for all schemas of a database."""
 
+RETRY_SECONDS = 5.0
+"""From one try that came to nothing to the next."""
+
 
 class Listening:
     """`heard` is set when something was submitted to this schema, or may have been."""
 
-    def __init__(self, address: PostgresAddress) -> None:
+    def __init__(
+        self, address: PostgresAddress, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._address = address
+        self._clock = clock
         self._connection: asyncpg.Connection[Row] | None = None
+        self._due_at = clock()
         self.heard = asyncio.Event()
 
     @property
@@ -30,9 +39,10 @@ class Listening:
 
     async def begin(self) -> None:
         """Harmless if it is on, or cannot be: whoever has the inbox looks into it now and then."""
-        if self.is_on:
+        if self.is_on or self._clock() < self._due_at:
             return
         self._connection = None
+        self._due_at = self._clock() + RETRY_SECONDS
         with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             connection = await asyncpg.connect(
                 self._address.dsn,
@@ -45,8 +55,13 @@ class Listening:
                 },
             )
             connection.add_termination_listener(self._hear_of_end)
-            await connection.add_listener(_CHANNEL, self._hear)
+            try:
+                await connection.add_listener(_CHANNEL, self._hear)
+            except BaseException:
+                connection.terminate()
+                raise
             self._connection = connection
+            self._due_at = self._clock()
 
     async def end(self) -> None:
         connection, self._connection = self._connection, None

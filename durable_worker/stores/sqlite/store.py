@@ -152,10 +152,10 @@ class SqliteStore:
                     # JSON text ends for SQLite where a NUL is in it.
                     odd = [key for key in batch.outbox_removed if "\x00" in key]
                     even = [key for key in batch.outbox_removed if key not in odd]
-                    database.execute(_sql["remove_outbox"], (_json_list(even),))
+                    database.execute(_sql["remove_outbox"], (_json(even),))
                     database.executemany(_sql["remove_outbox_row"], [(key,) for key in odd])
                 if batch.inbox_removed:
-                    database.execute(_sql["remove_inbox"], (_json_list(batch.inbox_removed),))
+                    database.execute(_sql["remove_inbox"], (_json(batch.inbox_removed),))
 
         inserts = _inserts(batch)
         await self._writer.run(write)
@@ -326,8 +326,8 @@ def _inserts(batch: Batch) -> list[tuple[str, Collection[Row]]]:
     ]
 
 
-def _json_list(keys: Sequence[str | int]) -> str:
-    return msgspec.json.encode(keys).decode()
+def _json(value: str | Sequence[str | int]) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _load(database: sqlite3.Connection, run_id: str) -> RunState | None:
@@ -346,10 +346,10 @@ def _input_of(body: bytes) -> AnyInput | None:
 
 
 def _filters(query: RunQuery) -> dict[str, Any]:
-    statuses = wanted_statuses(query)
+    statuses, labels = wanted_statuses(query), wanted_labels(query)
     return {
         "workflow": query.workflow,
-        "statuses": None if statuses is None else _json_list(statuses),
-        "labels": _json_list(labels) if (labels := wanted_labels(query)) else None,
+        "statuses": None if statuses is None else _json(statuses),
+        "labels": _json([_json(each) for each in labels]) if labels else None,
         "namespace": None if query.namespace is None else stored_namespace(query.namespace),
     }

@@ -23,8 +23,9 @@ from durable_worker.errors import (
     RunNotFoundError,
     StartWaitsError,
 )
-from durable_worker.operator.transitions.giving_up import GIVEN_UP
+from durable_worker.protocol.failure import GIVEN_UP
 from durable_worker.protocol.runs import RunQuery, RunStatus
+from durable_worker.stores import listings
 from tests.conformance.clients.app import (
     asking,
     attending,
@@ -174,6 +175,26 @@ async def test_runs_are_found_by_what_they_were_started_with_and_what_they_set(
     assert run.search_attributes == {"region": "eu", "customer": "ada", "stage": "closed"}
     with pytest.raises(RequestRefusedError, match="not found by dict under 'customer'"):
         await found(customer={"first": "ada"})
+
+
+async def test_a_list_by_attributes_begins_and_ends_where_it_was_asked_to(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listings, "MOST_ON_A_PAGE", 2)
+    for number in range(6):
+        told = {"lot": 1}
+        handle = await client.start(doubling, 1, run_id=f"r{number}", search_attributes=told)
+        await handle.wait(timeout=SOON)
+
+    async def listed(limit: int | None, offset: int | None) -> list[str]:
+        query = RunQuery(search_attributes={"lot": 1}, limit=limit, offset=offset)
+        return [each.id for each in await client.list(query)]
+
+    assert await listed(None, None) == ["r5", "r4", "r3", "r2", "r1", "r0"]
+    assert await listed(3, None) == ["r5", "r4", "r3"]
+    assert await listed(3, 1) == ["r4", "r3", "r2"]
+    assert await listed(1, 5) == ["r0"]
+    assert await listed(2, 6) == []
 
 
 async def test_tags_and_search_attributes_stay_with_the_run(client: Client) -> None:

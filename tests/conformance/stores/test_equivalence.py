@@ -45,6 +45,10 @@ T = TypeVar("T")
 
 ids = st.sampled_from(["a", "b\x00", "ü#1"])
 names = st.sampled_from(["go", "stop"])
+tags = st.sampled_from(["go", "go\x00", "stop"])
+attributes = st.sampled_from(
+    [UNSET, *map(Raw, (b'{"k": "go"}', b'{"k": ["go", 1.0], "l": true}', rb'{"k\u0000": "go"}'))]
+)
 namespaces = st.sampled_from(["default", "acme"])
 times = st.integers(NOW, NOW + 5)
 payloads = st.sampled_from([UNSET, Raw(b"null"), Raw(b'{"a": 1.0}')])
@@ -63,7 +67,8 @@ runs = st.builds(
     input=payloads,
     output=payloads,
     error=errors,
-    tags=st.lists(names, max_size=2).map(tuple),
+    tags=st.lists(tags, max_size=2).map(tuple),
+    search_attributes=attributes,
     created_at=times,
     updated_at=times,
     task_id=st.none(),
@@ -226,7 +231,9 @@ async def _everything(store: Store) -> list[Any]:
         RunQuery(tag="go", namespace=""),
         RunQuery(tag="go", workflow="stop", statuses=[RunStatus.RUNNING, RunStatus.COMPLETED]),
         RunQuery(tag="stop", namespace="acme", offset=1),
+        RunQuery(tag="go\x00"),
         RunQuery(search_attributes={"k": "go"}),
+        RunQuery(search_attributes={"k\x00": "go"}),
         RunQuery(tag="go", search_attributes={"k": 1, "l": True}, namespace="acme"),
         RunQuery(namespace="acme"),
         RunQuery(namespace="acme", status=RunStatus.FAILED),

@@ -40,22 +40,30 @@ CONTENT = Batch(
     runs=[
         FULL_RUN,
         a_run("a\x00b", input=Raw(b'{"a":\r\n 1}'), tags=("\x01", "\x00")),
+        a_run("", tags=("",)),
         a_run("z", output=Raw(b'"\xff"'), error=Failure(message="", details=Raw(b"[\n]"))),
     ],
     checkpoints=[
         FULL_CHECKPOINT,
+        a_checkpoint("", 0),
         *(a_checkpoint("a\x00b", seq, input=Raw(b"[1,\n2]")) for seq in range(1_300)),
     ],
     signals=[
+        SignalRecord(id="", namespace="default", name="", received_at=NOW),
         SignalRecord(id="s1", namespace="default", name="go", received_at=NOW),
         SignalRecord(
             id="s2", namespace="n", name="\x00", payload=Raw(b"1"), received_at=NOW, consumed_at=NOW
         ),
     ],
-    outbox_added=[OutboxRow("run-ü#3", "run-ü"), OutboxRow("run-ü:4:3", "run-ü", 4, 3)],
+    outbox_added=[
+        OutboxRow("", "z"),
+        OutboxRow("run-ü#3", "run-ü"),
+        OutboxRow("run-ü:4:3", "run-ü", 4, 3),
+    ],
     inbox_added=[SignalSent(signal_id="s3", name="go"), CancelRequested(run_id="z")],
     dead_letters=[
-        DeadLetter(id="d", received_at=NOW, reason="bad", body=b"\xff\x00\n", headers={"a": "b"})
+        DeadLetter(id="", received_at=NOW, reason="", body=b""),
+        DeadLetter(id="d", received_at=NOW, reason="bad", body=b"\xff\x00\n", headers={"a": "b"}),
     ],
 )
 
@@ -118,7 +126,7 @@ async def test_what_is_exported_and_imported_is_the_same(
     for line in lines:
         line.decode()
     done = await take_in(target, lines)
-    assert (done.runs, done.rows) == (3, len(before))
+    assert (done.runs, done.rows) == (4, len(before))
     assert await rows_of(target) == before
     assert await lines_of(target) == lines
 

@@ -4,12 +4,13 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import pytest
+from msgspec import UNSET, Raw
 
 from durable_worker.protocol.runs import RunQuery, RunStatus
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.address import MysqlAddress
 from durable_worker.stores.base import Batch, RunCursor
-from durable_worker.stores.mysql import MysqlStore
+from durable_worker.stores.mysql import MysqlStore, dumping
 from durable_worker.stores.mysql import store as statements
 from durable_worker.stores.mysql.letters import letters_statement
 from durable_worker.stores.mysql.listing import count_statement, list_statement
@@ -33,6 +34,7 @@ def some_run(number: int) -> Run:
         namespace="acme" if number % 5 else "default",
         status=RunStatus.SUSPENDED if number % 100 else RunStatus.FAILED,
         tags=("vip",) if number % 20 == 0 else (),
+        search_attributes=Raw(b'{"stage": "paid"}') if number % 20 == 0 else UNSET,
         created_at=NOW + number,
     )
 
@@ -148,6 +150,12 @@ async def test_the_next_timer_is_at_the_end_of_an_index(full: MysqlStore) -> Non
     assert "optimized away" in access.extra
 
 
+@pytest.mark.parametrize("name", ["runs", "signals", "outbox", "dead_letters"])
+async def test_an_export_goes_along_the_keys(full: MysqlStore, name: str) -> None:
+    (access,) = await accesses_of(full, filled(dumping._sql[name], "r5", None, 500))
+    assert (access.kind, access.index) == ("range", "PRIMARY"), access
+
+
 QUERIES = {
     "all": (RunQuery(), "runs_by_age"),
     "namespace": (RunQuery(namespace="default"), "runs_of_namespace"),
@@ -165,6 +173,17 @@ QUERIES = {
     "tag": (RunQuery(namespace="default", tag="vip"), "PRIMARY"),
     "tag and workflow": (RunQuery(namespace="default", tag="vip", workflow="w0"), "PRIMARY"),
     "status in every namespace": (RunQuery(status=RunStatus.FAILED), "runs_by_status"),
+    "attribute": (
+        RunQuery(namespace="default", search_attributes={"stage": "paid"}),
+        "PRIMARY",
+    ),
+    "tag, attribute and workflow": (
+        RunQuery(
+            namespace="default", tag="vip", search_attributes={"stage": "paid"}, workflow="w0"
+        ),
+        "PRIMARY",
+    ),
+    "attribute in every namespace": (RunQuery(search_attributes={"stage": "paid"}), "PRIMARY"),
     "tag in every namespace": (RunQuery(tag="vip"), "PRIMARY"),
 }
 

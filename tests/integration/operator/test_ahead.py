@@ -3,7 +3,8 @@ and nothing is lost by it."""
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,17 +14,20 @@ import pytest
 from durable_worker import StepContext, Worker, WorkflowContext
 from durable_worker.client import Client
 from durable_worker.embedded import Embedded
-from durable_worker.errors import StoreError
+from durable_worker.errors import RunFailedError, StoreError
 from durable_worker.operator import engine
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.service import OperatorService
 from durable_worker.own_operator import OwnOperatorPort
+from durable_worker.protocol.codec import MessageType
 from durable_worker.protocol.names import Names
-from durable_worker.stores.base import Batch
+from durable_worker.stores.base import Batch, Store
 from durable_worker.stores.memory import MemoryStore
+from durable_worker.transports.base import Envelope
 from durable_worker.transports.memory import MemoryTransport
 from durable_worker.worker.options import WorkerOptions
 from durable_worker.worker.service import WorkerService
+from tests.integration.operator.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -242,8 +246,32 @@ async def test_a_commit_that_fails_loses_nothing_that_was_done_ahead(
         first: Sequence[int] = [await ctx.step(step, n) for n in range(3)]
         return [*first, *await asyncio.gather(*(ctx.step(step, n) for n in range(3, 6)))]
 
-    names, store = Names(), Failing(number, too_late=too_late)
-    async with MemoryTransport(names=names) as transport, store:
+    store = Failing(number, too_late=too_late)
+    async with in_one_process(worker, store) as (client, transport):
+        handle = await client.start(flow)
+        assert await handle.result(timeout=PATIENCE) == list(range(6))
+    assert store.has_failed
+    assert sorted(calls) == list(range(6))
+    assert sorted(transport.sent) == sorted(set(transport.sent))
+
+
+class Recording(MemoryTransport):
+    """Keeps the ids of the tasks that were sent."""
+
+    def __init__(self, *, names: Names) -> None:
+        super().__init__(names=names)
+        self.sent: list[str] = []
+
+    def put(self, queue: str, envelope: Envelope) -> None:
+        if envelope.type == MessageType.STEP_TASK:
+            self.sent.append(envelope.message_id or "")
+        super().put(queue, envelope)
+
+
+@asynccontextmanager
+async def in_one_process(worker: Worker, store: Store) -> AsyncIterator[tuple[Client, Recording]]:
+    names = Names()
+    async with Recording(names=names) as transport, store:
         operator = OperatorService(
             store, transport, names=names, options=OperatorOptions(tells_events=False)
         )
@@ -252,10 +280,39 @@ async def test_a_commit_that_fails_loses_nothing_that_was_done_ahead(
         async with asyncio.TaskGroup() as group:
             group.create_task(operator.serve())
             working = group.create_task(service.serve())
-            handle = await client.start(flow)
-            assert await handle.result(timeout=PATIENCE) == list(range(6))
+            yield client, transport
             service.request_stop()
             await asyncio.wait([working])
             operator.request_stop()
-    assert store.has_failed
-    assert sorted(calls) == list(range(6))
+
+
+class Breaking(MemoryStore):
+    """Breaks over each transaction that would record a call of run `bad`."""
+
+    broken = 0
+
+    async def commit(self, batch: Batch, token: int) -> None:
+        if any((each.run_id, each.seq) == ("bad", 0) for each in batch.checkpoints):
+            self.broken += 1
+            raise ValueError("what no database takes")
+        await super().commit(batch, token)
+
+
+@pytest.mark.parametrize("others", ["at once", "later"])
+async def test_what_was_done_ahead_and_cannot_be_recorded_fails_its_own_run_alone(
+    others: str,
+) -> None:
+    begun, go_on, store = asyncio.Event(), asyncio.Event(), Breaking()
+    async with in_one_process(waiting_worker(begun, go_on), store) as (client, _):
+        await operator_and_worker_have_met(client)
+        bad = await client.start("flow", run_id="bad")
+        await begun.wait()
+        if others == "later":
+            await eventually(lambda: store.broken > 0)
+        handles = [await client.start("nothing") for _ in range(5)]
+        for each in handles:
+            await each.result(timeout=PATIENCE)
+        go_on.set()
+        with pytest.raises(RunFailedError, match="what no database takes"):
+            await bad.result(timeout=PATIENCE)
+    assert store.broken > 1

@@ -5,7 +5,9 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
+import asyncpg
 import pytest
 from msgspec import Raw
 
@@ -15,7 +17,7 @@ from durable_worker.protocol.names import Names
 from durable_worker.stores.address import PostgresAddress
 from durable_worker.stores.inputs import StartRun
 from durable_worker.stores.postgres import PostgresStore
-from durable_worker.stores.postgres.listening import Listening
+from durable_worker.stores.postgres.listening import RETRY_SECONDS, Listening
 from durable_worker.transports.rabbitmq import RabbitTransport
 from tests.database import Postgres
 from tests.database.schemas import made_schema
@@ -102,3 +104,26 @@ def cut_off(store: PostgresStore, postgres: Postgres) -> None:
     connection = store._listening._connection
     assert connection is not None
     postgres.execute(f"SELECT pg_terminate_backend({connection.get_server_pid()})")
+
+
+async def test_a_server_that_tells_nobody_costs_no_connections_and_is_asked_now_and_then(
+    schema: PostgresAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[asyncpg.Connection[asyncpg.Record]] = []
+    connect = asyncpg.connect
+
+    async def connecting(*place: Any, **settings: Any) -> "asyncpg.Connection[asyncpg.Record]":
+        opened.append(await connect(*place, **settings))
+        return opened[-1]
+
+    async def refused(*_: object) -> None:
+        raise asyncpg.ReadOnlySQLTransactionError("cannot execute LISTEN during recovery")
+
+    monkeypatch.setattr(asyncpg, "connect", connecting)
+    monkeypatch.setattr(asyncpg.Connection, "add_listener", refused)
+    passed = [0.0]
+    listening = Listening(schema, clock=lambda: passed[0])
+    for passed[0] in (0.0, 0.1, RETRY_SECONDS - 0.1, RETRY_SECONDS, RETRY_SECONDS + 0.1):
+        await listening.begin()
+        assert not listening.is_on
+    assert [each.is_closed() for each in opened] == [True, True]

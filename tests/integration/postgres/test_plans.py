@@ -6,11 +6,13 @@ from typing import Any
 
 import asyncpg
 import pytest
+from msgspec import UNSET, Raw
 from msgspec.structs import replace
 
 from durable_worker.protocol.runs import RunQuery, RunStatus
 from durable_worker.protocol.tasks import HistoryKind
 from durable_worker.stores.address import PostgresAddress
+from durable_worker.stores.attributes import wanted_labels
 from durable_worker.stores.base import Batch, RunCursor, wanted_statuses
 from durable_worker.stores.postgres import PostgresStore, writing
 from durable_worker.stores.postgres import store as statements
@@ -35,6 +37,7 @@ def some_run(number: int) -> Run:
         namespace="acme" if number % 5 else "default",
         status=RunStatus.SUSPENDED if number % 100 else RunStatus.FAILED,
         tags=("vip",) if number % 20 == 0 else (),
+        search_attributes=Raw(b'{"stage": "paid"}') if number % 20 == 0 else UNSET,
         created_at=NOW + number,
     )
 
@@ -133,7 +136,7 @@ async def test_what_the_operator_asks_goes_along_an_index(full: PostgresStore, n
 async def test_a_commit_finds_every_row_by_its_key(full: PostgresStore) -> None:
     none: list[Any] = []
     plan = await plan_of(full, writing._sql["commit"], 1, 0, *([none] * 13))
-    for table in ("checkpoints", "outbox", "inbox"):
+    for table in ("runs", "run_tags", "checkpoints", "outbox", "inbox"):
         assert f"Index Scan using {table}_pkey on {table}" in plan, plan
     scanned = {line.split(" on ")[1].split()[0] for line in plan.splitlines() if "Seq Scan" in line}
     assert scanned <= {"lease", "members", "inbox_head"}, plan
@@ -159,6 +162,20 @@ QUERIES = {
         "run_tags_pkey",
     ),
     "status in every namespace": (RunQuery(status=RunStatus.FAILED), "runs_by_status"),
+    "attribute": (
+        RunQuery(namespace="default", search_attributes={"stage": "paid"}),
+        "run_tags_pkey",
+    ),
+    "tag, attribute and workflow": (
+        RunQuery(
+            namespace="default", tag="vip", search_attributes={"stage": "paid"}, workflow="w0"
+        ),
+        "run_tags_pkey",
+    ),
+    "attribute in every namespace": (
+        RunQuery(search_attributes={"stage": "paid"}),
+        "run_tags_pkey",
+    ),
     "tag in every namespace": (RunQuery(tag="vip"), "run_tags_pkey"),
 }
 
@@ -187,7 +204,7 @@ async def test_listing_reads_a_page_and_not_the_table(full: PostgresStore) -> No
             statement, values = list_statement(replace(query, limit=SHORT), after)
             plan = await measured(full, statement, *values)
             namespaces = 1 if query.namespace is not None else 2
-            statuses = 1 if query.tag is not None else len(wanted_statuses(query) or RunStatus)
+            statuses = 1 if wanted_labels(query) else len(wanted_statuses(query) or RunStatus)
             assert rows_read(plan) <= namespaces * statuses * SHORT, (name, plan)
             blocks.append(blocks_read(plan))
         assert blocks[1] <= blocks[0] + 2, name

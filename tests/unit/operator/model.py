@@ -1,6 +1,6 @@
 """One run against a worker and a broker that may be slow, repeat themselves, or lose things."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from msgspec import Raw
@@ -16,6 +16,7 @@ from durable_worker.operator.transitions.effects import (
 )
 from durable_worker.protocol.commands import (
     AnyCommand,
+    CancelStep,
     DecisionStatus,
     RecordStep,
     RetryOptions,
@@ -25,7 +26,7 @@ from durable_worker.protocol.commands import (
     WaitSignal,
     WorkflowDecision,
 )
-from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.failure import GIVEN_UP, Failure
 from durable_worker.protocol.results import ResultStatus, StepResult
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryKind
@@ -98,7 +99,7 @@ def decide(program: tuple[Stage, ...], task_id: str, visible: frozenset[int]) ->
 class World:
     """`now` in epoch ms. What is out lies in the lists until it is chosen.
 
-    `is_strict`: the body fails as soon as it sees that a call has failed.
+    `is_strict`: the body fails as soon as it sees that a call has failed, and gives up the others.
     """
 
     program: tuple[Stage, ...]
@@ -173,6 +174,9 @@ class World:
             if each.kind is HistoryKind.CALL and each.status is CheckpointStatus.FAILED
         ]
 
+    def failed_of_themselves(self) -> list[Checkpoint]:
+        return [each for each in self.failed_calls() if each.error != GIVEN_UP]
+
     def within_reach(self) -> int:
         """The first seq that a body with this history has not come to."""
         resolved, seq = self.resolved(), 0
@@ -227,7 +231,9 @@ class World:
         for task_id, visible in self.turns:
             decision = decide(self.program, task_id, visible)
             if task_id in self.doomed:
-                decision = _failure_of(task_id, seq=self.doomed[task_id])
+                seq = self.doomed[task_id]
+                others = [each for each in range(seq) if each not in visible]
+                decision = _failure_of(task_id, seq=seq, given_up=others)
             moves.append(DecisionReceived(run_id="r", decision=decision))
         for seq, attempt in self.steps:
             moves += [_result(seq, attempt, fails=False), _result(seq, attempt, fails=True)]
@@ -257,7 +263,7 @@ class World:
     def redrives(self) -> list[RunInput]:
         found: list[RunInput] = [
             StepRedriven(run_id="r", seq=each.seq, attempt=each.attempt)
-            for each in self.failed_calls()
+            for each in self.failed_of_themselves()
         ]
         if self.run.status is RunStatus.DEAD:
             task_id = turn_id("r", self.run.turn_no)
@@ -277,13 +283,13 @@ class World:
         return lost
 
 
-def _failure_of(task_id: str, *, seq: int) -> WorkflowDecision:
+def _failure_of(task_id: str, *, seq: int, given_up: Iterable[int]) -> WorkflowDecision:
     last_words = RecordStep(seq=seq, name="event:state", output=Raw(b'"failed"'))
     return WorkflowDecision(
         task_id=task_id,
         run_id="r",
         status=DecisionStatus.FAILED,
-        commands=[last_words],
+        commands=[last_words, *(CancelStep(seq=each) for each in given_up)],
         error=Failure(message="a call has failed"),
     )
 

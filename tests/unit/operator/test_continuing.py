@@ -184,12 +184,15 @@ def test_a_cancellation_that_the_body_was_not_told_of_goes_over() -> None:
 @pytest.mark.parametrize("is_recorded_now", [True, False])
 def test_a_body_that_was_told_of_the_cancellation_ends(is_recorded_now: bool) -> None:
     told = RecordStep(seq=4, name="durable:cancelled", output=Raw(b"[]"))
-    earlier = replace(marker(4), name=told.name, output=told.output)
-    by = goes_on(told) if is_recorded_now else goes_on()
-    known = [] if is_recorded_now else [earlier]
+    last_words = RecordStep(seq=5, name="event:state", output=Raw(b'"over"'))
+    records = [replace(marker(4), name=told.name, output=told.output)]
+    records.append(replace(marker(5), name=last_words.name, output=last_words.output))
+    by = goes_on(told, last_words) if is_recorded_now else goes_on(last_words)
+    known = [] if is_recorded_now else records[:1]
     found = moved(a_run(status=RunStatus.CANCELLING), *known, by=by)
     assert found.run is not None
     assert (found.run.status, found.withdrawn) == (RunStatus.CANCELLED, ())
+    assert found.checkpoints == (*records[len(known) :],)
 
 
 def test_a_cancellation_reaches_the_execution_that_follows() -> None:

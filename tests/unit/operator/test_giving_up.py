@@ -3,12 +3,12 @@
 from msgspec import Raw
 
 from durable_worker.operator.transitions.effects import BroadcastCancel, SendTurn
-from durable_worker.operator.transitions.giving_up import GIVEN_UP
 from durable_worker.protocol.commands import CancelStep, DecisionStatus, RetryOptions, WaitSignal
 from durable_worker.protocol.control import GivenUp
+from durable_worker.protocol.failure import GIVEN_UP, Failure
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryKind
-from durable_worker.stores.inputs import TimerDue
+from durable_worker.stores.inputs import StepRedriven, TimerDue
 from durable_worker.stores.records import Checkpoint, CheckpointStatus, RunState
 from durable_worker.stores.retrying import retry_of
 from tests.unit.operator.samples import NOW, a_run, decision, ended, moved, pending, result
@@ -82,3 +82,10 @@ def test_a_body_that_goes_on_as_new_gives_up_what_it_says() -> None:
 def test_retry_does_not_take_it_for_what_has_failed() -> None:
     run = a_run(status=RunStatus.FAILED, task_id=None)
     assert type(retry_of(RunState(run, [given_up()]))).__name__ == "TurnRedriven"
+
+
+def test_retry_takes_for_failed_what_has_failed_of_itself_with_the_same_code() -> None:
+    run = a_run(status=RunStatus.FAILED, task_id=None)
+    error = Failure(message="the customer has cancelled", code="cancelled", retryable=False)
+    own = ended(pending(0), status=FAILED, error=error)
+    assert retry_of(RunState(run, [own])) == StepRedriven(run_id="r", seq=0, attempt=1)

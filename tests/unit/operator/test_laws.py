@@ -74,8 +74,8 @@ def test_whatever_is_redriven_the_run_goes_on_as_if_nothing_had_failed_or_is_lef
         world.commit()
         world.check()
     if world.run.status is RunStatus.FAILED:
-        assert world.failed_calls()
-        for each in world.failed_calls():
+        assert world.failed_of_themselves()
+        for each in world.failed_of_themselves():
             assert what_hinders(world.state, each, last_seq=None) is not None
     else:
         assert world.run.status is RunStatus.COMPLETED

@@ -1,8 +1,10 @@
 """The history of a run as bytes, however it came about."""
 
 from random import Random
+from typing import SupportsIndex
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
@@ -112,3 +114,38 @@ def test_what_one_worker_was_told_is_told_it_once() -> None:
     ledger.kept_by("worker", "turn-1")
     assert ledger.sending("turn-2", is_known=True) == Addition("turn-1", "worker", [])
     assert ledger.sending("turn-2", is_known=False) is None
+
+
+class Moving(list[int]):
+    """Counts what is moved because something before it goes."""
+
+    moved = 0
+
+    def __delitem__(self, at: SupportsIndex | slice) -> None:
+        assert not isinstance(at, slice)
+        self.moved += len(self) - at.__index__() - 1
+        super().__delitem__(at)
+
+
+def test_a_history_that_goes_as_a_whole_goes_without_moving_what_is_left_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ledger = Ledger(RunState(RUN))
+    ledger.absorb(None, [completed(seq) for seq in range(1_000)])
+    history_of(ledger)
+    moving = Moving(range(1_000))
+    monkeypatch.setattr(ledger, "_seqs", moving)
+    ledger.absorb(None, [completed(1_000)], range(1_000))
+    assert moving.moved == 0
+    assert history_of(ledger) == encode_event(completed(1_000)) + b","
+
+
+def completed(seq: int) -> Checkpoint:
+    return Checkpoint(
+        run_id="r",
+        seq=seq,
+        kind=HistoryKind.CALL,
+        name="s",
+        status=CheckpointStatus.COMPLETED,
+        enqueued_at=0,
+    )

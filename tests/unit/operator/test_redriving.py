@@ -15,7 +15,8 @@ from durable_worker.operator.transitions.effects import (
     Transition,
 )
 from durable_worker.protocol.codec import MessageType
-from durable_worker.protocol.failure import Failure
+from durable_worker.protocol.commands import RetryOptions
+from durable_worker.protocol.failure import GIVEN_UP, Failure
 from durable_worker.protocol.names import CANCELLED_MARKER
 from durable_worker.protocol.runs import RunStatus
 from durable_worker.protocol.tasks import HistoryKind
@@ -143,10 +144,10 @@ def test_what_the_run_waited_for_when_it_ended_is_waited_for_again() -> None:
     ]
     child = StartRun(run_id="r.child.5", workflow="c", input=Raw(b"1"), parent=Parent("r", 5))
     assert found.effects == (
+        SendStep("r", 0, 2),
         SendStep("r", 1, 2),
         AwaitSignal("r", 4, "default", "go"),
         Deliver(child),
-        SendStep("r", 0, 2),
         SendTurn("r", "r#3"),
     )
 
@@ -200,6 +201,25 @@ def test_an_end_that_others_know_of_is_not_taken_back(run: Run, said: str) -> No
     assert isinstance(outcome, Refusal)
     assert said in outcome.reason
     assert moved(run, poisoned(), by=AGAIN) == NOTHING
+
+
+def test_what_the_body_gave_up_after_the_failure_is_called_again() -> None:
+    run = failed(ordered=6)
+    before = poisoned(1, error=GIVEN_UP, order=3)
+    after = poisoned(2, error=GIVEN_UP, order=5, retry=RetryOptions(attempts=1, timeout_ms=7))
+    by_itself = poisoned(3, order=6)
+    found = moved(run, poisoned(order=4), before, after, by_itself, by=AGAIN)
+    assert found.run == next_turn(run, error=None, ordered=3)
+    again = pending(2, attempt=2, retry=after.retry, fires_at=NOW + 7)
+    assert found.checkpoints == (pending(0, attempt=2), again)
+    assert found.effects == (SendStep("r", 0, 2), SendStep("r", 2, 2), SendTurn("r", "r#3"))
+
+
+def test_what_was_given_up_is_called_again_also_if_the_answer_to_the_other_is_awaited() -> None:
+    by = replace(AGAIN, keeps_attempt=True)
+    found = moved(failed(), poisoned(order=1), poisoned(1, error=GIVEN_UP, order=2), by=by)
+    assert found.checkpoints == (pending(0), pending(1, attempt=2))
+    assert found.effects == (SendStep("r", 1, 2), SendTurn("r", "r#3"))
 
 
 def test_the_compensation_of_a_cancelled_run_is_redriven_as_part_of_it() -> None:

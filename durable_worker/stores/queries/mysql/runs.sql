@@ -32,6 +32,12 @@ ON DUPLICATE KEY UPDATE
 INSERT INTO durable_run_tags (namespace, tag, created_at, id) VALUES ?
 ON DUPLICATE KEY UPDATE created_at = VALUES(created_at);
 
+-- name: tags_of_runs
+SELECT namespace, tags, created_at, id FROM durable_runs WHERE id IN ?;
+
+-- name: remove_tag
+DELETE FROM durable_run_tags WHERE namespace = ? AND tag = ? AND created_at = ? AND id = ?;
+
 -- name: get_runs
 SELECT
     id, workflow, version, namespace, worker_partition, status, input, output, error, parent_run_id,

@@ -48,6 +48,22 @@ WITH held AS MATERIALIZED (
     INSERT INTO run_tags SELECT new.namespace, tag, new.created_at, new.id
     FROM allowed, unnest($3::runs[] || $15::runs[]) AS new, unnest(new.tags) AS tag
     ON CONFLICT DO NOTHING
+), remove_tags AS (
+    -- Of runs as they were before: the statement sees none of its own changes. Each is found by its
+    -- key, whatever is known of the size of a table.
+    DELETE FROM run_tags WHERE ctid = ANY (ARRAY (
+        SELECT kept.ctid
+        FROM allowed, unnest($3::runs[]) AS new,
+        LATERAL (SELECT * FROM runs WHERE id = new.id OFFSET 0) AS old,
+        unnest(old.tags) AS gone,
+        LATERAL (
+            SELECT ctid FROM run_tags
+            WHERE namespace = old.namespace AND tag = gone
+                AND created_at = old.created_at AND id = old.id
+            OFFSET 0
+        ) AS kept
+        WHERE gone <> ALL (new.tags) OR old.created_at <> new.created_at
+    ))
 ), remove_checkpoints AS (
     DELETE FROM checkpoints USING allowed, unnest($4::text[], $5::bigint[]) AS gone (run_id, seq)
     WHERE checkpoints.run_id = gone.run_id AND checkpoints.seq = gone.seq

@@ -28,12 +28,17 @@ SELECT * FROM runs WHERE id = ?;
 SELECT 1 FROM runs WHERE id = ?;
 
 -- name: list_runs
+-- Labels as JSON spells them, since text out of JSON ends where a NUL is in it. What is taken out by
+-- one path is such text; what is taken out by two is JSON.
 SELECT * FROM runs
 WHERE (:workflow IS NULL OR workflow = :workflow)
     AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
     AND (:labels IS NULL OR NOT EXISTS (
         SELECT 1 FROM json_each(:labels) AS wanted
-        WHERE wanted.value NOT IN (SELECT value FROM json_each(runs.tags))
+        WHERE instr(runs.tags, wanted.value) = 0
+            OR '[' || wanted.value || ',' || wanted.value || ']' NOT IN (
+                SELECT json_extract(runs.tags, fullkey, fullkey) FROM json_each(runs.tags)
+            )
     ))
     AND (:namespace IS NULL OR namespace = :namespace)
     AND (:after_created IS NULL OR (created_at, id) < (:after_created, :after_id))
@@ -46,7 +51,10 @@ WHERE (:workflow IS NULL OR workflow = :workflow)
     AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
     AND (:labels IS NULL OR NOT EXISTS (
         SELECT 1 FROM json_each(:labels) AS wanted
-        WHERE wanted.value NOT IN (SELECT value FROM json_each(runs.tags))
+        WHERE instr(runs.tags, wanted.value) = 0
+            OR '[' || wanted.value || ',' || wanted.value || ']' NOT IN (
+                SELECT json_extract(runs.tags, fullkey, fullkey) FROM json_each(runs.tags)
+            )
     ))
     AND (:namespace IS NULL OR namespace = :namespace)
 GROUP BY status, workflow;
