@@ -47,10 +47,21 @@ def pytest_runtest_teardown(
 ) -> Generator[None, None, None]:
     yield
     stash = item.config.stash
-    is_last_of_file = nextitem is not None and nextitem.path != item.path
-    if is_last_of_file and BROKER in stash and stash.get(PREFIXES, 0) >= MANY_PREFIXES:
+    if nextitem is None or BROKER not in stash or stash.get(PREFIXES, 0) < MANY_PREFIXES:
+        return
+    if nextitem.path != item.path or not _is_shared_with_others(item):
         stash[PREFIXES] = 0
         stash[BROKER].sweep()
+
+
+def _is_shared_with_others(item: pytest.Item) -> bool:
+    """Whether something that the tests of its file have in common may be connected."""
+    fixtures = getattr(item, "_fixtureinfo").name2fixturedefs.items()  # noqa: B009
+    return any(
+        found[-1].scope in ("class", "module", "package")
+        for name, found in fixtures
+        if name != _logging_as_it_was.__name__
+    )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
