@@ -1,7 +1,9 @@
 """Many seeds, over all processors; what they have shown, and the failing ones made small."""
 
+import math
 import multiprocessing
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection, wait
@@ -88,18 +90,27 @@ def examined(plan: Plan, verdict: Verdict) -> Failure:
     )
 
 
-def campaign(plan_for: PlanFor, seeds: Iterable[int], *, processes: int | None = None) -> Report:
-    """Simulate every seed; the plan of each is the caller's. Ends early after some failures."""
-    wanted = list(seeds)
+def campaign(
+    plan_for: PlanFor,
+    seeds: Iterable[int],
+    *,
+    processes: int | None = None,
+    seconds: float = math.inf,
+) -> Report:
+    """Simulate every seed; the plan of each is the caller's. Ends early after some failures, and
+    begins no further seed after so many seconds."""
+    wanted, until = list(seeds), time.monotonic() + seconds
     count = min(processes or os.cpu_count() or 1, len(wanted))
     if count <= 1 or "fork" not in multiprocessing.get_all_start_methods():
-        return _shift(plan_for, wanted)
-    return _in_parallel(plan_for, [wanted[n::count] for n in range(count)])
+        return _shift(plan_for, wanted, until)
+    return _in_parallel(plan_for, [wanted[n::count] for n in range(count)], until)
 
 
-def _shift(plan_for: PlanFor, seeds: Iterable[int]) -> Report:
+def _shift(plan_for: PlanFor, seeds: Iterable[int], until: float) -> Report:
     report = Report()
     for seed in seeds:
+        if time.monotonic() > until:
+            break
         plan = plan_for(seed)
         verdict = simulated(plan, seed)
         report.add(verdict)
@@ -110,28 +121,29 @@ def _shift(plan_for: PlanFor, seeds: Iterable[int]) -> Report:
     return report
 
 
-def _in_parallel(plan_for: PlanFor, shifts: Sequence[Sequence[int]]) -> Report:
+def _in_parallel(plan_for: PlanFor, shifts: Sequence[Sequence[int]], until: float) -> Report:
     context = multiprocessing.get_context("fork")
     report = Report()
     working: dict[Connection, Any] = {}
     for seeds in shifts:
         here, there = context.Pipe(duplex=False)
-        process = context.Process(target=_report_on, args=(there, plan_for, seeds))
+        process = context.Process(target=_report_on, args=(there, plan_for, seeds, until))
         process.start()
         there.close()
         working[here] = process
-    while working:
-        for each in wait(list(working)):
-            assert isinstance(each, Connection)
-            process = working.pop(each)
-            outcome = _received(each)
-            process.join()
-            if isinstance(outcome, Report):
+    try:
+        while working:
+            for each in wait(list(working)):
+                assert isinstance(each, Connection)
+                process = working.pop(each)
+                outcome = _received(each)
+                process.join()
+                if not isinstance(outcome, Report):
+                    raise outcome
                 report.merge(outcome)
-            else:
-                for other in working.values():
-                    other.terminate()
-                raise outcome
+    finally:
+        for other in working.values():
+            other.terminate()
     report.failures.sort(key=lambda failure: failure.seed)
     return report
 
@@ -147,9 +159,11 @@ def _received(connection: Connection) -> Report | BaseException:
     return outcome
 
 
-def _report_on(connection: Connection, plan_for: PlanFor, seeds: Sequence[int]) -> None:
+def _report_on(
+    connection: Connection, plan_for: PlanFor, seeds: Sequence[int], until: float
+) -> None:
     try:
-        connection.send(_shift(plan_for, seeds))
+        connection.send(_shift(plan_for, seeds, until))
     except Exception as error:
         connection.send(RuntimeError(f"{type(error).__name__}: {error}"))
 
