@@ -12,7 +12,7 @@ from durable_worker.testing.simulation.world import simulated
 from tests.simulation.bodies import plan_for
 
 SEEDS = int(os.environ.get("DURABLE_SIMULATION_SEEDS", "10000" if os.environ.get("CI") else "500"))
-MOST_SECONDS = 240.0
+MOST_SECONDS = 180.0
 """On a slow machine that has other tests beside it, fewer seeds have to do."""
 FIRST = int(os.environ.get("DURABLE_SIMULATION_FIRST_SEED", "0"))
 
