@@ -11,7 +11,7 @@ from durable_worker.errors import NoOperatorError, RunNotFoundError, StoreError
 from durable_worker.operator.lease import LeaseKeeper, Tenure, shared_store
 from durable_worker.operator.log import log
 from durable_worker.operator.options import OperatorOptions
-from durable_worker.operator.racing import first_error, unless_stopped
+from durable_worker.operator.racing import ended, first_error, unless_stopped
 from durable_worker.operator.session import Session
 from durable_worker.protocol.base import Payload
 from durable_worker.protocol.control import EngineEvent, EngineEventType
@@ -141,8 +141,7 @@ class OperatorService:
                 self._session = session
                 self._has_begun.set()
                 await session.run(self._stop)
-                for each in beside:
-                    each.cancel()
+                await ended(beside)
         finally:
             await tenure.release()
             log.info("operator_stopped")

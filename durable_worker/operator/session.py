@@ -27,6 +27,7 @@ from durable_worker.operator.log import log
 from durable_worker.operator.messages import Outgoing, owes
 from durable_worker.operator.options import OperatorOptions
 from durable_worker.operator.presence import Presence
+from durable_worker.operator.racing import ended
 from durable_worker.operator.registry import Registry
 from durable_worker.operator.reports import tell_of
 from durable_worker.operator.requests import Requests, Sources
@@ -209,14 +210,11 @@ class Session:
             finally:
                 for each in subscriptions:
                     await each.stop()
-            for task in feeding:
-                task.cancel()
-            await asyncio.wait(feeding)
+            await ended(feeding)
             self._engine.close()
             await advancing
             await self._finish()
-            for task in background:
-                task.cancel()
+            await ended(background)
 
     def _background(self) -> list[Coroutine[Any, Any, None]]:
         return [self._dispatcher.run(), self._announcer.run(), self._consumers.run()]
