@@ -1,9 +1,7 @@
 """Many seeds, over all processors; what they have shown, and the failing ones made small."""
 
-import math
 import multiprocessing
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection, wait
@@ -90,27 +88,18 @@ def examined(plan: Plan, verdict: Verdict) -> Failure:
     )
 
 
-def campaign(
-    plan_for: PlanFor,
-    seeds: Iterable[int],
-    *,
-    processes: int | None = None,
-    seconds: float = math.inf,
-) -> Report:
-    """Simulate every seed; the plan of each is the caller's. Ends early after some failures, and
-    begins no further seed after so many seconds."""
-    wanted, until = list(seeds), time.monotonic() + seconds
+def campaign(plan_for: PlanFor, seeds: Iterable[int], *, processes: int | None = None) -> Report:
+    """Simulate every seed; the plan of each is the caller's. Ends early after some failures."""
+    wanted = list(seeds)
     count = min(processes or os.cpu_count() or 1, len(wanted))
     if count <= 1 or "fork" not in multiprocessing.get_all_start_methods():
-        return _shift(plan_for, wanted, until)
-    return _in_parallel(plan_for, [wanted[n::count] for n in range(count)], until)
+        return _shift(plan_for, wanted)
+    return _in_parallel(plan_for, [wanted[n::count] for n in range(count)])
 
 
-def _shift(plan_for: PlanFor, seeds: Iterable[int], until: float) -> Report:
+def _shift(plan_for: PlanFor, seeds: Iterable[int]) -> Report:
     report = Report()
     for seed in seeds:
-        if time.monotonic() > until:
-            break
         plan = plan_for(seed)
         verdict = simulated(plan, seed)
         report.add(verdict)
@@ -121,13 +110,13 @@ def _shift(plan_for: PlanFor, seeds: Iterable[int], until: float) -> Report:
     return report
 
 
-def _in_parallel(plan_for: PlanFor, shifts: Sequence[Sequence[int]], until: float) -> Report:
+def _in_parallel(plan_for: PlanFor, shifts: Sequence[Sequence[int]]) -> Report:
     context = multiprocessing.get_context("fork")
     report = Report()
     working: dict[Connection, Any] = {}
     for seeds in shifts:
         here, there = context.Pipe(duplex=False)
-        process = context.Process(target=_report_on, args=(there, plan_for, seeds, until))
+        process = context.Process(target=_report_on, args=(there, plan_for, seeds))
         process.start()
         there.close()
         working[here] = process
@@ -159,11 +148,9 @@ def _received(connection: Connection) -> Report | BaseException:
     return outcome
 
 
-def _report_on(
-    connection: Connection, plan_for: PlanFor, seeds: Sequence[int], until: float
-) -> None:
+def _report_on(connection: Connection, plan_for: PlanFor, seeds: Sequence[int]) -> None:
     try:
-        connection.send(_shift(plan_for, seeds, until))
+        connection.send(_shift(plan_for, seeds))
     except Exception as error:
         connection.send(RuntimeError(f"{type(error).__name__}: {error}"))
 
